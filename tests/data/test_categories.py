@@ -177,21 +177,6 @@ def test_a_text_feature_is_refused_with_its_remedy(experiment_on):
         check_data(experiment_on(text(weather()), categories=["w"], **keys))
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"categories": ["w", "w"]}, "names must differ, got 'w' twice; remove one"),
-        ({"categories": ["y"]}, "must not name what is predicted, got the target 'y'; remove it"),
-        ({"categories": ["t"]}, "must not name the time column, got 't'; write data.calendar"),
-        ({"categories": ["w"], "features": ["y"]}, "must be among data.features, got 'w'; add it"),
-        ({"categories": ["w"], "lags": {"w": [1]}}, "holds no numbers, got 'w' in data.lags too"),
-    ],
-)
-def test_what_is_no_category_is_refused(experiment_on, keys, message):
-    with pytest.raises((ExperimentError, ValueError), match=message):
-        experiment_on(text(weather()), time="t", **keys)
-
-
 def test_a_missing_column_is_refused_with_the_nearest_name(experiment_on):
     experiment = experiment_on(text(days(weather="sun")), time="t", categories=["wether"])
     assert_check_refuses(experiment, "data.categories: no column 'wether'", "'weather'")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tuner.data.baselines import Baselines, choose
 from tuner.data.prepared import check_data, open_test_part
-from tuner.errors import DataError, ExperimentError
+from tuner.errors import DataError
 from tuner.experiment import Experiment
 
 
@@ -170,40 +170,6 @@ def test_auroc_of_a_part_with_one_class_is_refused(tmp_path):
     experiment = experiment_of(frame, tmp_path, objective={"metric": "auroc"})
     with pytest.raises(DataError, match=r"data.split.validation: auroc needs at least 2 classes"):
         check_data(experiment)
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"task": {"horizon": 3}}, "horizon: is of forecasts, got 3 with kind classify"),
-        ({"task": {"kind": "label"}}, "window: is of forecasts, got 3 with kind label; remove it"),
-        ({"task": {"intervals": [0.8]}}, "intervals: is of forecasts"),
-        ({"data": {"transform": "log"}}, "data.transform: is of numbers that are forecast, got"),
-        ({"data": {"missing": "interpolate"}}, "data.missing: classes lie on no line"),
-        ({"data": {"resample": "2D"}}, "data.aggregate: a step has the class of its last row"),
-        ({"data": {"lags": {"move": [2]}}}, "data.lags: are of numbers, got the class 'move'"),
-        ({"data": {"target": ["move", "price"]}}, "data.target: classify predicts one column"),
-        ({"data": {"tokens": "note"}}, "data.tokens: is of sequences, got 'note' with task.window"),
-        ({"hyperparameters": {"linear_path": True}}, "hyperparameters.linear_path: is of forecas"),
-        ({"hyperparameters": {"normalize": "last"}}, "hyperparameters.normalize: is of forecasts"),
-        ({"hyperparameters": {"segment": 4}}, "hyperparameters.segment: must be at most the windo"),
-        ({"objective": {"metric": "rmse"}}, "objective.metric: measures values, which classify"),
-    ],
-    ids=lambda of: "" if isinstance(of, str) else str(of),
-)
-def test_what_does_not_go_with_classes_of_a_series_is_refused(tmp_path, changes, told):
-    with pytest.raises((ValueError, ExperimentError), match=told):
-        experiment_of(days(), tmp_path, **changes)
-
-
-def test_rows_of_sequences_without_a_window_are_explained(tmp_path):
-    raw = {"name": "t", "data": {"path": "a.csv", "target": "y"}, "task": {"kind": "classify"}}
-    with pytest.raises(ValueError, match="or task.window for the class of a series' coming row"):
-        Experiment.model_validate(raw)
-    raw["data"]["id"] = "i"
-    searched = {"window": {"type": "int", "low": 2, "high": 9}}
-    with pytest.raises(ValueError, match="search_space.window: .* write task.window too"):
-        Experiment.model_validate(raw | {"search_space": searched})
 
 
 def test_the_window_survives_writing_and_reading(tmp_path):

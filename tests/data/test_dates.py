@@ -20,7 +20,7 @@ from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.data.quality import even_rows
 from tuner.data.sequence_table import SequenceTable
 from tuner.data.series import check_series
-from tuner.errors import DataError, ExperimentError
+from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data
 from tuner.prediction import load_model
@@ -386,11 +386,6 @@ def test_check_reports_missing_values_and_few_scored_rows(tmp_path):
     )
     assert notes["missing"] == "1 value and 1 row; windows that cross them are left out"
     assert "in validation" in notes["scored"]
-
-
-def test_sequences_have_no_windows_to_leave_out(tmp_path):
-    with pytest.raises(ExperimentError, match=r"data\.missing: leaves out windows .*write ffill"):
-        experiment(tmp_path, table(60), task={"kind": "regress"}, id="t", time=None)
 
 
 def test_a_model_forecasts_from_no_window_that_crosses_a_gap(tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """Conformal intervals: their radii, what they cover, and when there are none."""
 
 import math
-import re
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from tuner.data.intervals import Intervals, calibrated, fewest_residuals, radii_
 from tuner.data.prepared import check_data, prepare
 from tuner.data.preprocessing import Transform
 from tuner.errors import DataError
-from tuner.experiment import Experiment
 
 LEVELS = st.integers(1, 99).map(lambda percent: percent / 100)
 
@@ -125,19 +123,3 @@ def test_too_few_validation_windows_for_a_level_are_refused(size, level, fewest,
             f": task.intervals: {level:g} needs the residuals of {fewest} validation windows, got "
             f"{fewest - 1}; make data.split.validation larger, or the share smaller"
         ) in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("task", "rule"),
-    [
-        ({"intervals": [0.8, 1.0]}, "intervals"),
-        ({"intervals": [0.0]}, "intervals"),
-        ({"intervals": [0.95, 0.8]}, "intervals: must rise, got [0.95, 0.8]; sort them"),
-        ({"intervals": [0.8, 0.8]}, "intervals: must rise"),
-        ({"kind": "regress", "intervals": [0.8]}, "intervals: is of forecasts, got [0.8]"),
-    ],
-)
-def test_what_is_no_share_is_refused(task, rule):
-    raw = {"name": "a", "data": {"path": "a.csv", "target": "y", "id": "i"}, "task": task}
-    with pytest.raises(ValueError, match=re.escape(rule)):
-        Experiment.model_validate(raw)

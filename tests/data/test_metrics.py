@@ -13,7 +13,7 @@ from sklearn import metrics
 from tuner.data import SequencesRef, SeriesRef, Shape
 from tuner.data.metrics import score
 from tuner.data.prepared import check_data, open_test_part, prepare
-from tuner.errors import DataError, ExperimentError
+from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.metrics import METRICS
 
@@ -427,32 +427,6 @@ def test_a_sequence_has_one_weight(tmp_path):
     asked = experiment(tmp_path, frame, task={"kind": "regress"}, id="id")
     with pytest.raises(DataError, match=r"data\.weight: column 'w' must be the same in all rows"):
         check_data(asked)
-
-
-@pytest.mark.parametrize(
-    ("task", "data", "metric", "problem"),
-    [
-        ({"step_weights": [1, 1]}, {}, None, r"task\.step_weights: .*which is 1, got 2; write 1"),
-        ({"horizon": 2, "step_weights": []}, {}, None, r"step_weights: .*got 0; write 2 of them"),
-        ({"horizon": 2, "step_weights": [0, 0]}, {}, None, r"step_weights: must not all be 0"),
-        ({"horizon": 2, "step_weights": [1, -1]}, {}, None, r"step_weights.*-1"),
-        ({"kind": "regress", "step_weights": [1]}, {"id": "id"}, None, r"is of forecasts"),
-        ({"kind": "translate"}, {"text": "x"}, None, r"data\.weight: is of values and classes"),
-        ({}, {"weight": "y"}, None, r"data\.weight: .*got 'y', which is data\.target; remove"),
-        ({}, {"time": "w"}, None, r"data\.weight: .*got 'w', which is data\.time"),
-        ({}, {}, "minimize mean(abs(truth - forecast))", r"objective\.metric: user code cannot"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_weighted_is_refused_in_a_line(task, data, metric, problem, tmp_path):
-    with pytest.raises(ExperimentError, match=problem):
-        experiment(tmp_path, table(), task=task, metric=metric, **data)
-
-
-def test_a_loss_of_ones_own_is_refused_beside_weights(tmp_path):
-    asked = experiment(tmp_path, table())
-    own = {"hyperparameters.loss": "mean((truth - forecast) ** 2)"}
-    with pytest.raises(ExperimentError, match=r"hyperparameters\.loss: user code cannot be"):
-        asked.changed(own)
 
 
 def test_an_experiment_without_weights_says_nothing_of_them(tmp_path):

@@ -563,35 +563,6 @@ def test_only_an_entirely_right_text_is_a_match():
     assert METRICS["exact_match"].maximize
 
 
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"data": {"text": None, "id": "a"}}, "data.text: is required by translate"),
-        ({"data": {"target": ["b", "a"]}}, "data.target: translate predicts one column"),
-        ({"objective": {"metric": "accuracy"}}, "objective.metric: measures classes, .* exact_m"),
-        ({"hyperparameters": {"pooling": "attention"}}, "hyperparameters.pooling: is what a text"),
-        (
-            {"hyperparameters": {"decoder": "recursive"}},
-            "hyperparameters.decoder: translate has no",
-        ),
-        ({"hyperparameters": {"class_weights": "balanced"}}, "hyperparameters.class_weights"),
-        ({"hyperparameters": {"loss": "mse"}}, "hyperparameters.loss: does not fit texts, got"),
-        (
-            {"task": {"kind": "classify"}, "hyperparameters": {"beam": 3}},
-            "hyperparameters.beam: is",
-        ),
-    ],
-)
-def test_what_does_not_go_with_texts_is_refused(tmp_path, changes, told):
-    changed = dict(changes)
-    with pytest.raises(ValueError, match=told):
-        experiment_of(pairs(), tmp_path, **changed) if "task" not in changed else (
-            Experiment.model_validate(
-                {"name": "t", "data": {"path": "p.csv", "text": "a", "target": "b"}, **changed}
-            )
-        )
-
-
 def test_a_pair_without_a_target_is_refused(tmp_path):
     frame = pairs()
     frame.loc[3, "b"] = None

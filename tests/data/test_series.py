@@ -21,8 +21,7 @@ from helpers.series_files import (
 from tuner.data import Shape
 from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.data.preprocessing import Scaler
-from tuner.errors import DataError, ExperimentError
-from tuner.experiment import Experiment, dump_yaml
+from tuner.errors import DataError
 
 
 def test_the_shape_and_the_facts_tell_what_a_model_sees(tmp_path, experiment_on):
@@ -573,24 +572,6 @@ def test_a_text_must_be_a_category(experiment_on):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"id": None}, r"static: needs data.id, got .* without; set data.id"),
-        ({"static": ["size", "size"]}, "names must differ, got 'size' twice; remove one"),
-        ({"static": ["y"]}, "must not name what is predicted, got the target 'y'; remove it"),
-        ({"static": ["t"]}, "must not name the time column, got 't'; remove it"),
-        ({"static": ["shop"]}, "must not name the id column, got 'shop'; write it in data.cat"),
-        ({"features": ["y", "type"]}, "must be among data.features, got 'size'; add it there"),
-        ({"lags": {"size": [1]}}, "got 'size' in data.lags too; remove it there"),
-        ({"known_future": ["size"]}, "got 'size' in data.known_future too; remove it there"),
-    ],
-)
-def test_what_cannot_be_static_is_refused(experiment_on, keys, message):
-    with pytest.raises((ExperimentError, ValueError), match=message):
-        experiment_on(text(shops()), **KEYS | keys)
-
-
 def coming(n=6, n_rows=60, **columns):
     """Days of which the last ones have no target yet."""
     frame = days(n_rows, **columns)
@@ -663,30 +644,3 @@ def test_a_known_column_that_is_the_target_in_disguise_is_noted(after, words, ex
     assert f"'x' tells 'y' {words} exactly" in notes["suspect"]
     frame["x"] += np.random.default_rng(0).normal(size=60)
     assert "suspect" not in dict(check_data(experiment_on(text(frame), **keys)).facts.notes)
-
-
-@pytest.mark.parametrize(
-    ("data", "parts"),
-    [
-        ({"known_future": ["y"]}, "data.known_future: must not name what is predicted, got"),
-        ({"known_future": ["t"]}, "data.known_future: must not name the time column, got 't'"),
-        ({"known_future": ["x", "x"]}, "data.known_future: names must differ, got 'x' twice"),
-        (
-            {"known_future": ["price"], "features": ["y", "prise"]},
-            "data.known_future: must be among data.features ('prise'?), got 'price'; add it there",
-        ),
-        ({"known_future": []}, "data.known_future: must name columns, or be [] beside"),
-        (
-            {"lags": {"x": [-1]}},
-            "data.lags.x.0: a lag looks back, 1 or more rows, got -1; name a column whose coming "
-            "values are known in data.known_future instead",
-        ),
-    ],
-)
-def test_what_cannot_be_known_ahead_is_refused(data, parts, tmp_path):
-    path = tmp_path / "a.yaml"
-    raw = {"name": "a", "data": {"path": "a.csv", "time": "t", "target": "y"} | data}
-    path.write_text(dump_yaml(raw))
-    with pytest.raises(ExperimentError) as caught:
-        Experiment.load(path)
-    assert parts in str(caught.value), str(caught.value)

@@ -459,12 +459,8 @@ COLUMN = {"column": "part"}
             r"in time from train to validation to test, got training in line 14 \(2020-01-13\) and "
             r"test in line 2",
         ),
-        (WORDS, {"column": "part", "test": 0.2}, {}, r"column: gives the parts .* test 0.2 beside"),
-        (WORDS, {"column": "part", "group": "t"}, {}, r"column: gives .*got group t beside"),
         (WORDS, {"test_file": "t.csv", "test": 3}, {}, r"test_file: gives the parts itself"),
-        (WORDS, {"group": "part"}, {}, r"data.split.group: is of independent sequences"),
         (WORDS, {"test_file": "none.csv"}, {}, r"none.csv: data.split.test_file: no such file"),
-        (WORDS, {"colum": "part"}, {}, r"data.split.colum: .*did you mean 'column'"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_split_is_one_line(words, split, data, says, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tuner.cli.app import run
 from tuner.data.prepared import check_data
 from tuner.data.series_table import read_series
-from tuner.errors import DataError, ExperimentError
+from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.prediction import load_model
 from tuner.tables.rows import stem_of_series
@@ -87,25 +87,6 @@ def test_id_and_target_are_those_of_the_block():
 
 
 @pytest.mark.parametrize(
-    ("keys", "text"),
-    [
-        ({"id": "shop"}, "data.id: must be data.wide.id, 'store', got 'shop'; remove id"),
-        ({"target": "price"}, "data.target: must be data.wide.value, 'sales', got 'price'"),
-        ({"wide": WIDE | {"column": "x"}}, "data.wide.column: "),
-        ({"wide": {"id": "store", "value": "sales"}}, "data.wide.columns: "),
-    ],
-)
-def test_a_block_that_contradicts_the_rest_is_refused(keys, text):
-    stores().to_csv("wide.csv", index=False)
-    Path("x.yaml").write_text(
-        json.dumps({"name": "x", "data": {"path": "wide.csv", "time": "day", "wide": WIDE} | keys})
-    )
-    with pytest.raises(ExperimentError, match=r"x\.yaml: ") as error:
-        Experiment.load("x.yaml")
-    assert text in str(error.value)
-
-
-@pytest.mark.parametrize(
     ("wide", "text"),
     [
         ({"columns": "shop_*"}, "columns: no column of the file is like 'shop_*', got day, price"),
@@ -134,12 +115,6 @@ def test_a_gap_is_refused_with_its_line_and_its_series():
     with pytest.raises(DataError, match=r"got nan in line 22 \(2024-01-21\) of series 'store_2'"):
         read_series(experiment().data)
     assert check_data(experiment(missing="ffill")).facts.rows == 60
-
-
-def test_only_forecasts_have_wide_files():
-    raw = experiment().model_dump() | {"task": {"kind": "regress"}}
-    with pytest.raises(ValueError, match=r"data\.wide: is of forecasts"):
-        Experiment.model_validate(raw)
 
 
 def test_a_model_predicts_from_files_as_wide_as_in_training(capsys):
