@@ -50,9 +50,19 @@ def drawn(experiment: Experiment, data: Prepared, seed: int = 0) -> dict[str, np
     return {name: 1.5 * array for name, array in model.weights().items()}
 
 
-def make_model(raw: dict[str, Any], folder: Path) -> Training:
-    """Write the model of an experiment into `folder`/model; its arrays stay in `folder`/arrays."""
-    experiment = Experiment.model_validate({"name": "made", **raw})
+def make_model(
+    raw: dict[str, Any], folder: Path, frame: pd.DataFrame | None = None, file: str = "data.csv"
+) -> Training:
+    """Write the model of an experiment into `folder`/model; its arrays stay in `folder`/arrays.
+
+    A frame is written as the data, into `folder`/`file`.
+    """
+    if frame is not None:
+        raw = raw | {"data": raw["data"] | {"path": str(folder / file)}}
+        write = frame.to_parquet if file.endswith("parquet") else frame.to_csv
+        write(folder / file, index=False)
+    small = {"hyperparameters": {"hidden_size": 4}}
+    experiment = Experiment.model_validate({"name": "made", **small, **raw})
     data = check_data(experiment).write(folder / "arrays")
     outcome = Outcome(OutcomeState.COMPLETE, objective=0.5, weights=drawn(experiment, data))
     training = Training(experiment, data, outcome)

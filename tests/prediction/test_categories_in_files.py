@@ -35,15 +35,12 @@ def shops(n=N, names=("a", "b")):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    shops().to_csv(folder / "shops.csv", index=False)
     data = {
-        "path": str(folder / "shops.csv"), "target": "units", "time": "day", "id": "shop",
+        "target": "units", "time": "day", "id": "shop", "static": ["type"],
         "categories": ["weather", "type", "shop"], "known_future": ["weather"],
-        "static": ["type"],
     }  # fmt: skip
     raw = {"data": data, "task": {"window": WINDOW, "horizon": HORIZON}}
-    make_model(raw | {"hyperparameters": {"hidden_size": 4}}, folder)
+    make_model(raw, folder := tmp_path_factory.mktemp("model"), shops())
     return load_model(folder / "model")
 
 
@@ -167,7 +164,7 @@ def test_more_categories_than_the_graph_knows_are_refused(model, tmp_path):
 @pytest.mark.parametrize("resample", [None, "2D"])
 def test_rows_of_the_study_that_a_model_predicts_from_are_found(model, resample, tmp_path):
     """They are MLflow's example of the model."""
-    path = model.folder.parent / "shops.csv"
+    path = model.folder.parent / "data.csv"
     keys = {"path": str(path), "target": "units", "time": "day", "id": "shop", "resample": resample}
     data = Data.model_validate(keys)
     if resample is not None:

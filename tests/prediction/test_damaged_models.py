@@ -107,9 +107,7 @@ def originals(tmp_path_factory):
             folder = tmp_path_factory.mktemp("original")
             frame, raw = MODELS[name]
             frame = frame.assign(run_=frame["run"] / 7) if name == "values" else frame
-            frame.to_csv(folder / "data.csv", index=False)
-            raw = raw | {"data": raw["data"] | {"path": str(folder / "data.csv")}}
-            make_model(raw | {"hyperparameters": {"hidden_size": 4}}, folder)
+            make_model(raw, folder, frame)
             made[name] = folder
         return made[name]
 
@@ -292,11 +290,10 @@ def test_a_column_called_location_is_no_location_graph(tmp_path):
     frame = RUNS.rename(columns={"word": "location", "run": "id"})
     frame["kind"] = np.where(frame["kind"] == "u", "location", "other")
     frame["location"] = "location " + frame["location"]
-    frame.to_csv(tmp_path / "location.csv", index=False)
     data = {"id": "id", "tokens": "location", "target": "kind"}
-    data["path"] = str(tmp_path / "location.csv")
-    make_model({"name": "location", "data": data, "task": {"kind": "classify"}}, tmp_path)
-    found = load_model(tmp_path / "model").predict(tmp_path / "location.csv")
+    raw = {"name": "location", "data": data, "task": {"kind": "classify"}}
+    make_model(raw, tmp_path, frame, "location.csv")
+    found = load_model(tmp_path / "model").predict(frame)
     assert list(found) == ["id", "kind", "p_location", "p_other"]
 
 

@@ -44,15 +44,13 @@ def models(tmp_path_factory):
 
     def model(case):
         if case not in made:
-            folder = tmp_path_factory.mktemp("model")
-            frame = shops(0, 72)
-            frame[frame["shop"] != "new"].to_csv(folder / "shops.csv", index=False)
             data = {
-                "path": str(folder / "shops.csv"), "id": "shop", "time": "month",
-                "target": "sales", "features": ["sales", "price"], "scale_by": "series",
+                "id": "shop", "time": "month", "target": "sales", "features": ["sales", "price"],
+                "scale_by": "series",
             }  # fmt: skip
             raw = {"data": data | CASES[case], "task": {"window": WINDOW, "horizon": HORIZON}}
-            make_model(raw | {"hyperparameters": {"hidden_size": 4}}, folder)
+            folder = tmp_path_factory.mktemp("model")
+            make_model(raw, folder, shops(0, 72).query("shop != 'new'"))
             made[case] = load_model(folder / "model")
         return made[case]
 

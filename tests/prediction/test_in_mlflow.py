@@ -5,7 +5,6 @@ import warnings
 import pandas as pd
 import pytest
 from helpers.model_cases import FORECASTS, SEQUENCES
-from helpers.model_folders import make_model
 
 from tuner.prediction import load_model
 from tuner.tracking import open_store
@@ -21,7 +20,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::tuner.prediction.PredictionWarning"),
 ]
 
-CASES = FORECASTS | SEQUENCES
+FAST = (
+    "log, recursive", "categories, some known ahead, and which series it is, in segments",
+    "resampled, the calendar alone known ahead", "labels of tokens", "texts by word",
+)  # fmt: skip
+CASES = [
+    name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
+    for name in FORECASTS | SEQUENCES
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +40,12 @@ def client(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_model_that_mlflow_keeps_predicts_what_its_folder_does(
-    name, client, tmp_path, monkeypatch
-):
-    frame, raw = CASES[name]
-    path = tmp_path / "data.csv"
-    frame.to_csv(path, index=False)
-    make_model(raw | {"data": raw["data"] | {"path": str(path)}}, tmp_path)
-    model = load_model(tmp_path / "model")
+def test_a_model_that_mlflow_keeps_predicts_what_its_folder_does(name, kind, client, monkeypatch):
+    _, folder = kind(name)
+    model = load_model(folder / "model")
     run = client.create_run("0")
-    texts = {column: str for column in ("store", "name", "language") if column in frame}
-    read = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
+    texts = dict.fromkeys(("store", "name", "language"), str)
+    read = pd.read_csv(folder / "data.csv", dtype=texts, keep_default_na=False, na_values=[""])
     columns = model.pipeline.columns
     if columns.known_future:  # the last rows are to come
         of = read.groupby(columns.id) if columns.id else read.assign(all=0).groupby("all")

@@ -18,20 +18,16 @@ from tuner.errors import DataError, InputError
 from tuner.prediction import PredictionWarning, load_model
 from tuner.prediction import session as running
 
-SMALL = {"hidden_size": 4}
+SALES = {"data": {"time": "month", "target": "sales"}, "task": {"window": 6}}
 
 
 def made(frame, raw, folder):
-    path = folder / "train.parquet"
-    frame.to_parquet(path, index=False)
-    raw = {"hyperparameters": SMALL} | raw | {"data": raw["data"] | {"path": str(path)}}
-    make_model(raw, folder)
+    make_model(raw, folder, frame, "train.parquet")
     return load_model(folder / "model")
 
 
 def sales_model(folder, **changes):
-    raw = {"data": {"time": "month", "target": "sales"}, "task": {"window": 6, "horizon": 3}}
-    return made(months(), raw | changes, folder)
+    return made(months(), SALES | {"task": {"window": 6, "horizon": 3}} | changes, folder)
 
 
 def test_by_default_the_horizon_after_the_last_row_is_forecast(tmp_path):
@@ -54,19 +50,17 @@ def test_by_default_the_horizon_after_the_last_row_is_forecast(tmp_path):
         ("D", "2021-12-31", "2022-01-01"),
     ],
 )
-@pytest.mark.parametrize("output", [(), ("-o", "out.csv")])
 def test_an_hourly_forecast_of_midnight_has_its_time_too(
-    frequency, last, written, output, tmp_path, monkeypatch, capsys
+    frequency, last, written, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     frame = months().assign(month=pd.date_range(end=last, periods=72, freq=frequency))
-    keys = {"data": {"time": "month", "target": "sales"}, "task": {"window": 4}}
-    made(frame, keys, tmp_path)
-    frame.to_csv("new.csv", index=False)
-    capsys.readouterr()
-    assert run(["predict", "model", "new.csv", *output]) == 0
-    out = Path("out.csv").read_text() if output else capsys.readouterr().out
-    assert out.splitlines()[1].split(",")[0] == written
+    make_model(SALES, tmp_path, frame)
+    for output in ((), ("-o", "out.csv")):
+        capsys.readouterr()
+        assert run(["predict", "model", "data.csv", *output]) == 0
+        out = Path("out.csv").read_text() if output else capsys.readouterr().out
+        assert out.splitlines()[1].split(",")[0] == written
 
 
 def test_as_many_rows_as_the_window_are_enough(tmp_path):
@@ -90,30 +84,16 @@ def test_as_many_rows_as_the_window_are_enough(tmp_path):
 def test_times_go_on_at_the_recorded_frequency(frequency, last, then, zone, tmp_path):
     times = pd.date_range(end=last, periods=72, freq=frequency)
     frame = months().assign(month=times.tz_localize(zone))
-    model = made(
-        frame,
-        {"data": {"time": "month", "target": "sales"}, "task": {"window": 4, "horizon": 2}},
-        tmp_path,
-    )
+    model = made(frame, SALES | {"task": {"window": 4, "horizon": 2}}, tmp_path)
     expected = [pd.Timestamp(t, tz=zone) for t in then]
     assert model.predict(frame)["month"].tolist() == expected
     # Few rows may keep several frequencies: those of one working week are daily rows as well.
     assert model.predict(frame.tail(4))["month"].tolist() == expected
 
 
-def test_a_day_comes_before_the_month_as_it_did_in_training(tmp_path):
-    days = pd.date_range("2020-01-20", periods=72, freq="D")
-    frame = months().assign(month=days.strftime("%d/%m/%Y"))
-    raw = {"data": {"time": "month", "target": "sales"}, "task": {"window": 6}}
-    model = made(frame, raw, tmp_path)
-    ambiguous = frame[frame["month"].str.endswith("02/2020")][:10]  # may be the first of ten months
-    assert model.predict(ambiguous)["month"].tolist() == [pd.Timestamp("2020-02-11")]
-
-
 def test_the_order_of_dates_that_was_found_in_training_holds(tmp_path):
     frame = months().assign(month=months()["month"].dt.strftime("%d/%m/%Y"))  # 1 of each month
-    raw = {"data": {"time": "month", "target": "sales"}, "task": {"window": 6}}
-    model = made(frame, raw, tmp_path)
+    model = made(frame, SALES, tmp_path)
     assert model.pipeline.day_first is True
     few = frame[:9]  # alone as even as nine days
     assert model.predict(few)["month"].tolist() == [pd.Timestamp("2015-10-01")]
@@ -129,27 +109,16 @@ def test_the_frequency_settles_date_order_or_a_warning_is_given(tmp_path):
     model = sales_model(tmp_path)
     few = months(9).assign(month=months(9)["month"].dt.strftime("%d/%m/%Y"))
     assert model.predict(few)["month"][0] == pd.Timestamp("2015-10-01")
-    raw = {"data": {"time": "month", "target": "sales", "resample": "1D"}, "task": {"window": 6}}
+    raw = SALES | {"data": SALES["data"] | {"resample": "1D"}}
     daily = months().assign(month=pd.date_range("2020-01-20", periods=72))
     model = made(daily, raw, tmp_path / "days")
     with pytest.warns(PredictionWarning, match="read as month/day/year, 01/02/2015 as 2015-01-02"):
         assert model.predict(few)["month"][0] == pd.Timestamp("2015-01-10")
 
 
-def test_white_space_around_an_id_is_no_part_of_it(tmp_path):
-    frame = pd.concat([months(40).assign(store=s) for s in ("Rome ", "Paris")], ignore_index=True)
-    raw = {"data": {"time": "month", "target": "sales", "id": "store"}, "task": {"window": 6}}
-    model = made(frame, raw, tmp_path)
-    padded = frame.assign(store=frame["store"].str.strip() + "  ")
-    padded.to_csv(tmp_path / "padded.csv", index=False)
-    for data in (frame, tmp_path / "padded.csv"):
-        assert model.predict(data)["store"].tolist() == ["Rome", "Paris"]
-
-
 def test_of_several_series_each_is_forecast_from_its_own_end(tmp_path):
-    frame = pd.concat(
-        [months(40).assign(store="b"), months(50, seed=1).assign(store="01")], ignore_index=True
-    )
+    frames = [months(40).assign(store="b"), months(50, seed=1).assign(store="01")]
+    frame = pd.concat(frames, ignore_index=True)
     raw = {
         "data": {"time": "month", "target": ["sales", "price"], "id": "store"},
         "task": {"window": 6, "horizon": 2, "quantiles": [0.1, 0.5, 0.9]},
@@ -217,13 +186,11 @@ def test_a_table_is_read_like_a_file_with_its_named_index(tmp_path):
     model = sales_model(tmp_path)
     months(30).to_csv(tmp_path / "data.csv", index=False)
     expected = model.predict(tmp_path / "data.csv")
-    for frame in (months(30), months(30).set_index("month"), months(30).astype({"month": str})):
-        pd.testing.assert_frame_equal(
-            model.predict(frame), expected, rtol=1e-5, check_index_type=False
-        )
     path = str(tmp_path / "data.csv")
-    pd.testing.assert_frame_equal(model.predict(path), expected)
     frame = months(30)
+    for data in (path, frame, frame.set_index("month"), frame.astype({"month": str})):
+        found = model.predict(data)
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-5, check_index_type=False)
     before = frame.copy()
     model.predict(frame, True)
     pd.testing.assert_frame_equal(frame, before)
@@ -239,8 +206,7 @@ def test_a_table_that_cannot_be_used_is_refused_by_rows(tmp_path):
 
 def test_a_series_that_is_left_out_is_a_warning(tmp_path):
     frame = pd.concat([months().assign(store=s) for s in "ab"])
-    raw = {"data": {"time": "month", "target": "sales", "id": "store"}, "task": {"window": 6}}
-    model = made(frame, raw, tmp_path)
+    model = made(frame, SALES | {"data": SALES["data"] | {"id": "store"}}, tmp_path)
     short = pd.concat([months(9).assign(store="a"), months(2).assign(store="b")])
     with pytest.warns(PredictionWarning, match="no forecast for b: the model needs 6 rows"):
         assert model.predict(short)["store"].tolist() == ["a"]
@@ -274,9 +240,8 @@ def test_labels_stand_in_the_order_of_the_file(tmp_path):
 
 
 def test_texts_are_counted_and_values_are_in_their_units(tmp_path):
-    texts = pd.DataFrame(
-        {"name": ["ab", "b", "abba", "bab"] * 10, "size": [1e6, 2e6, 3e6, 4e6] * 10}
-    )
+    columns = {"name": ["ab", "b", "abba", "bab"] * 10, "size": [1e6, 2e6, 3e6, 4e6] * 10}
+    texts = pd.DataFrame(columns)
     raw = {"data": {"text": "name", "target": "size"}, "task": {"kind": "regress"}}
     found = made(texts, raw, tmp_path).predict(texts[["name"]][:4])
     assert list(found) == ["row", "size"]
@@ -339,10 +304,8 @@ def test_what_is_written_is_what_the_model_says_to_the_last_bit(
 ):
     monkeypatch.chdir(tmp_path)
     frame = months().assign(sales=lambda f: level + f["sales"] * max(1.0, level * 1e-11))
-    model = made(
-        frame, {"data": {"time": "month", "target": "sales"}, "task": {"window": 6}}, tmp_path
-    )
-    frame.to_csv("data.csv", index=False)
+    make_model(SALES, tmp_path, frame)
+    model = load_model("model")
     assert run(["predict", "model", "data.csv", "--all", "-o", "out.csv"]) == 0
     expected = model.predict("data.csv", all_windows=True)["sales"]
     assert expected.nunique() > 10
@@ -350,8 +313,7 @@ def test_what_is_written_is_what_the_model_says_to_the_last_bit(
 
 
 def test_final_rows_without_a_target_are_noted_and_forecast_from(tmp_path):
-    keys = {"data": {"time": "month", "target": "sales", "missing": "ffill"}, "task": {"window": 6}}
-    model = made(months(), keys, tmp_path)
+    model = made(months(), SALES | {"data": SALES["data"] | {"missing": "ffill"}}, tmp_path)
     frame = months(30)
     frame.loc[frame.index[-3:], "sales"] = np.nan
     with pytest.warns(PredictionWarning, match="the last 3 rows have no target"):
@@ -361,8 +323,7 @@ def test_final_rows_without_a_target_are_noted_and_forecast_from(tmp_path):
 
 def test_a_file_in_another_dialect_than_training_is_read(tmp_path):
     frame = months(40)
-    raw = {"data": {"time": "month", "target": "sales"}, "task": {"window": 6}}
-    model = made(frame, raw, tmp_path)
+    model = made(frame, SALES, tmp_path)
     german = tmp_path / "german.csv"
     frame.to_csv(german, sep=";", decimal=",", index=False)
     pd.testing.assert_frame_equal(model.predict(german), model.predict(frame))
@@ -370,7 +331,7 @@ def test_a_file_in_another_dialect_than_training_is_read(tmp_path):
 
 WINDOW, HORIZON, N = 5, 3, 60
 SHOPS = ("a", "b")
-
+DAYS = {"target": "units", "id": "shop", "time": "day"}
 CASES = {
     "of days": {"time": "day", "id": "shop", "calendar": ["weekday"], "lags": {"price": [1, 4]}},
     "of days with gaps": {
@@ -403,15 +364,12 @@ def models(tmp_path_factory):
 
     def model(case):
         if case not in made:
-            folder = tmp_path_factory.mktemp("model")
-            shops(0).to_csv(folder / "shops.csv", index=False)
             data = {
-                "path": str(folder / "shops.csv"), "target": "units",
-                "features": ["units", "visits", "price", "promo"],
+                "target": "units", "features": ["units", "visits", "price", "promo"],
                 "known_future": ["price", "promo"], "split": {"validation": 0.2, "test": 0.2},
             }  # fmt: skip
             raw = {"data": data | CASES[case], "task": {"window": WINDOW, "horizon": HORIZON}}
-            make_model(raw | {"hyperparameters": {"hidden_size": 4}}, folder)
+            make_model(raw, folder := tmp_path_factory.mktemp("model"), shops())
             made[case] = load_model(folder / "model")
         return made[case]
 
@@ -524,12 +482,9 @@ def test_rows_to_come_of_a_wide_file_are_those_without_values(tmp_path):
     frame = shops(5)
     wide = frame.pivot_table(index="day", columns="shop", values="units").add_prefix("shop_")
     wide = wide.join(frame[frame["shop"] == "a"].set_index("day")["price"]).reset_index()
-    wide.to_csv(tmp_path / "wide.csv", index=False)
-    data = {
-        "path": str(tmp_path / "wide.csv"), "time": "day", "known_future": ["price"],
-        "wide": {"id": "shop", "value": "units", "columns": "shop_*"},
-    }  # fmt: skip
-    make_model({"data": data, "task": {"window": 4, "horizon": 3}}, tmp_path)
+    columns = {"id": "shop", "value": "units", "columns": "shop_*"}
+    data = {"time": "day", "known_future": ["price"], "wide": columns}
+    make_model({"data": data, "task": {"window": 4, "horizon": 3}}, tmp_path, wide)
     model = load_model(tmp_path / "model")
     stores = ["shop_a", "shop_b"]
     behind = wide.assign(**{name: wide[name].where(wide.index < N - 3) for name in stores})
@@ -540,14 +495,12 @@ def test_rows_to_come_of_a_wide_file_are_those_without_values(tmp_path):
 
 
 def test_a_model_without_known_columns_refuses_rows_to_come(models, tmp_path):
-    frame = shops(0)
-    frame.to_csv(tmp_path / "shops.csv", index=False)
-    data = {"path": str(tmp_path / "shops.csv"), "target": "units", "id": "shop", "time": "day"}
+    frame = shops()
     for more, text in (
         ({}, "the model has no columns that are known ahead; leave it out"),
         ({"known_future": [], "calendar": ["weekday"]}, "than the calendar, which needs no file"),
     ):
-        make_model({"data": data | more, "task": {"window": 4}}, tmp_path)
+        make_model({"data": DAYS | more, "task": {"window": 4}}, tmp_path, frame)
         model = load_model(tmp_path / "model")
         assert len(model.predict(frame)) == len(SHOPS)
         with pytest.raises(InputError, match=text):
@@ -555,13 +508,9 @@ def test_a_model_without_known_columns_refuses_rows_to_come(models, tmp_path):
 
 
 def test_a_calendar_alone_forecasts_from_after_the_last_target(tmp_path):
-    frame = shops(0)
-    frame.to_csv(tmp_path / "shops.csv", index=False)
-    data = {
-        "path": str(tmp_path / "shops.csv"), "target": "units", "id": "shop", "time": "day",
-        "calendar": ["weekday"], "known_future": [],
-    }  # fmt: skip
-    make_model({"data": data, "task": {"window": 4, "horizon": 2}}, tmp_path)
+    frame = shops()
+    data = DAYS | {"calendar": ["weekday"], "known_future": []}
+    make_model({"data": data, "task": {"window": 4, "horizon": 2}}, tmp_path, frame)
     model = load_model(tmp_path / "model")
     history, _ = parted(frame)
     expected = model.predict(history)
@@ -577,9 +526,7 @@ def test_windows_without_future_rows_are_left_out_with_a_note(models):
 
 
 def test_an_older_folder_has_no_known_columns(tmp_path):
-    shops(0).to_csv(tmp_path / "shops.csv", index=False)
-    data = {"path": str(tmp_path / "shops.csv"), "target": "units", "id": "shop", "time": "day"}
-    make_model({"data": data, "task": {"window": 4}}, tmp_path)
+    make_model({"data": DAYS, "task": {"window": 4}}, tmp_path, shops())
     record = json.loads((tmp_path / "model" / "pipeline.json").read_text())
     assert record["format"] == 4  # which versions before read too
     assert "known_future" not in record

@@ -15,7 +15,6 @@ from tuner.prediction.folder import FORMAT, OLDEST
 SALES = {
     "data": {"time": "month", "target": "sales", "transform": "log"},
     "task": {"window": 6, "horizon": 2},
-    "hyperparameters": {"hidden_size": 4},
 }
 RUNS = pd.DataFrame(
     [
@@ -31,15 +30,10 @@ def write(frame, path):
     return path
 
 
-def make_on(frame, raw, folder):
-    path = write(frame, folder / "train.csv")
-    make_model(raw | {"data": raw["data"] | {"path": str(path)}}, folder)
-
-
 @pytest.fixture(scope="session")
 def sales(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sales")
-    make_on(months(), SALES, folder)
+    make_model(SALES, folder, months(), "train.csv")
     return folder
 
 
@@ -51,7 +45,7 @@ def made(tmp_path, sales, monkeypatch):
         if raw is None:
             shutil.copytree(sales, tmp_path, dirs_exist_ok=True)
         else:
-            make_on(months() if frame is None else frame, raw, tmp_path)
+            make_model(raw, tmp_path, months() if frame is None else frame, "train.csv")
         monkeypatch.chdir(tmp_path)
         return tmp_path / "model"
 
@@ -200,7 +194,7 @@ def test_first_rows_without_values_are_not_read(made, refuses):
 
 def test_unknown_classes_and_numbered_tokens_are_refused(made, refuses):
     data = {"id": "run", "tokens": "code", "vocabulary_size": 4, "target": "kind"}
-    made({"data": data, "task": {"kind": "classify"}, "hyperparameters": {"hidden_size": 4}}, RUNS)
+    made({"data": data, "task": {"kind": "classify"}}, RUNS)
     write(RUNS.assign(code=[7, *RUNS["code"][1:]]), Path("data.csv"))
     refuses("column 'code' must hold numbers from 0 to 3, got '7' in line 2")
     write(RUNS.assign(kind=["u", "new", *RUNS["kind"][2:]]), Path("data.csv"))
@@ -211,7 +205,7 @@ def test_unknown_classes_and_numbered_tokens_are_refused(made, refuses):
 
 def test_unknown_tokens_are_read_as_unknown_with_a_note(made, capsys):
     data = {"id": "run", "tokens": "word", "target": "kind"}
-    made({"data": data, "task": {"kind": "classify"}, "hyperparameters": {"hidden_size": 4}}, RUNS)
+    made({"data": data, "task": {"kind": "classify"}}, RUNS)
     words = RUNS["word"].where(RUNS["run"] > 0, "zebra")
     write(RUNS.assign(word=words).drop(columns="kind"), Path("data.csv"))
     capsys.readouterr()
@@ -237,7 +231,7 @@ def test_a_linear_path_refuses_sequences_of_another_length(made, refuses):
 
 def test_missing_values_of_sequences_are_refused(made, refuses):
     data = {"id": "run", "features": ["x"], "target": "kind"}
-    made({"data": data, "task": {"kind": "label"}, "hyperparameters": {"hidden_size": 4}}, RUNS)
+    made({"data": data, "task": {"kind": "label"}}, RUNS)
     write(RUNS.assign(x=[1.0, np.nan, *RUNS["x"][2:]]), Path("data.csv"))
     refuses("column 'x' must hold a number in every row, got none in line 3", "; fill it in\n")
     write(RUNS.drop(columns="run"), Path("data.csv"))
