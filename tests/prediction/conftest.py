@@ -4,6 +4,8 @@ import pytest
 from helpers.model_cases import EVERY
 from helpers.model_folders import make_model
 
+from tuner.cli.main import run
+
 
 @pytest.fixture(scope="session")
 def kind(tmp_path_factory):
@@ -16,3 +18,20 @@ def kind(tmp_path_factory):
         return make_model(raw, folder, frame, file), folder
 
     return make
+
+
+@pytest.fixture
+def refuses(capfd, tmp_path):
+    """`tuner predict` refuses in one line with these parts, and writes nothing."""
+
+    def check(*parts, command=("model", "data.csv")):
+        before = sorted(tmp_path.rglob("*"))
+        capfd.readouterr()
+        assert run(["predict", *command]) == 2
+        out, err = capfd.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert [part for part in parts if part not in err] == [], err
+        assert "data." not in err.replace("data.csv", ""), "a key of an experiment"
+        assert sorted(tmp_path.rglob("*")) == before
+
+    return check

@@ -16,7 +16,6 @@ from helpers.model_folders import make_model, months, replace_file, rewrite
 from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
 
-from tuner.cli.app import run
 from tuner.errors import DataError, ModelError
 from tuner.prediction import load_model
 from tuner.prediction.folder import FORMAT
@@ -125,19 +124,6 @@ def made(originals, tmp_path, monkeypatch):
         return here / "model"
 
     return make
-
-
-@pytest.fixture
-def refused(capfd):
-    def check(*parts):
-        capfd.readouterr()
-        assert run(["predict", "model", "data.csv"]) == 2
-        out, err = capfd.readouterr()
-        assert out == ""
-        assert err.count("\n") == 1
-        assert [part for part in parts if part not in err] == [], err
-
-    return check
 
 
 JUNK = [
@@ -250,10 +236,10 @@ FILES = {
 
 @pytest.mark.timeout(300)  # who opens a pipe waits for good
 @pytest.mark.parametrize("name", FILES)
-def test_a_nameless_file_is_refused_without_waiting(name, made, refused):
+def test_a_nameless_file_is_refused_without_waiting(name, made, refuses):
     change, part = FILES[name]
     change(made("series"))
-    refused(part)
+    refuses(part)
 
 
 def initializer(graph):
@@ -271,7 +257,7 @@ def constant(graph):
 
 @pytest.mark.parametrize("tensor_of", [initializer, constant])
 @pytest.mark.parametrize("place", ["outside.bin", "../here/outside.bin", "absolute", "model/in"])
-def test_a_graph_whose_weights_lie_in_another_file_is_refused(place, tensor_of, made, refused):
+def test_a_graph_whose_weights_lie_in_another_file_is_refused(place, tensor_of, made, refuses):
     model = made("series")
     graph = onnx.load(model / "model.onnx")
     tensor = tensor_of(graph.graph)
@@ -280,7 +266,7 @@ def test_a_graph_whose_weights_lie_in_another_file_is_refused(place, tensor_of, 
     set_external_data(tensor, str(path))
     tensor.ClearField("raw_data")
     replace_file(model, "model.onnx", graph.SerializeToString())
-    refused(
+    refuses(
         "model/model.onnx: must hold all its weights, got external data, which is in another "
         "file; export the model again\n"
     )
@@ -297,7 +283,7 @@ def test_a_column_called_location_is_no_location_graph(tmp_path):
     assert list(found) == ["id", "kind", "p_location", "p_other"]
 
 
-def test_a_graph_of_another_runtime_s_format_is_refused(made, refused):
+def test_a_graph_of_another_runtime_s_format_is_refused(made, refuses):
     import onnxruntime
 
     model = made("series")
@@ -307,7 +293,7 @@ def test_a_graph_of_another_runtime_s_format_is_refused(made, refused):
     options.add_session_config_entry("session.save_model_format", "ORT")
     onnxruntime.InferenceSession(model / "model.onnx", options, ["CPUExecutionProvider"])
     replace_file(model, "model.onnx", Path("model.ort").read_bytes())
-    refused("model/model.onnx: onnxruntime cannot read it: ")
+    refuses("model/model.onnx: onnxruntime cannot read it: ")
 
 
 def two_outputs(model):
@@ -348,10 +334,10 @@ GRAPHS = {
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_a_graph_that_is_not_that_of_its_pipeline_is_refused(name, made, refused):
+def test_a_graph_that_is_not_that_of_its_pipeline_is_refused(name, made, refuses):
     kind, change, part = GRAPHS[name]
     change(made(kind))
-    refused(part)
+    refuses(part)
 
 
 def test_too_deeply_nested_input_is_refused(made):
@@ -364,14 +350,14 @@ def test_too_deeply_nested_input_is_refused(made):
 
 
 @pytest.mark.parametrize("key", ["frequency", "resample"])
-def test_an_unknown_frequency_is_blamed_on_the_model(key, made, refused):
+def test_an_unknown_frequency_is_blamed_on_the_model(key, made, refuses):
     rewrite(made("resampled"), **{key: "junk"})
-    refused(f"model/pipeline.json: {key}: no model has 'junk' there; export the model again")
+    refuses(f"model/pipeline.json: {key}: no model has 'junk' there; export the model again")
 
 
-def test_texts_have_neither_ids_nor_numbered_tokens(made, refused):
+def test_texts_have_neither_ids_nor_numbered_tokens(made, refuses):
     model = made("texts")
     rewrite(model, id="kind")
-    refused("model/pipeline.json: text: no model has 'name' there")
+    refuses("model/pipeline.json: text: no model has 'name' there")
     rewrite(model, id=None, vocabulary_size=4, vocabulary=[])
-    refused("model/pipeline.json: vocabulary_size: no model has 4 there")
+    refuses("model/pipeline.json: vocabulary_size: no model has 4 there")
