@@ -26,45 +26,41 @@ from tuner.training import run_job
 LEVELS = [0.5, 0.8]
 
 
-def trained(raw, folder, n_models=1, refit=True, rows=None):
+def trained(folder, n_models=1, refit=True, rows=None, data=(), task=()):
     """A training of drawn weights, with the intervals that its validation rows give."""
     (months() if rows is None else rows).to_csv(folder / "sales.csv", index=False)
-    data = {"path": str(folder / "sales.csv"), "time": "month", "target": "sales"}
-    task = {"window": 6, "horizon": 2, "intervals": LEVELS} | raw.pop("task", {})
-    experiment = Experiment.model_validate(
-        {
-            "name": "made",
-            "data": data | raw.pop("data", {}),
-            "task": task,
-            "hyperparameters": {"hidden_size": 4},
-            **raw,
-        }
-    )
+    block = {"path": str(folder / "sales.csv"), "time": "month", "target": "sales", **dict(data)}
+    asked = {"window": 6, "horizon": 2, "intervals": LEVELS, **dict(task)}
+    raw = {"name": "made", "data": block, "task": asked, "hyperparameters": {"hidden_size": 4}}
+    experiment = Experiment.model_validate(raw)
 
     def made(all_data, seed):
         data = check_data(experiment, all_data=all_data).write(folder / f"arrays{seed}")
+        score = None if all_data else 0.5
         first, *others = (
-            Outcome(
-                OutcomeState.COMPLETE,
-                objective=None if all_data else 0.5,
-                best_epoch=2,
-                weights=drawn(experiment, data, seed + i),
-            )
-            for i in range(n_models)
+            Outcome(OutcomeState.COMPLETE, objective=score, best_epoch=2, weights=weights)
+            for weights in (drawn(experiment, data, seed + i) for i in range(n_models))
         )
         return Training(experiment, data, first, others=tuple(others))
 
     training = made(False, 0)
     job = train_job(experiment, training.data.folds, "training 0", {}, 0)
-    found = calibrate(experiment, job, training.weights, HereExecutor(1))  # type: ignore[arg-type]
+    found = calibrate(experiment, job, training.weights, HereExecutor(1))
     training = dataclasses.replace(training, intervals=found)
     return dataclasses.replace(training, refit=made(True, 10)) if refit else training
 
 
-def write(training, folder, monkeypatch):
-    monkeypatch.setattr(model_folder, "LocalExecutor", HereExecutor)
-    write_model(training, folder / "model")
+def write(training, folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_folder, "LocalExecutor", HereExecutor)
+        write_model(training, folder / "model")
     return folder / "model"
+
+
+def predicted_by(weights, ref):
+    first, *others = weights
+    job = PredictJob("p", {"hidden_size": 4}, first, ref, others=tuple(others))
+    return run_job(job, lambda epoch: True).predictions
 
 
 CASES = {
@@ -79,17 +75,13 @@ CASES = {
 @pytest.mark.parametrize("refit", [False, True])
 @pytest.mark.parametrize("n_models", [1, 3])
 @pytest.mark.parametrize("case", CASES)
-def test_a_folder_predicts_the_tested_values_and_intervals(
-    case, n_models, refit, tmp_path, monkeypatch
-):
-    training = trained(dict(CASES[case]), tmp_path, n_models, refit)
-    folder = write(training, tmp_path, monkeypatch)
+def test_a_folder_predicts_the_tested_values_and_intervals(case, n_models, refit, tmp_path):
+    training = trained(tmp_path, n_models, refit, **CASES[case])
+    folder = write(training, tmp_path)
     targets = training.experiment.data.targets
     test = open_test_part(training.experiment, tmp_path / "test", all_data=refit)
     (ref,) = test.folds
-    first, *others = training.model.weights
-    asked = PredictJob("p", {"hidden_size": 4}, first, ref, others=tuple(others))
-    predicted = run_job(asked, lambda epoch: True).predictions
+    predicted = predicted_by(training.model.weights, ref)
     truth = ref.truth_of(ref.evaluate_samples())
     shares = coverage_of(training.intervals, predicted, ref, truth)
 
@@ -138,18 +130,16 @@ def own_scales(rows, n=N_TRAIN):
 
 @pytest.mark.parametrize("refit", [False, True])
 @pytest.mark.parametrize("n_models", [1, 3])
-def test_radii_of_scaled_series_are_those_of_calibration(n_models, refit, tmp_path, monkeypatch):
+def test_radii_of_scaled_series_are_those_of_calibration(n_models, refit, tmp_path):
     rows = shops()
-    training = trained({"data": OF_SHOPS}, tmp_path, n_models, refit, rows)
-    folder = write(training, tmp_path, monkeypatch)
+    training = trained(tmp_path, n_models, refit, rows, OF_SHOPS)
+    folder = write(training, tmp_path)
     scales = own_scales(rows)
     assert own_scales(rows, N_TRAIN + N_VALIDATION)["a"] > 2 * scales["a"]  # of a refit: another
 
     # The radii are the residuals of the validation part over these, ranked.
     (ref,) = training.data.folds
-    first, *others = training.weights
-    asked = PredictJob("p", {"hidden_size": 4}, first, ref, others=tuple(others))
-    predicted = run_job(asked, lambda epoch: True).predictions
+    predicted = predicted_by(training.weights, ref)
     n = N_VALIDATION - 1  # windows of each shop, of two months each
     truth = np.concatenate([
         np.lib.stride_tricks.sliding_window_view(
@@ -183,56 +173,17 @@ def test_radii_of_scaled_series_are_those_of_calibration(n_models, refit, tmp_pa
     shares = coverage_of(training.intervals, truth, of_test, truth)
     widths = [2 * r.mean() * np.mean([scales[shop] for shop in SHOPS]) for r in radii]
     assert [share["width"] for share in shares] == pytest.approx(widths)
-    drawn_of = predictions_record(
-        test,
-        truth,
-        [truth],
-        Baselines(of_test, 12, None),
-        None,
-        Calibration(training.intervals, None),
-    )
+    calibration = Calibration(training.intervals, None)
+    plain = Baselines(of_test, 12, None)
+    drawn_of = predictions_record(test, truth, [truth], plain, None, calibration)
     drawn_scales = [scales[SHOPS[i]] for i in drawn_of["series"]]
     half = (np.array(drawn_of["upper"]) - drawn_of["lower"]) / 2
     np.testing.assert_allclose(half, radii[-1, 0] * np.array(drawn_scales), rtol=1e-5)
 
 
-def test_scales_that_no_model_of_several_series_has_are_refused(tmp_path, monkeypatch):
-    folder = write(
-        trained({"data": OF_SHOPS}, tmp_path, refit=False, rows=shops()), tmp_path, monkeypatch
-    )
-    of_intervals = {"levels": LEVELS, "radii": ONE}
-    rewrite(folder, intervals=of_intervals | {"scales": [[1.0], [2.0], [3.0]]})
-    found = load_model(folder).predict(shops())
-    off = found["sales_upper_0.8"] - found["sales"]
-    np.testing.assert_allclose(off, [3, 4, 6, 8, 9, 12], rtol=1e-6)
-    for wrong in (
-        None, 1.0, [], [1.0, 2.0, 3.0], [[1.0], [2.0]], [[1.0], [2.0], [3.0], [4.0]],
-        [[1.0], [2.0], [3.0, 4.0]], [[1.0], [2.0], ["3.0"]], [[1.0], [2.0], [True]],
-        [[1.0], [2.0], [0.0]], [[1.0], [2.0], [-3.0]], [[1.0], [2.0], [1e99]],
-    ):  # fmt: skip
-        rewrite(folder, intervals=of_intervals | {"scales": wrong})
-        with pytest.raises(ModelError, match="intervals: "):
-            load_model(folder)
-    rewrite(folder, intervals=of_intervals)
-    with pytest.raises(ModelError, match="intervals: "):
-        load_model(folder)
-
-
-def test_intervals_come_from_models_without_validation_rows(tmp_path, monkeypatch):
-    training = trained({}, tmp_path)
-    record = json.loads((write(training, tmp_path, monkeypatch) / "pipeline.json").read_text())
-    assert record["intervals"]["radii"] == training.intervals.radii.tolist()
-    (ref,) = training.data.folds
-    asked = PredictJob("p", {"hidden_size": 4}, training.weights[0], ref)
-    predicted = run_job(asked, lambda epoch: True).predictions
-    off = np.sort(np.abs(predicted - ref.truth_of(ref.evaluate_samples())), axis=0)
-    ranks = [math.ceil(level * (len(off) + 1)) for level in LEVELS]
-    np.testing.assert_allclose(training.intervals.radii, off[np.array(ranks) - 1])
-
-
-def test_a_folder_keeps_all_weights_and_says_which_model_it_is(tmp_path, monkeypatch):
-    training = trained({}, tmp_path, n_models=3)
-    folder = write(training, tmp_path, monkeypatch)
+def test_a_folder_keeps_all_weights_and_says_which_model_it_is(tmp_path):
+    training = trained(tmp_path, n_models=3)
+    folder = write(training, tmp_path)
     kept = load_file(folder / "weights.safetensors")
     for i, weights in enumerate(training.model.weights):
         for name, array in weights.items():
@@ -247,52 +198,71 @@ def test_a_folder_keeps_all_weights_and_says_which_model_it_is(tmp_path, monkeyp
     assert "tuner train experiment.yaml --ensemble --all-data" in text
 
 
-def test_a_forecast_without_intervals_has_no_columns_of_them(tmp_path, monkeypatch):
-    folder = write(trained({"task": {"intervals": []}}, tmp_path), tmp_path, monkeypatch)
+def test_a_forecast_without_intervals_has_no_columns_of_them(tmp_path):
+    folder = write(trained(tmp_path, task={"intervals": []}), tmp_path)
     assert json.loads((folder / "pipeline.json").read_text())["intervals"] is None
     assert load_model(folder).columns == ["month", "step", "sales"]
 
 
-ONE = [[[1.0], [2.0]], [[3.0], [4.0]]]
+RADII = [[[1.0], [2.0]], [[3.0], [4.0]]]
+GIVEN = {"levels": LEVELS, "radii": RADII}
+SCALES = [[1.0], [2.0], [3.0]]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A model of one series, and of several on their own scales."""
+    one, several = (tmp_path_factory.mktemp(name) for name in ("one", "several"))
+    write(trained(one, refit=False), one)
+    write(trained(several, refit=False, rows=shops(), data=OF_SHOPS), several)
+    return one / "model", several / "model"
+
+
+def test_radii_are_added_on_the_scale_of_each_series(folders):
+    for folder, rows, scales, expected in (
+        (folders[0], months(), {}, [3, 4]),
+        (folders[1], shops(), {"scales": SCALES}, [3, 4, 6, 8, 9, 12]),
+    ):
+        rewrite(folder, intervals=GIVEN | scales)
+        found = load_model(folder).predict(rows)
+        np.testing.assert_allclose(found["sales_upper_0.8"] - found["sales"], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        "REMOVED",
-        [0.8],
-        {"levels": LEVELS},
-        {"levels": [0.8, 0.5], "radii": ONE},
-        {"levels": [0.5, 1.0], "radii": ONE},
-        {"levels": [], "radii": []},
-        {"levels": 0.5, "radii": ONE},
-        {"levels": ["0.5", 0.8], "radii": ONE},
-        {"levels": [0.5], "radii": ONE},
-        {"levels": LEVELS, "radii": [[1.0, 2.0], [3.0, 4.0]]},
-        {"levels": LEVELS, "radii": [[[1.0], [2.0]], [[3.0], [4.0, 5.0]]]},
-        {"levels": LEVELS, "radii": [[[1.0], [2.0]], [[3.0], ["4.0"]]]},
-        {"levels": LEVELS, "radii": [[[-1.0], [2.0]], [[3.0], [4.0]]]},
-        {"levels": LEVELS, "radii": [[[5.0], [2.0]], [[3.0], [4.0]]]},
-        {"levels": LEVELS, "radii": [[[1.0], [2.0]], [[1e99], [4.0]]]},
-        {"levels": LEVELS, "radii": ONE, "scales": [[1.0]]},
-        {"levels": LEVELS, "radii": ONE, "scales": []},
+        "REMOVED", [0.8], {"levels": LEVELS},
+        *(GIVEN | {"levels": wrong} for wrong in ([0.8, 0.5], [0.5, 1.0], 0.5, ["0.5", 0.8])),
+        {"levels": [], "radii": []}, {"levels": [0.5], "radii": RADII},
+        *(GIVEN | {"radii": wrong} for wrong in (
+            [[1.0, 2.0], [3.0, 4.0]], [RADII[0], [[3.0], [4.0, 5.0]]], [RADII[0], [[3.0], ["4.0"]]],
+            [[[-1.0], [2.0]], RADII[1]], [[[5.0], [2.0]], RADII[1]], [RADII[0], [[1e99], [4.0]]])),
+        *(GIVEN | {"scales": wrong} for wrong in ([[1.0]], [])),
     ],
     ids=repr,
-)
-def test_intervals_that_no_model_has_are_refused(given, tmp_path, monkeypatch):
-    folder = write(trained({}, tmp_path, refit=False), tmp_path, monkeypatch)
-    rewrite(folder, intervals={"levels": LEVELS, "radii": ONE})
-    found = load_model(folder).predict(months())
-    assert (found["sales_upper_0.8"] - found["sales"]).tolist() == pytest.approx([3.0, 4.0])
-    rewrite(folder, intervals=given)
+)  # fmt: skip
+def test_intervals_that_no_model_has_are_refused(given, folders):
+    rewrite(folders[0], intervals=given)
     with pytest.raises(ModelError, match="intervals: "):
-        load_model(folder)
+        load_model(folders[0])
 
 
-def test_a_column_of_the_same_name_is_no_interval(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "scales",
+    [
+        "REMOVED", None, 1.0, [], [1.0, 2.0, 3.0], SCALES[:2], [*SCALES, [4.0]],
+        *([*SCALES[:2], wrong] for wrong in ([3.0, 4.0], ["3.0"], [True], [0.0], [-3.0], [1e99])),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_scales_that_no_model_of_several_series_has_are_refused(scales, folders):
+    rewrite(folders[1], intervals=GIVEN | ({} if scales == "REMOVED" else {"scales": scales}))
+    with pytest.raises(ModelError, match="intervals: "):
+        load_model(folders[1])
+
+
+def test_a_column_of_the_same_name_is_no_interval(tmp_path):
     rows = months().rename(columns={"price": "sales_lower_0.5"})
-    rows.to_csv(tmp_path / "sales.csv", index=False)
-    training = trained({"data": {"target": ["sales"]}}, tmp_path)
-    folder = write(training, tmp_path, monkeypatch)
+    folder = write(trained(tmp_path, rows=rows, data={"target": ["sales"]}), tmp_path)
     columns = load_model(folder).columns
     assert len(set(columns)) == len(columns)
