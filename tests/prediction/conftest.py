@@ -4,7 +4,7 @@ import pytest
 from helpers.model_cases import EVERY
 from helpers.model_folders import make_model
 
-from tuner.cli.main import run
+from tuner.cli.app import run
 
 
 @pytest.fixture(scope="session")
