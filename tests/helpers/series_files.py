@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 
+from helpers.refusals import assert_refused
 from tuner.data.prepared import check_data
 from tuner.data.series_table import Series, read_series
-from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data
 
@@ -31,12 +30,7 @@ def text(frame: pd.DataFrame) -> str:
 
 
 def assert_check_refuses(experiment: Experiment, *parts: str) -> None:
-    with pytest.raises(DataError) as caught:
-        check_data(experiment)
-    message = str(caught.value)
-    assert message.startswith(f"{experiment.data.path}: ")
-    assert "\n" not in message
-    assert [p for p in parts if p not in message] == [], message
+    assert_refused(lambda: check_data(experiment), *parts, where=experiment.data.path)
 
 
 def read(path: Path, **keys: Any) -> Series:
@@ -54,11 +48,4 @@ def dated(index: Any) -> str:
 
 
 def assert_read_refuses(path: Path, *parts: str, **keys: Any) -> None:
-    """The message is one line that begins with the file and holds every part."""
-    with pytest.raises(DataError) as caught:
-        read(path, **keys)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    assert [p for p in parts if p not in message] == [], message
-    assert caught.value.exit_status == 2
+    assert_refused(lambda: read(path, **keys), *parts, where=path)
