@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.examples import examples
+from helpers.refusals import assert_refused
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -246,12 +247,8 @@ def parts(drawn):
     return {name: part.tolist() for name, part in drawn.named().items()}
 
 
-def assert_refused(*told, n, **arguments):
-    with pytest.raises(DataError) as caught:
-        draw(n, **arguments)
-    message = str(caught.value)
-    assert message.startswith("s.csv: data.")
-    assert [t for t in told if t not in message] == [], message
+def refused(*told, n, **arguments):
+    assert_refused(lambda: draw(n, **arguments), *told, where="s.csv")
 
 
 extents = st.one_of(st.integers(1, 30), st.floats(0.01, 0.7).map(lambda x: round(x, 2)))
@@ -330,33 +327,33 @@ def test_the_test_part_is_the_same_whatever_is_validated_on(seed, validation):
 
 def test_parts_that_are_too_small_are_refused():
     told = ["data.split: ", "no sequence is left", "validation takes 6 and test 4 of 10"]
-    assert_refused(*told, "smaller", n=10, validation=6, test=4)
-    assert_refused("test 12 of 10", n=10, validation=6, test=12)
+    refused(*told, "smaller", n=10, validation=6, test=4)
+    refused("test 12 of 10", n=10, validation=6, test=12)
     for name, other in (("validation", "test"), ("test", "validation")):
         told = [f"data.split.{name}: ", "at least 1 sequence, got 0 of 20", "larger"]
-        assert_refused(*told, n=20, **{name: 0.01, other: 2})
+        refused(*told, n=20, **{name: 0.01, other: 2})
 
 
 def test_a_class_with_too_few_sequences_is_refused_by_name():
     labels = [0] * 20 + [1] * 2
     told = ["data.target: ", "got 2 of class 'b'", "give more of it, or remove it"]
-    assert_refused(*told, n=22, labels=labels, validation=4, test=4)
+    refused(*told, n=22, labels=labels, validation=4, test=4)
     labels = [0] * 100 + [1] * 3
     told = ["data.split.test: ", "of the 3 sequences of class 'b'", "got none at 0.05", "larger"]
-    assert_refused(*told, n=103, labels=labels, test=0.05)
+    refused(*told, n=103, labels=labels, test=0.05)
     told = ["data.split.validation: ", "of class 'b'", "got none at 3", "larger"]
-    assert_refused(*told, n=103, labels=labels, test=0.4, validation=3)
+    refused(*told, n=103, labels=labels, test=0.4, validation=3)
     told = ["data.split.test: ", "of class 'b'", "one for each other part", "got 0 left at 0.9"]
-    assert_refused(*told, n=103, labels=labels, test=0.9, validation=3)
+    refused(*told, n=103, labels=labels, test=0.9, validation=3)
 
 
 def test_a_part_with_fewer_sequences_than_classes_is_refused():
     labels = [0, 1, 2] * 10
     for name, other in (("validation", "test"), ("test", "validation")):
         told = [f"data.split.{name}: ", "each of the 3 classes, got 2", "make it larger"]
-        assert_refused(*told, n=30, labels=labels, **{name: 2, other: 6})
+        refused(*told, n=30, labels=labels, **{name: 2, other: 6})
     told = ["data.split: ", "the training part", "3 classes, got 2 sequences", "smaller"]
-    assert_refused(*told, n=30, labels=labels, validation=14, test=14)
+    refused(*told, n=30, labels=labels, validation=14, test=14)
 
 
 def test_a_step_class_absent_from_training_is_refused():

@@ -1,6 +1,5 @@
 """Several series in one file: reading, scaling, static and known columns."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -95,17 +94,6 @@ def test_the_longest_window_is_the_longest_that_a_trial_may_read(
     assert (ref.window, ref.longest_window) == (window, longest)
 
 
-def test_a_training_part_below_the_longest_window_is_refused(experiment_on):
-    def refused(key, **keys):
-        experiment = experiment_on(text(days()), time="t", split=SPLIT, horizon=3, **keys)
-        assert_check_refuses(experiment, f": {key}: ", "(window 40 + horizon 3), got 42 of 60")
-
-    refused("task.window", window=40)
-    refused("hyperparameters.window", blocks={"hyperparameters": {"window": 40}})
-    space = {"window": {"type": "int", "low": 1, "high": 40}}
-    refused("search_space.window", blocks={"search_space": space})
-
-
 def long_form(*frames):
     named = [frame.assign(s=f"s{i}") for i, frame in enumerate(frames)]
     return text(pd.concat(named).sort_values("t", kind="stable"))
@@ -195,13 +183,6 @@ def test_final_rows_without_a_target_are_noted_and_not_scored(experiment_on):
     assert notes["scored"] == "3 of 8 rows in test"
 
 
-def test_a_feature_that_is_constant_in_the_training_part_is_told(experiment_on):
-    frame = days().assign(x=[5.0] * 50 + [6.0] * 10)
-    notes = check_data(experiment_on(text(frame), time="t", split=SPLIT)).facts.notes
-    told = "'x' is 5 in all of the training part, and 6 later: what that means was never learned"
-    assert notes == (("constant", f"{told}; leave it out of data.features"),)
-
-
 def test_a_target_that_is_constant_in_the_training_part_is_told(experiment_on):
     def notes(**changes):
         frame = days()
@@ -242,29 +223,6 @@ def test_resampled_rows_are_what_is_split(tmp_path, experiment_on):
     assert ref.load("truth")[0, 0] == pytest.approx(frame["y"][1:3].sum())
 
 
-def test_parts_in_which_no_target_is_known_are_refused(experiment_on):
-    def refused(rows, *parts):
-        frame = days()
-        frame.loc[rows, "y"] = np.nan
-        experiment = experiment_on(
-            text(frame), time="t", missing="ffill", split=SPLIT, features=["x"], horizon=2
-        )
-        assert_check_refuses(experiment, *parts)
-
-    refused(slice(42, 51), "data.split.validation: ", "no window in the validation part has 2 rows")
-    refused(slice(52, 59), "data.split.test: ", "2 known targets after them in one series")
-    refused(slice(1, 41), "data.split: ", "no window in the training part", "make the part larger")
-
-
-def test_r2_of_one_value_is_refused(experiment_on):
-    r2 = {"objective": {"metric": "r2"}}
-    for name in ("validation", "test"):
-        experiment = experiment_on(text(days()), split=SPLIT | {name: 1}, blocks=r2)
-        assert_check_refuses(
-            experiment, f"data.split.{name}: r2 needs at least 2 values, got 1; make the"
-        )
-
-
 def test_data_problems_are_refused_before_anything_is_written(tmp_path, experiment_on):
     frame = days()
     frame.loc[57, "y"] = -1.0  # in the test part
@@ -293,12 +251,6 @@ def test_the_pipeline_holds_what_a_forecast_of_new_rows_needs(tmp_path, experime
         "quantiles": [0.5], "frequency": "D", "day_first": None, "holidays": None,
         "season": 5, "wide": None, "read": {},
     }  # fmt: skip
-
-
-def test_the_facts_hold_no_values(experiment_on):
-    facts = check_data(experiment_on(text(days()), time="t", split=SPLIT)).facts
-    for field in dataclasses.fields(facts):
-        assert not isinstance(getattr(facts, field.name), np.ndarray | pd.DataFrame)
 
 
 LONG = "t,shop,y\n" + "".join(
@@ -457,39 +409,27 @@ def test_the_pipeline_scales_as_the_arrays_are_scaled(tmp_path, experiment_on):
     assert (tuple(outputs["offset"]), tuple(outputs["scale"])) == (ref.offset, ref.scale)
 
 
-def naive(prepared, series=0):
-    return float(prepared.folds[0].load("naive")[series, 0])
-
-
 def test_the_naive_error_is_seasonal_over_training_rows(tmp_path, experiment_on):
     frame = days()
     y = frame["y"].to_numpy()[:42]
-    keys = {"split": SPLIT}
-    found = naive(prepare(experiment_on(text(frame), time="t", **keys), tmp_path / "a"))
-    assert found == pytest.approx(np.abs(y[7:] - y[:-7]).mean())  # days: a week
-    found = naive(prepare(experiment_on(text(frame), task={"season": 3}, **keys), tmp_path / "b"))
-    assert found == pytest.approx(np.abs(y[3:] - y[:-3]).mean())
-    found = naive(prepare(experiment_on(text(frame), **keys), tmp_path / "c"))
-    assert found == pytest.approx(np.abs(np.diff(y)).mean())
-    found = naive(prepare(experiment_on(text(frame), task={"season": 50}, **keys), tmp_path / "d"))
-    assert found == pytest.approx(np.abs(np.diff(y)).mean())
-    holed = frame.copy()
-    holed.loc[10, "y"] = np.nan
-    found = naive(prepare(experiment_on(text(holed), missing="ffill", **keys), tmp_path / "e"))
-    assert found == pytest.approx(np.abs(np.diff(y))[np.r_[0:9, 11:41]].mean())
+    holed = frame.assign(y=frame["y"].mask(frame.index == 10))
     both = long_form(frame, frame.assign(y=frame["y"] * 10))
-    prepared = prepare(experiment_on(both, time="t", id="s", **keys), tmp_path / "f")
-    week = np.abs(y[7:] - y[:-7]).mean()
-    assert [naive(prepared, i) for i in (0, 1)] == pytest.approx([week, 10 * week])
 
+    def lagged(n):
+        return np.abs(y[n:] - y[:-n]).mean()
 
-def test_mase_of_a_series_that_repeats_itself_is_refused(experiment_on):
-    frame = days(y=np.tile(np.arange(7.0), 9)[:60])
-    mase = {"objective": {"metric": "mase"}}
-    experiment = experiment_on(text(frame), time="t", split=SPLIT, blocks=mase)
-    assert_check_refuses(experiment, "objective.metric: ", "got 0 for 'y'", "write rmse or mae")
-    check_data(experiment_on(text(frame), time="t", split=SPLIT))
-    check_data(experiment_on(text(frame), split=SPLIT, blocks=mase))  # without a season it varies
+    for i, (rows, keys, expected) in enumerate(
+        (
+            (text(frame), {"time": "t"}, [lagged(7)]),  # days: a week
+            (text(frame), {"task": {"season": 3}}, [lagged(3)]),
+            (text(frame), {}, [lagged(1)]),
+            (text(frame), {"task": {"season": 50}}, [lagged(1)]),
+            (text(holed), {"missing": "ffill"}, [np.abs(np.diff(y))[np.r_[0:9, 11:41]].mean()]),
+            (both, {"time": "t", "id": "s"}, [lagged(7), 10 * lagged(7)]),
+        )
+    ):
+        prepared = prepare(experiment_on(rows, split=SPLIT, **keys), tmp_path / str(i))
+        assert prepared.folds[0].load("naive")[:, 0] == pytest.approx(expected)
 
 
 KEYS = {"time": "t", "id": "shop", "static": ["size", "type"], "categories": ["type"]}
@@ -539,39 +479,6 @@ def test_sums_of_longer_steps_leave_it_as_it_is(experiment_on, tmp_path):
     assert found == [{10.0, 4.0, 7.0}] * 2
 
 
-def test_another_value_later_is_refused_with_its_line(experiment_on):
-    frame = shops()
-    frame.loc[75, "size"] = 5
-    assert_check_refuses(
-        experiment_on(text(frame), **KEYS),
-        "data.static: column 'size' must be the same in all rows of a series, got 5 in line 77 "
-        "(2020-01-16) of series 's' and 4 in its first row; correct it",
-    )
-    frame = shops()
-    frame.loc[179, "type"] = "small"
-    assert_check_refuses(
-        experiment_on(text(frame), **KEYS), "got 'small' in line 181", "and 'big' in its first row"
-    )
-
-
-def test_nothing_is_taken_from_a_later_row(experiment_on):
-    frame = shops()
-    frame.loc[60, "size"] = np.nan
-    assert_check_refuses(
-        experiment_on(text(frame), **KEYS),
-        "data.static: column 'size' must hold a value in the first row of each series, got none in "
-        "line 62 (2020-01-01) of series 's'; fill it in",
-    )
-
-
-def test_a_text_must_be_a_category(experiment_on):
-    keys = KEYS | {"categories": []}
-    assert_check_refuses(
-        experiment_on(text(shops()), **keys),
-        "data.static: column 'type' must hold numbers", "write data.categories: [type]",
-    )  # fmt: skip
-
-
 def coming(n=6, n_rows=60, **columns):
     """Days of which the last ones have no target yet."""
     frame = days(n_rows, **columns)
@@ -600,13 +507,6 @@ def test_values_after_the_last_target_reach_no_array(experiment_on, tmp_path):
         np.testing.assert_array_equal(made[0].load(name), made[1].load(name))
 
 
-def test_a_target_that_is_missing_within_is_refused_as_before(experiment_on):
-    frame = coming()
-    frame.loc[20, "y"] = np.nan
-    experiment = experiment_on(text(frame), time="t", known_future=["x"])
-    assert_check_refuses(experiment, "data.target: column 'y' must hold a finite number")
-
-
 def test_calendar_and_lags_of_known_columns_are_known(experiment_on, tmp_path):
     experiment = experiment_on(
         text(days()), time="t", known_future=["x"], calendar=["weekday"],
@@ -625,16 +525,6 @@ def test_the_calendar_is_not_known_ahead_unless_that_is_said(experiment_on, tmp_
     assert ref.shape.ahead == 0
 
 
-def test_booleans_are_numbers_and_texts_are_refused(experiment_on):
-    flags = days(60, open=[i % 3 > 0 for i in range(60)])
-    check_data(experiment_on(text(flags), time="t", known_future=["open"]))
-    words = days(60, day=["Easter" if i == 9 else "no" for i in range(60)])
-    experiment = experiment_on(text(words), name="words.csv", time="t", known_future=["day"])
-    assert_check_refuses(experiment, "data.known_future: column 'day' must hold numbers, got 'no'")
-    experiment = experiment_on(text(words), name="words.csv", time="t", known_future=["dya"])
-    assert_check_refuses(experiment, "data.known_future: no column 'dya' in the file; did you mean")
-
-
 @pytest.mark.parametrize(("after", "words"), [(0, "of the same row"), (2, "of the row 2 before")])
 def test_a_known_column_that_is_the_target_in_disguise_is_noted(after, words, experiment_on):
     frame = days()
@@ -644,3 +534,51 @@ def test_a_known_column_that_is_the_target_in_disguise_is_noted(after, words, ex
     assert f"'x' tells 'y' {words} exactly" in notes["suspect"]
     frame["x"] += np.random.default_rng(0).normal(size=60)
     assert "suspect" not in dict(check_data(experiment_on(text(frame), **keys)).facts.notes)
+
+
+def changed(rows, column, value, frame=None):
+    frame = days() if frame is None else frame
+    frame.loc[rows, column] = value
+    return frame
+
+
+CUT = {"time": "t", "split": SPLIT}
+LONG_WINDOW = {"window": {"type": "int", "low": 1, "high": 40}}
+HOLES = CUT | {"missing": "ffill", "features": ["x"], "horizon": 2}
+R2 = {"blocks": {"objective": {"metric": "r2"}}}
+WORDS = days(60, day=["Easter" if i == 9 else "no" for i in range(60)])
+REFUSED = [
+    (days(), CUT | {"horizon": 3, "window": 40}, ": task.window: ", "(window 40 + horizon 3)"),
+    (days(), CUT | {"blocks": {"hyperparameters": {"window": 42}}}, ": hyperparameters.window: ",
+     "(window 42 + horizon 1), got 42 of 60"),
+    (days(), CUT | {"horizon": 3, "blocks": {"search_space": LONG_WINDOW}},
+     ": search_space.window: ", "(window 40 + horizon 3), got 42 of 60"),
+    (changed(slice(42, 51), "y", np.nan), HOLES, "data.split.validation: ",
+     "no window in the validation part has 2 rows"),
+    (changed(slice(52, 59), "y", np.nan), HOLES, "data.split.test: ",
+     "2 known targets after them in one series"),
+    (changed(slice(1, 41), "y", np.nan), HOLES, "data.split: ", "no window in the training part",
+     "make the part larger"),
+    (days(), R2 | {"split": SPLIT | {"validation": 1}},
+     "data.split.validation: r2 needs at least 2 values, got 1; make the"),
+    (days(), R2 | {"split": SPLIT | {"test": 1}}, "data.split.test: r2 needs at least 2 values"),
+    (changed(75, "size", 5, shops()), KEYS, "data.static: column 'size' must be the same in all "
+     "rows of a series, got 5 in line 77 (2020-01-16) of series 's' and 4 in its first row"),
+    (changed(179, "type", "small", shops()), KEYS, "got 'small' in line 181", "and 'big' in its f"),
+    (changed(60, "size", np.nan, shops()), KEYS, "data.static: column 'size' must hold a value in "
+     "the first row of each series, got none in line 62 (2020-01-01) of series 's'; fill it in"),
+    (shops(), KEYS | {"categories": []}, "data.static: column 'type' must hold numbers",
+     "write data.categories: [type]"),
+    (changed(20, "y", np.nan, coming()), {"time": "t", "known_future": ["x"]},
+     "data.target: column 'y' must hold a finite number"),
+    (WORDS, {"time": "t", "known_future": ["day"]},
+     "data.known_future: column 'day' must hold numbers, got 'no'"),
+    (WORDS, {"time": "t", "known_future": ["dya"]},
+     "data.known_future: no column 'dya' in the file; did you mean"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", REFUSED, ids=[row[2] for row in REFUSED])
+def test_a_file_of_series_that_does_not_fit_is_refused(row, experiment_on):
+    frame, keys, *parts = row
+    assert_check_refuses(experiment_on(text(frame), **keys), *parts)

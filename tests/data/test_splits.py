@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.examples import examples
+from helpers.refusals import assert_refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,12 +33,9 @@ def split(n_rows, times=None, **keys):
     return train, validation, test
 
 
-def assert_refused(*parts, **arguments):
-    with pytest.raises(DataError) as caught:
-        (split if "n_rows" in arguments else split_series)(**arguments)
-    message = str(caught.value)
-    assert message.startswith("s.csv: ")
-    assert [p for p in parts if p not in message] == [], message
+def refused(*parts, **arguments):
+    cut = split if "n_rows" in arguments else split_series
+    assert_refused(lambda: cut(**arguments), *parts, where="s.csv")
 
 
 extents = st.one_of(
@@ -99,33 +97,33 @@ def test_a_date_is_where_a_part_begins():
 def test_dates_of_no_use_are_refused():
     key = "data.split.validation"
     some = {"n_rows": 144, "times": MONTHS, "test": 12}
-    assert_refused(key, "time column", "'1957-01-01'", "set data.time", n_rows=144,
+    refused(key, "time column", "'1957-01-01'", "set data.time", n_rows=144,
                    validation="1957-01-01", test=12)  # fmt: skip
     inside = "1949-01-01 to 1960-12-01"
-    assert_refused(key, inside, "1948-12-31", "in between", validation="1948-12-31", **some)
-    assert_refused("data.split.test", inside, "got 1961-01-01", n_rows=144, times=MONTHS,
+    refused(key, inside, "1948-12-31", "in between", validation="1948-12-31", **some)
+    refused("data.split.test", inside, "got 1961-01-01", n_rows=144, times=MONTHS,
                    validation=3, test="1961-01-01")  # fmt: skip
-    assert_refused(key, "before the test part (1960-01-01)", "1960-02-01", "an earlier date",
+    refused(key, "before the test part (1960-01-01)", "1960-02-01", "an earlier date",
                    validation="1960-02-01", **some)  # fmt: skip
-    assert_refused(key, "before the test part (1957-01-01)", "got 1958-01-01", n_rows=144,
+    refused(key, "before the test part (1957-01-01)", "got 1958-01-01", n_rows=144,
                    times=MONTHS, validation="1958-01-01", test="1957-01-01")  # fmt: skip
-    assert_refused(key, "no time zone", validation="1957-01-01T00:00+02:00", **some)
+    refused(key, "no time zone", validation="1957-01-01T00:00+02:00", **some)
 
 
 def test_parts_without_rows_to_train_on_are_refused():
     told = ["data.split", "no row is left to train on", "make validation or test smaller"]
-    assert_refused(*told, "validation takes 6 and test 4 of 10", n_rows=10, validation=6, test=4)
-    assert_refused(*told, n_rows=10, validation=0.6, test=0.5)
-    assert_refused(*told, "test 20 of 10", n_rows=10, validation=1, test=20)
-    assert_refused(*told, n_rows=10, times=MONTHS[:10], validation="1949-01-01", test=2)
-    assert_refused(*told, n_rows=10, validation=5, test=4, first=1)
+    refused(*told, "validation takes 6 and test 4 of 10", n_rows=10, validation=6, test=4)
+    refused(*told, n_rows=10, validation=0.6, test=0.5)
+    refused(*told, "test 20 of 10", n_rows=10, validation=1, test=20)
+    refused(*told, n_rows=10, times=MONTHS[:10], validation="1949-01-01", test=2)
+    refused(*told, n_rows=10, validation=5, test=4, first=1)
 
 
 def test_parts_shorter_than_the_horizon_are_refused():
     told = ["as many rows as the horizon, 5, got 4 of 40", "task.horizon smaller"]
-    assert_refused("data.split.validation: ", *told, n_rows=40, validation=4, test=5, horizon=5)
-    assert_refused("data.split.test: ", *told, n_rows=40, validation=5, test=0.1, horizon=5)
-    assert_refused("got 0 of 40", n_rows=40, validation=0.01, test=5)
+    refused("data.split.validation: ", *told, n_rows=40, validation=4, test=5, horizon=5)
+    refused("data.split.test: ", *told, n_rows=40, validation=5, test=0.1, horizon=5)
+    refused("got 0 of 40", n_rows=40, validation=0.01, test=5)
 
 
 def test_a_training_part_shorter_than_a_window_is_refused():
@@ -134,16 +132,14 @@ def test_a_training_part_shorter_than_a_window_is_refused():
         "make task.window, task.horizon, data.split.validation or data.split.test smaller",
     ]  # fmt: skip
     enough = {"validation": 5, "test": 5, "window": 12, "horizon": 3}
-    assert_refused(*parts, n_rows=24, **enough)
+    refused(*parts, n_rows=24, **enough)
     assert split(25, **enough)[0] == (0, 15)
-    assert_refused("got 14 of 25", n_rows=25, first=1, **enough)
-    assert_refused(
+    refused("got 14 of 25", n_rows=25, first=1, **enough)
+    refused(
         "s.csv: search_space.window: ", "make search_space.window, task.horizon",
         n_rows=24, key="search_space.window", **enough,
     )  # fmt: skip
-    assert_refused(
-        "the first 9 have no difference, lag or known value", n_rows=25, first=9, **enough
-    )
+    refused("the first 9 have no difference, lag or known value", n_rows=25, first=9, **enough)
 
 
 def folds(n_rows, *, first=0, **keys):
@@ -182,9 +178,7 @@ def test_the_gap_is_one_less_than_the_horizon_unless_it_is_given():
 
 def test_folds_that_leave_too_little_are_refused():
     def refused(*parts, **keys):
-        with pytest.raises(DataError) as caught:
-            folds(60, **keys)
-        assert [p for p in ("s.csv: data.split.", *parts) if p not in str(caught.value)] == []
+        assert_refused(lambda: folds(60, **keys), *parts, where="s.csv")
 
     refused("validation.size: ", "a piece needs as many rows as the horizon, 6, got 5 of 60",
             folds=2, size=5, horizon=6)  # fmt: skip
@@ -258,7 +252,7 @@ def test_series_without_times_are_cut_each_by_its_own_rows():
 
 def test_one_of_several_series_has_to_hold_each_part():
     times = MONTHS[:40].append(MONTHS[40:80])
-    assert_refused("the training part needs 60 rows", "got 40 of 80", bounds=[(0, 40), (40, 80)],
+    refused("the training part needs 60 rows", "got 40 of 80", bounds=[(0, 40), (40, 80)],
                    times=times, validation=10, test=10, window=59)  # fmt: skip
     assert split_series([(0, 40), (40, 80)], times, validation=10, test=10, window=39)
 
