@@ -1,4 +1,4 @@
-"""What init guesses of columns, what looks wrong in them, and what a series is like."""
+"""What looks wrong in columns, and what a series is like."""
 
 from pathlib import Path
 
@@ -13,173 +13,27 @@ from tuner.cli.app import run
 from tuner.data.prepared import check_data
 from tuner.data.profile import gain_of_columns, profile_of
 from tuner.data.quality import SUSPECTS, outside_of
-from tuner.data.series_table import read_series
 from tuner.errors import DataError
 from tuner.experiment import Experiment
-from tuner.experiment.data import Data
-from tuner.planning.columns import guess_columns
-from tuner.tables.table import RawTable
-
-N = 60
-DAYS = pd.date_range("2015-01-01", periods=N)
-MONTHS = pd.date_range("2015-01-01", periods=N, freq="MS")
-WEEKS = pd.date_range("2019-01-07", periods=N, freq="W-MON")
-
-
-def second(value):
-    return value if isinstance(value, str) else str(pd.Index(value)[1])  # type: ignore[call-overload]
-
-
-def written(folder, values):
-    path = folder / "s.csv"
-    y = np.random.default_rng(0).normal(size=N).round(3)
-    pd.DataFrame({"a": values, "y": y}).to_csv(path, index=False)
-    return path
-
-
-@pytest.mark.parametrize(
-    "texts",
-    [
-        [f"{10 + i % 5}x{12 + i % 7}" for i in range(N)],
-        [f"{i % 5}:{i % 4}" for i in range(N)],
-        [f"{i % 5}-{i % 4}" for i in range(N)],
-        [f"1.{i // 10}.{i % 10}" for i in range(N)],
-        [f"{i % 13 + 1}.{i % 12 + 1}.{i % 13}" for i in range(N)],
-        [f"{i % 24}h" for i in range(N)],
-        [f"{i % 30}d" for i in range(N)],
-        [f"{i % 60}m" for i in range(N)],
-        [("5h", "3d", "10m")[i % 3] for i in range(N)],
-        [f"{1960 + i}/{(61 + i) % 100:02}" for i in range(N)],
-        [f"{1960 + i}-{(61 + i) % 100:02}" for i in range(N)],
-        [f"{i % 9 + 1}/{i % 12 + 1}" for i in range(N)],
-        DAYS.strftime("%m-%d"),
-        DAYS.strftime("%d-%b"),
-        DAYS.strftime("%A"),
-        MONTHS.strftime("%B"),
-        ["April", "June", "August"] * 20,
-        ["may", "march", "sun"] * 20,
-        pd.date_range("2015", periods=N, freq="15min").strftime("%H:%M"),
-        [f"10.0.{i // 10}.{i % 10}" for i in range(N)],
-        [f"2020-{i:03}" for i in range(N)],
-        [f"A-{i:03}" for i in range(N)],
-        [f"'{60 + i % 40}" for i in range(N)],
-    ],
-    ids=second,
-)
-def test_texts_that_only_look_like_times_are_texts(tmp_path, texts):
-    found = guess_columns(RawTable.read(written(tmp_path, texts)))
-    assert (found.time, found.targets) == (None, ["y"])
-    assert found.left_out["a"].startswith("text")  # and which unit it may have
-
-
-@pytest.mark.parametrize(
-    ("texts", "times", "frequency"),
-    [
-        (DAYS.strftime("%Y%m%d"), DAYS, "D"),
-        (MONTHS.strftime("%Y%m"), MONTHS, "MS"),
-        (MONTHS.strftime("%b %Y"), MONTHS, "MS"),
-        (MONTHS.strftime("%b-%y"), MONTHS, "MS"),
-        (MONTHS.strftime("%B %Y"), MONTHS, "MS"),
-        (MONTHS.strftime("%m/%Y"), MONTHS, "MS"),
-        (MONTHS.strftime("%YM%m"), MONTHS, "MS"),
-        (DAYS.strftime("%d.%m.%y"), DAYS, "D"),
-        (WEEKS.strftime("%G-W%V"), WEEKS, "W-MON"),
-        (WEEKS.strftime("%GW%V"), WEEKS, "W-MON"),
-        (
-            [f"Q{i % 4 + 1} {1990 + i // 4}" for i in range(N)],
-            pd.date_range("1990", periods=N, freq="QS"),
-            "QS-JAN",
-        ),
-        (
-            [f"{1990 + i // 4}Q{i % 4 + 1}" for i in range(N)],
-            pd.date_range("1990", periods=N, freq="QS"),
-            "QS-JAN",
-        ),
-    ],
-    ids=second,
-)
-def test_dates_as_people_and_offices_write_them_are_times(tmp_path, texts, times, frequency):
-    path = written(tmp_path, texts)
-    found = guess_columns(RawTable.read(path))
-    assert (found.time, found.targets, found.numbers) == ("a", ["y"], ["y"])
-    series = read_series(Data(path=str(path), time="a", target="y"))
-    assert list(series.times) == list(times)
-    assert series.frequency == frequency
-
-
-@pytest.mark.parametrize(
-    "numbers",
-    [
-        [20200131 + 7 * i for i in range(N)],  # not all of them are dates
-        [201501.5 + i for i in range(N)],
-        [201501, *[201512] * (N - 1)],
-        np.random.default_rng(0).permutation([int(m) for m in MONTHS.strftime("%Y%m")]),
-    ],
-    ids=["no dates", "fractions", "few", "falling"],
-)
-def test_numbers_that_may_be_none_are_no_dates(tmp_path, numbers):
-    found = guess_columns(RawTable.read(written(tmp_path, numbers)))
-    assert (found.time, found.numbers) == (None, ["a", "y"])
-
-
-def test_a_week_that_there_is_not_is_no_time(tmp_path):
-    texts = [f"2019-W{54 + i % 40}" for i in range(N)]
-    assert guess_columns(RawTable.read(written(tmp_path, texts))).left_out == {"a": "text"}
-
-
-def named(folder, name, values):
-    path = folder / "s.csv"
-    y = np.random.default_rng(0).normal(size=N).round(3)
-    pd.DataFrame({name: values, "y": y}).to_csv(path, index=False)
-    return RawTable.read(path)
-
-
-@pytest.mark.parametrize("unit", ["s", "ms", "ns"])
-@pytest.mark.parametrize("name", ["ts", "Zeit", "event_time", "epoch"])
-def test_unix_times_are_times_in_a_column_that_is_called_so(tmp_path, name, unit):
-    times = pd.date_range("2021-03-01", periods=N, freq="h").as_unit(unit).asi8
-    found = guess_columns(named(tmp_path, name, times))
-    assert (found.time, found.numbers) == (name, ["y"])
-    table = named(tmp_path, "amount", times)
-    assert guess_columns(table).time is None
-    assert guess_columns(named(tmp_path, name, np.arange(N) + 1000)).time is None
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "told"),
-    [
-        ("month", [f"{1990 + i // 12}.{i % 12 + 1:02}" for i in range(N)], "'1990.01' in line 2"),
-        ("Monat", [f"{1990 + i // 12}.{i % 12 + 1:02}" for i in range(N)], "'1990.01' in line 2"),
-        ("quarter", [f"{1990 + i // 4}-{i % 4 + 1}" for i in range(N)], "'1990-1' in line 2"),
-        ("date", [f"{1990 + i // 4}-{i % 4 + 1:02}" for i in range(N)], "seems to hold quarters"),
-    ],
-)
-def test_unreadable_or_ambiguous_times_are_refused(tmp_path, name, values, told):
-    table = named(tmp_path, name, values)
-    with pytest.raises(DataError, match=told):
-        guess_columns(table)
-    assert guess_columns(table, no_time=True).targets == ["y"]
-    assert guess_columns(named(tmp_path, "ratio", np.arange(N) + 1950.25)).numbers[0] == "ratio"
-
-
-def test_months_of_every_season_are_no_quarters(tmp_path):
-    months = [f"{1990 + i // 12}-{i % 12 + 1}" for i in range(N)]
-    assert guess_columns(named(tmp_path, "month", months)).time == "month"
-
 
 N_VALUES = 200
 RNG = np.random.default_rng(0)
 WAVE = 100 + 10 * np.sin(np.arange(N_VALUES) / 7 * 2 * np.pi) + RNG.normal(size=N_VALUES)
 
 
+def notes_of(folder, frame, what, task=None, **data):
+    """The notes of one kind, or of several."""
+    frame.to_csv(path := folder / "s.csv", index=False)
+    block = {"path": str(path), "target": "y", **data}
+    raw = {"name": "s", "data": block, "task": task or {"window": 3}}
+    facts = check_data(Experiment.model_validate(raw)).facts
+    return [note for note in facts.notes if note[0] in what]
+
+
 def notes(folder, y, **columns):
     day = pd.date_range("2020", periods=len(y)).strftime("%Y-%m-%d")
-    path = folder / "s.csv"
-    pd.DataFrame({"day": day, "y": y, **columns}).to_csv(path, index=False)
-    block = {"path": str(path), "time": "day", "target": "y", "missing": "ffill"}
-    raw = {"name": "s", "data": block, "task": {"window": 3}}
-    facts = check_data(Experiment.model_validate(raw)).facts
-    return [note for note in facts.notes if note[0] in SUSPECTS]
+    frame = pd.DataFrame({"day": day, "y": y, **columns})
+    return notes_of(folder, frame, SUSPECTS, time="day", missing="ffill")
 
 
 def put(rows, value):
@@ -233,64 +87,43 @@ def test_a_change_of_unit_is_told_with_the_line_where_it_begins(tmp_path, factor
     )
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        WAVE,
-        put(50, 140.0),
-        np.exp(RNG.normal(0, 2, N_VALUES)),
-        RNG.standard_cauchy(N_VALUES),
-        RNG.standard_t(3, N_VALUES),
-        np.exp(np.arange(N_VALUES) / 20),
-        RNG.poisson(0.3, N_VALUES).astype(float),
-        np.r_[RNG.normal(1, 0.1, 100), RNG.normal(50, 1, 100)],
-        RNG.normal(size=N_VALUES).cumsum(),
-        np.where(RNG.random(N_VALUES) < 0.9, 0.0, RNG.gamma(2, 50, N_VALUES)),
-        np.arange(N_VALUES) % 7 * 1.0,
-    ],
-    ids=[
-        "wave",
-        "mild",
-        "lognormal",
-        "cauchy",
-        "t",
-        "growth",
-        "counts",
-        "level",
-        "walk",
-        "intermittent",
-        "weekdays",
-    ],
-)
-def test_ordinary_values_get_no_note(tmp_path, values):
-    assert notes(tmp_path, values) == []
+ORDINARY = {
+    "wave": WAVE,
+    "mild": put(50, 140.0),
+    "lognormal": np.exp(RNG.normal(0, 2, N_VALUES)),
+    "cauchy": RNG.standard_cauchy(N_VALUES),
+    "t": RNG.standard_t(3, N_VALUES),
+    "growth": np.exp(np.arange(N_VALUES) / 20),
+    "counts": RNG.poisson(0.3, N_VALUES).astype(float),
+    "level": np.r_[RNG.normal(1, 0.1, 100), RNG.normal(50, 1, 100)],
+    "walk": RNG.normal(size=N_VALUES).cumsum(),
+    "intermittent": np.where(RNG.random(N_VALUES) < 0.9, 0.0, RNG.gamma(2, 50, N_VALUES)),
+    "weekdays": np.arange(N_VALUES) % 7 * 1.0,
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_values_get_no_note(tmp_path, name):
+    assert notes(tmp_path, ORDINARY[name]) == []
 
 
 def test_each_series_stands_still_by_itself(tmp_path):
-    path = tmp_path / "s.csv"
     day = pd.date_range("2020", periods=60).strftime("%Y-%m-%d")
     still = WAVE[:60].copy()
     still[20:55] = 1000.0
-    pd.DataFrame(
-        {"store": ["a"] * 60 + ["b"] * 60, "day": [*day, *day], "y": [*WAVE[:60], *still]}
-    ).to_csv(path, index=False)
-    block = {"path": str(path), "time": "day", "id": "store", "target": "y"}
-    raw = {"name": "s", "data": block, "task": {"window": 3}}
-    facts = check_data(Experiment.model_validate(raw)).facts
-    (text,) = [text for what, text in facts.notes if what == "stands still"]
+    columns = {"store": np.repeat(["a", "b"], 60), "day": [*day] * 2, "y": [*WAVE[:60], *still]}
+    frame = pd.DataFrame(columns)
+    ((_, text),) = notes_of(tmp_path, frame, ["stands still"], time="day", id="store")
     assert text.startswith("'y' of series 'b' is 1000 in 35 of 60 rows without a break, line 82 (")
 
 
 def test_sequences_have_sentinels_too(tmp_path):
-    path = tmp_path / "s.csv"
     values = RNG.normal(size=160)
     values[[5, 50, 90]] = -999
     ids = np.repeat(np.arange(40), 4)
-    pd.DataFrame({"id": ids, "x": values, "y": np.where(ids % 2, "a", "b")}).to_csv(path)
-    block = {"path": str(path), "id": "id", "target": "y", "features": ["x"]}
-    raw = {"name": "s", "data": block, "task": {"kind": "classify"}}
-    facts = check_data(Experiment.model_validate(raw)).facts
-    (text,) = [text for what, text in facts.notes if what == "sentinel"]
+    frame = pd.DataFrame({"id": ids, "x": values, "y": np.where(ids % 2, "a", "b")})
+    task = {"kind": "classify"}
+    ((_, text),) = notes_of(tmp_path, frame, ["sentinel"], task, id="id", features=["x"])
     assert text.startswith("'x' is -999 in 3 rows (line 7, line 52, line 92), far outside the rest")
 
 
@@ -323,10 +156,12 @@ def test_a_far_repeated_value_is_found_in_exactly_its_rows(scale, offset, rows):
 STEADY = [float(i % 5 + 1) for i in range(60)]
 
 
+PARTS = {"validation": 10, "test": 10}
+
+
 def check(folder, metric, values):
-    path = folder / "s.csv"
-    path.write_text("y\n" + "".join(f"{v}\n" for v in values))
-    block = {"path": str(path), "target": "y", "split": {"validation": 10, "test": 10}}
+    (path := folder / "s.csv").write_text("y\n" + "".join(f"{v}\n" for v in values))
+    block = {"path": str(path), "target": "y", "split": PARTS}
     raw = {"name": "s", "data": block, "objective": {"metric": metric}, "task": {"window": 3}}
     check_data(Experiment.model_validate(raw))
 
@@ -355,25 +190,19 @@ def test_zeros_that_are_only_trained_on_do_not_matter(tmp_path):
     check(tmp_path, "mape", [0.0, *STEADY[1:]])
 
 
-def notes_on(folder, k):
-    path = folder / "k.csv"
-    rows = [f"{y},{value}" for y, value in zip(STEADY, k, strict=True)]
-    path.write_text("\n".join(["y,k", *rows]) + "\n")
-    block = {"path": str(path), "target": "y", "split": {"validation": 10, "test": 10}}
-    facts = check_data(Experiment.model_validate({"name": "s", "data": block})).facts
-    return [text for what, text in facts.notes if what == "constant"]
-
-
 def test_a_feature_that_moves_only_after_training_gets_a_note(tmp_path):
+    def notes_on(k):
+        frame = pd.DataFrame({"y": STEADY, "k": k})
+        return [text for _, text in notes_of(tmp_path, frame, ["constant"], split=PARTS)]
+
     told = "'k' is 5 in all of the training part"
     remedy = "; leave it out of data.features"
-    assert notes_on(tmp_path, [5.0] * 60) == [f"{told}: it tells a model nothing{remedy}"]
-    moved = [5.0] * 45 + [7.0] * 15
+    assert notes_on([5.0] * 60) == [f"{told}: it tells a model nothing{remedy}"]
     learned = ", and 7 later: what that means was never learned"
-    assert notes_on(tmp_path, moved) == [f"{told}{learned}{remedy}"]
+    assert notes_on([5.0] * 45 + [7.0] * 15) == [f"{told}{learned}{remedy}"]
     in_test = [5.0] * 50 + [7.0] * 10  # the test part is not looked at
-    assert notes_on(tmp_path, in_test) == notes_on(tmp_path, [5.0] * 60)
-    assert notes_on(tmp_path, [4.0, *[5.0] * 59]) == []
+    assert notes_on(in_test) == notes_on([5.0] * 60)
+    assert notes_on([4.0, *[5.0] * 59]) == []
 
 
 DATA = Path(__file__).parents[2] / "experiments/data"
