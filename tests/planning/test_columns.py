@@ -6,7 +6,7 @@ import pytest
 
 from tuner.data.series_table import read_series
 from tuner.errors import DataError
-from tuner.experiment.schema import Data
+from tuner.experiment.data import Data
 from tuner.planning.columns import guess_columns
 from tuner.tables.table import RawTable
 
