@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tuner.data import Shape
 from tuner.data.metrics import own_score
-from tuner.training.losses import own_loss
+from tuner.training.losses import user_loss
 from tuner.user_code import FUNCTIONS, REDUCING, parse, parse_user_code
 
 VALUES = Shape("forecast", 1, horizon=3, targets=2)
@@ -43,7 +43,7 @@ def test_numpy_torch_and_python_say_the_same(tree, reduce):
     expected = eval(text, {"truth": truth, "forecast": forecast, **names})
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
     tensors = [torch.from_numpy(a) for a in (forecast, truth)]
-    np.testing.assert_allclose(own_loss(text, VALUES)(*tensors), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(user_loss(text, VALUES)(*tensors), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["mse", "mae"])
@@ -53,7 +53,7 @@ def test_a_written_loss_trains_like_the_built_in_one(name):
     outputs = torch.randn(4, 3, 2, requires_grad=True)
     targets = torch.randn(4, 3, 2)
     grads = []
-    for loss in (own_loss(text, VALUES), functions[name]):
+    for loss in (user_loss(text, VALUES), functions[name]):
         (grad,) = torch.autograd.grad(loss(outputs, targets), outputs)
         grads.append(grad)
     torch.testing.assert_close(*grads)

@@ -16,7 +16,7 @@ from tuner.data.prepared import Prepared, check_data
 from tuner.executors.base import Event, Finished
 from tuner.experiment import Experiment
 from tuner.jobs import Job, Outcome, OutcomeState, PredictJob
-from tuner.prediction.folder import checksum, record_checksum
+from tuner.prediction.model import checksum, record_checksum
 from tuner.results import export as model_folder
 from tuner.results.export import write_model
 from tuner.results.retraining import Training

@@ -18,7 +18,7 @@ from onnx.external_data_helper import set_external_data
 
 from tuner.errors import DataError, ModelError
 from tuner.prediction import load_model
-from tuner.prediction.folder import FORMAT
+from tuner.prediction.model import FORMAT
 
 pytestmark = pytest.mark.filterwarnings("ignore::tuner.prediction.PredictionWarning")
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from tuner.errors import ModelError
 from tuner.prediction import load_model
-from tuner.prediction.session import NumpySession
+from tuner.prediction.numpy_session import NumpySession
 
 
 def layer(kind, gates, **options):

@@ -10,7 +10,7 @@ import pytest
 from helpers.model_folders import make_model, months, replace_file, rewrite
 
 from tuner.cli.app import run
-from tuner.prediction.folder import FORMAT, OLDEST
+from tuner.prediction.model import FORMAT, OLDEST
 
 SALES = {
     "data": {"time": "month", "target": "sales", "transform": "log"},

@@ -1,7 +1,5 @@
 """Heads: of steps, of known columns, and of each task."""
 
-import importlib
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +15,7 @@ from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import OutcomeState, PredictJob, TrainJob
 from tuner.metrics import METRICS
 from tuner.training import Model, predict, run_job, train
-from tuner.training.decoders import Recursive
+from tuner.training.recurrent import Recursive
 from tuner.training.samples import Sequences, Windows
 
 CELLS = ["lstm", "gru", "rnn", "peephole"]
@@ -385,7 +383,7 @@ def test_attention_to_windows_is_predicted_with_them(make_ref, make_job, go_on, 
 
 
 def test_attention_is_nan_after_the_last_step(sums, make_job, go_on, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("tuner.training.predict"), "_BATCH", 3)
+    monkeypatch.setattr("tuner.training.model._BATCH", 3)
     _, predicted = learn(make_job(sums, keep_weights=True, pooling="attention"), go_on)
     lengths = np.diff(sums.load("bounds")[sums.evaluate_samples()])[:, 0]
     assert predicted.attention.shape == (20, lengths.max())
@@ -411,8 +409,7 @@ def test_the_same_job_on_sequences_gives_the_same_bits(request, make_job, go_on,
 def test_long_sequences_are_predicted_in_small_batches(signs, make_job, go_on, monkeypatch):
     job = make_job(signs, epochs=1, keep_weights=True, metric="cross_entropy")
     _, whole = learn(job, go_on)
-    module = importlib.import_module("tuner.training.predict")
-    monkeypatch.setattr(module, "_BATCH_NUMBERS", 1)
+    monkeypatch.setattr("tuner.training.model._BATCH_NUMBERS", 1)
     _, one_by_one = learn(job, go_on)
     np.testing.assert_allclose(one_by_one.predictions, whole.predictions, rtol=1e-5)
 
@@ -435,8 +432,7 @@ def test_wider_layers_predict_fewer_sequences_at_once(
     words, make_job, go_on, monkeypatch, hyperparameters, largest
 ):
     longest = int(np.diff(words.load("bounds")).max())
-    module = importlib.import_module("tuner.training.predict")
-    monkeypatch.setattr(module, "_BATCH_NUMBERS", 10 * 16 * longest)
+    monkeypatch.setattr("tuner.training.model._BATCH_NUMBERS", 10 * 16 * longest)
     options = {"embedding_size": 4} | hyperparameters
     job = make_job(words, epochs=1, keep_weights=True, metric="cross_entropy", **options)
     outcome = train(job, go_on)

@@ -16,7 +16,6 @@ from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import PredictJob
 from tuner.training import Model, linear_path, predict, train
-from tuner.training import linear_fits as window_path
 from tuner.training.linear_path import PENALTIES, Moments
 from tuner.training.trainer import Fit
 
@@ -125,7 +124,7 @@ def test_a_model_starts_as_ridge_regression(make_ref, make_job, kind, options, m
     chosen = []
     of = Moments.ridge
     monkeypatch.setattr(Moments, "ridge", lambda rows: chosen.append(of(rows)) or chosen[-1])
-    monkeypatch.setattr(window_path, "_BATCH", 16)
+    monkeypatch.setattr(linear_path, "_BATCH", 16)
     rows = walk(targets=2)
     ref = make_ref(rows, horizon=3)
     fit = fit_of(make_job(ref, normalize=kind, linear_path=True, dropout=0.5, **options))
@@ -145,7 +144,7 @@ def test_a_model_starts_as_ridge_regression(make_ref, make_job, kind, options, m
     x, y, _, spread = of_parts(ref.train_samples())
     (found,) = chosen
     theirs = TheirRidge(alpha=found.penalty)
-    near = window_path.prior(8, 1, 3)  # the ridge of scaled inputs
+    near = linear_path.prior(8, 1, 3)  # the ridge of scaled inputs
     np.testing.assert_array_equal(near, 1 / np.arange(8, 0, -1))
     theirs.fit(near * x.reshape(-1, 8), y.reshape(-1, 3), np.square(spread).ravel())
     np.testing.assert_allclose(found.weight, theirs.coef_, atol=1e-5)
@@ -182,13 +181,13 @@ def test_the_forecast_adds_layers_and_autoregression():
 
 def test_far_rows_are_penalized_more_except_in_phase():
     by_hand = [1 / 2, 1 / 3, 1 / 3, 1 / 2, 1, 1 / 2, 1 / 2, 1]
-    np.testing.assert_allclose(window_path.prior(8, 4, 1), by_hand)
-    np.testing.assert_allclose(window_path.prior(8, 4, 4), [1 / 2] * 4 + [1] * 4)
+    np.testing.assert_allclose(linear_path.prior(8, 4, 1), by_hand)
+    np.testing.assert_allclose(linear_path.prior(8, 4, 4), [1 / 2] * 4 + [1] * 4)
 
 
 @given(st.integers(1, 60), st.integers(1, 30), st.integers(1, 40))
 def test_no_row_is_nearer_than_the_last_and_none_is_lost(window, season, horizon):
-    near = window_path.prior(window, season, horizon)
+    near = linear_path.prior(window, season, horizon)
     assert near.shape == (window,)
     assert near[-1] == 1 == near.max()
     assert (near >= 1 / np.arange(window, 0, -1)).all()
@@ -236,7 +235,7 @@ def test_all_columns_are_those_of_a_ridge_of_scaled_inputs(make_ref, make_job, m
     theirs = TheirRidge(alpha=chosen[-1].penalty).fit(x * scale, y)
     np.testing.assert_allclose(theirs.coef_ * scale, weight, atol=1e-5)
     np.testing.assert_allclose(theirs.intercept_, path.linear.bias, atol=1e-5)
-    np.testing.assert_allclose(scale[:8], window_path.prior(8, 1, 2), rtol=1e-5)
+    np.testing.assert_allclose(scale[:8], linear_path.prior(8, 1, 2), rtol=1e-5)
 
 
 def test_a_column_that_stopped_helping_is_not_read(make_ref, make_job):
@@ -265,7 +264,7 @@ def test_whether_columns_help_is_judged_late_in_each_series(make_ref, make_job):
 def test_late_and_early_windows_share_no_forecast_row(make_ref, horizon):
     ref = make_ref(walk(100), horizon=horizon)
     index = torch.from_numpy(ref.train_samples())
-    late, early, between = (part.numpy() for part in window_path._in_time(index, ref))
+    late, early, between = (part.numpy() for part in linear_path._in_time(index, ref))
     assert sorted([*late, *early, *between]) == index.tolist()
     assert len(late) == len(index) // 4
     assert early.max() + horizon <= late.min()
@@ -288,7 +287,7 @@ def test_other_columns_are_read_as_they_are_normalized(make_ref, make_job, kind)
     read, level = model._normalize(x)
     weight, bias = model.linear_path.linear.weight, model.linear_path.linear.bias
     ahead = torch.cat((read[:, :, 0], read[:, :, 1]), dim=1) @ weight.T + bias
-    expected = ahead.unsqueeze(2) if level is None else level.put_back(ahead.unsqueeze(2))
+    expected = ahead.unsqueeze(2) if level is None else level.denormalize(ahead.unsqueeze(2))
     torch.testing.assert_close(model.eval()(x), expected)
 
 
@@ -312,7 +311,7 @@ def test_the_path_keeps_its_weights_while_the_layers_learn(make_ref, make_job, g
 
 
 def test_overlong_windows_are_regressed_on_their_last_rows(make_ref, make_job, monkeypatch):
-    monkeypatch.setattr(window_path, "_LONGEST", 3)
+    monkeypatch.setattr(linear_path, "_LONGEST", 3)
     ref = make_ref(walk())
     long = fit_of(make_job(ref, linear_path=True)).model.linear_path.linear.weight
     short = dataclasses.replace(ref, window=3, longest_window=8)
@@ -327,7 +326,7 @@ def test_too_many_windows_are_sampled_at_every_hour(make_ref, make_job, monkeypa
     hours = 5 * np.sin(2 * np.pi * np.arange(n) / 24) + rng.normal(0, 0.5, n)
     ref = make_ref(hours[:, None])
     every = fit_of(make_job(ref, linear_path=True)).model.linear_path.linear
-    monkeypatch.setattr(window_path, "_PRODUCTS", 64 * -(-len(ref.train_samples()) // 24))
+    monkeypatch.setattr(linear_path, "_PRODUCTS", 64 * -(-len(ref.train_samples()) // 24))
     some = fit_of(make_job(ref, linear_path=True)).model.linear_path.linear
     assert not torch.equal(every.weight, some.weight)
     torch.testing.assert_close(some.weight, every.weight, atol=0.25, rtol=0)

@@ -60,11 +60,11 @@ def test_the_level_is_that_of_the_papers_equations():
         np.testing.assert_allclose(found, expected, rtol=1e-12)
         np.testing.assert_array_equal(found[:, :, 3], a[:, :, 3])
         y = torch.randn(6, 3, 2, dtype=torch.float64)
-        np.testing.assert_allclose(level.put_back(y), y.numpy() * by + shift)  # eq. 4
-        torch.testing.assert_close(level.put_back(level.take_off(y)), y)
+        np.testing.assert_allclose(level.denormalize(y), y.numpy() * by + shift)  # eq. 4
+        torch.testing.assert_close(level.denormalize(level.normalize(y)), y)
         several = torch.stack((y, y + 1), dim=3)  # quantiles
         expected = np.stack([v * by + shift for v in (y.numpy(), y.numpy() + 1)], axis=3)
-        np.testing.assert_allclose(level.put_back(several), expected)
+        np.testing.assert_allclose(level.denormalize(several), expected)
 
 
 @settings(max_examples=examples(15))

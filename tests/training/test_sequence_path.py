@@ -13,11 +13,9 @@ from tuner.data import Shape
 from tuner.data.reference import some_of
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import PredictJob
-from tuner.training import Model, predict, train
-from tuner.training import linear_fits as sequence_path
+from tuner.training import Model, linear_path, predict, train
 from tuner.training.device import TrainingError
-from tuner.training.linear_fits import LOGISTIC_PENALTIES, choose_logistic, fit_logistic
-from tuner.training.linear_path import Moments
+from tuner.training.linear_path import LOGISTIC_PENALTIES, Moments, choose_logistic, fit_logistic
 from tuner.training.trainer import Fit
 
 CPU = torch.device("cpu")
@@ -26,7 +24,7 @@ KINDS = ("regress", "classify")
 
 @pytest.fixture(autouse=True)
 def _nothing_is_remembered(monkeypatch):
-    monkeypatch.setattr(sequence_path, "_fitted", type(sequence_path._fitted)())
+    monkeypatch.setattr(linear_path, "_fitted", type(linear_path._fitted)())
 
 
 def drawn(kind, n=60, steps=5, seed=0):
@@ -57,8 +55,8 @@ def standardized(x, by):
 
 def kept(monkeypatch, name):
     """Return what a function of the module will have returned."""
-    chosen, of = [], getattr(sequence_path, name)
-    monkeypatch.setattr(sequence_path, name, lambda *args: chosen.append(of(*args)) or chosen[-1])
+    chosen, of = [], getattr(linear_path, name)
+    monkeypatch.setattr(linear_path, name, lambda *args: chosen.append(of(*args)) or chosen[-1])
     return chosen
 
 
@@ -221,7 +219,7 @@ def test_what_was_fitted_on_the_same_numbers_is_not_fitted_again(
 def test_too_many_sequences_are_sampled_reproducibly(make_sequences, make_job, monkeypatch):
     for kind, name, most in (("regress", "_PRODUCTS", 15 * 100), ("classify", "_NUMBERS", 15 * 30)):
         x, y = drawn(kind)
-        monkeypatch.setattr(sequence_path, name, most)
+        monkeypatch.setattr(linear_path, name, most)
         some = fit_of(make_job(ref_of(make_sequences, kind, x, y), linear_path=True)).model
         few = [*some_of(45, 15).tolist(), *range(45, 60)]
         ref = make_sequences(

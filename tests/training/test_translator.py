@@ -11,7 +11,7 @@ from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import ExportJob, OutcomeState, PredictJob, TrainJob
 from tuner.training import Model, predict, train
-from tuner.training.decoders import translate
+from tuner.training.model import translate
 from tuner.training.onnx_export import export
 from tuner.training.samples import open_samples
 

@@ -229,5 +229,5 @@ def _inspected(argument: str, reference: str) -> dict[str, Any]:
             "ended the process that imported it", got=f"{reference!r}: {last}"
         ) from None
     if "problem" in found:
-        raise ExperimentError(found["problem"])
+        raise ExperimentError(**found["problem"])
     return dict(found)

@@ -1,7 +1,10 @@
-"""An exported model, ready to predict."""
+"""Exported models: their folders, and predictions with them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,10 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tuner.errors import DataError, InputError
-from tuner.prediction.columns import Columns, for_a_model
-from tuner.prediction.folder import MODEL, PIPELINE, open_folder
-from tuner.prediction.pipeline import Pipeline
+from tuner.errors import DataError, InputError, ModelError, NoGraphError, one_line, show_path
+from tuner.prediction.pipeline import Columns, Pipeline
 from tuner.prediction.predictors import (
     forecast,
     predict_sequences,
@@ -24,9 +25,25 @@ from tuner.prediction.predictors import (
 from tuner.prediction.session import Runner
 from tuner.tables.table import RawTable
 
-__all__ = ["Model", "load_model"]
+__all__ = [
+    "FORMAT",
+    "MODEL",
+    "OLDEST",
+    "PIPELINE",
+    "Model",
+    "checksum",
+    "load_model",
+    "record_checksum",
+]
 
+OLDEST, FORMAT = 4, 5
+"""Formats of `pipeline.json` that are read; a higher one is of a newer version of tuner.
 
+5 has columns that are known ahead (`known_future`). A folder without any is written as 4.
+"""
+MODEL, PIPELINE = "model.onnx", "pipeline.json"
+
+_ALTERED = "is not as it was written (its checksum differs)"
 _Given = pd.DataFrame | Path | str
 
 
@@ -36,7 +53,7 @@ class Model:
     def __init__(
         self, folder: Path, record: dict[str, Any], file: bytes, numpy: bool = False
     ) -> None:
-        """Take the contents of `pipeline.json` and of the model file.
+        """Check the contents of `pipeline.json` and of the model file.
 
         Raises:
             ModelError: they are invalid, or do not fit together.
@@ -46,7 +63,7 @@ class Model:
         self._runner = Runner(file, folder / MODEL, self.pipeline, numpy=numpy)
 
     def __reduce__(self) -> tuple[type[Model], tuple[Path, dict[str, Any], bytes, bool]]:
-        """Open the model again in copies and other processes."""
+        """Open the model anew in copies and other processes."""
         return Model, (self.folder, self._record, self._file, self._numpy)
 
     def predict(
@@ -78,13 +95,13 @@ class Model:
 
         Raises:
             DataError: the data is not what the model was trained on; file, rule, value, remedy.
-            ModelError: the graph cannot read what `pipeline.json` says that it reads.
+            ModelError: the graph cannot read the inputs that `pipeline.json` describes.
 
         Warns:
             PredictionWarning: series that are too short are left out; tokens are unknown.
         """
         columns = self.pipeline.columns
-        with _for_a_model():
+        with _without_experiment():
             table = _table(data, columns)
             coming = None if future is None else _table(self._checked_future(future), columns)
         return self.predict_at(table, all_windows=all_windows, future=coming)
@@ -106,7 +123,7 @@ class Model:
             all_windows: see `predict`.
             future: see `predict`.
         """
-        with _for_a_model():
+        with _without_experiment():
             if self.pipeline.of_series:
                 return forecast(self.pipeline, table, self._runner, all_windows, rows, future)
             if self.pipeline.target is not None:
@@ -134,11 +151,14 @@ class Model:
 
 
 @contextmanager
-def _for_a_model() -> Iterator[None]:
+def _without_experiment() -> Iterator[None]:
+    """Raise errors of the data without keys of an experiment and remedies that change one."""
     try:
         yield
     except DataError as error:
-        raise for_a_model(error) from None
+        key = "resample" if error.key == "data.resample" else None  # the model's own step
+        remedy = error.remedy or ("correct the data" if error.changes else None)
+        raise error.with_(key=key, remedy=remedy, changes=()) from None
 
 
 def _table(given: _Given, columns: Columns) -> RawTable:
@@ -148,7 +168,7 @@ def _table(given: _Given, columns: Columns) -> RawTable:
 
 
 def _read(path: Path, columns: Columns) -> RawTable:
-    """Read a file in the dialect of training; if it has no column then, in its own dialect."""
+    """Read a file in the dialect of training; if no column is found, in its own dialect."""
     table = RawTable.read(path, columns.dialect, columns.time)
     if set(columns.names) & set(table.names):
         return table
@@ -168,4 +188,106 @@ def load_model(folder: Path | str, *, numpy: bool = False) -> Model:
         ModelError: it is no model folder, was changed, or is of a newer version.
     """
     folder = Path(folder)
-    return Model(folder, *open_folder(folder), numpy)
+    return Model(folder, *_open_folder(folder), numpy)
+
+
+def checksum(content: bytes) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def record_checksum(record: dict[str, Any]) -> str:
+    """Return the SHA-256 of the contents of `pipeline.json`, without the checksum itself."""
+    rest = {key: value for key, value in record.items() if key != "sha256"}
+    return checksum(json.dumps(rest, sort_keys=True).encode())
+
+
+def _open_folder(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """Return the contents of `pipeline.json` and of the model; raises ModelError if altered."""
+    if not folder.is_dir():
+        is_what = "is a file" if folder.exists() else "no such folder"
+        remedy = "give the folder that `tuner train -o` or `tuner export --model` wrote"
+        raise ModelError(is_what, where=show_path(folder), remedy=remedy)
+    path = folder / PIPELINE
+    record = _parse(path, _read_file(folder, PIPELINE))
+    _check_format(path, record.get("format"))
+    if not _is_as_written(record):
+        raise _refusal(path, _ALTERED)
+    files = record.get("files")
+    if isinstance(reason := record.get("no_graph"), str):
+        rule = f"holds no {MODEL} to predict with: {one_line(reason)}"
+        remedy = "weights.safetensors has the weights, by torch's names"
+        raise NoGraphError(rule, where=show_path(folder), remedy=remedy)
+    if not isinstance(files, dict) or MODEL not in files:
+        raise _refusal(path, f"must list {MODEL}", key="files")
+    model = b""
+    for name, written in files.items():
+        content = _read_file(folder, name)
+        if checksum(content) != written:
+            raise _refusal(folder / name, _ALTERED)
+        model = content if name == MODEL else model
+    return record, model
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(content)
+    except (RecursionError, ValueError) as error:
+        raise _refusal(path, f"is not JSON: {one_line(error)}") from None
+    if not isinstance(record, dict):
+        raise _refusal(path, "must be an object", f"a {type(record).__name__}")
+    return record
+
+
+def _is_as_written(record: dict[str, Any]) -> bool:
+    try:
+        return bool(record.get("sha256") == record_checksum(record))
+    except RecursionError:  # nested more deeply than what can be written
+        return False
+
+
+def _check_format(path: Path, number: Any) -> None:
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise _refusal(path, "must be a whole number", reprlib.repr(number), key="format")
+    if number > FORMAT:
+        rule = f"this version of tuner reads up to {FORMAT}"
+        raise _refusal(path, rule, number, "install a newer one", key="format")
+    if number < OLDEST:
+        raise _refusal(path, f"this version of tuner reads from {OLDEST} on", number, key="format")
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    """Return the bytes of a file that lies in the folder itself."""
+    path = folder / name
+    if not name.isprintable() or Path(name).name != name or name in ("", ".."):
+        rule, got = "must be names in the folder", reprlib.repr(name)
+        raise _refusal(folder / PIPELINE, rule, got, key="files")
+    try:
+        inside = path.resolve().parent == folder.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        inside = False
+    if not inside:
+        raise _refusal(path, "leads out of the folder", remedy="put the file itself there")
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise _refusal(path, "is no plain file")
+        return path.read_bytes()
+    except FileNotFoundError:
+        if name == PIPELINE:
+            rule, remedy = "is missing: this folder holds no model", "give the folder of one"
+            raise _refusal(path, rule, remedy=remedy) from None
+        raise _refusal(path, "is missing") from None
+    except OSError as error:
+        rule = f"cannot be read: {error.strerror}"
+        raise _refusal(path, rule, remedy="check its rights") from None
+
+
+def _refusal(
+    path: Path,
+    rule: str,
+    got: object = None,
+    remedy: str = "export the model again",
+    key: str | None = None,
+) -> ModelError:
+    name = Path(show_path(path.parent)) / path.name  # not where a link leads
+    return ModelError(rule, where=str(name), key=key, got=got, remedy=remedy)

@@ -20,17 +20,66 @@ from tuner.data.intervals import Intervals
 from tuner.data.preprocessing import LAMBDAS, NO_TRANSFORM, Scaler, Transform
 from tuner.data.vocabulary import Vocabulary
 from tuner.errors import ModelError, show_path
-from tuner.pipeline_steps import Dialect, is_transform
-from tuner.prediction.columns import Columns
-from tuner.tables.rows import WideColumns
+from tuner.pipeline_steps import Dialect, Step, is_transform
+from tuner.tables.rows import WideColumns, columns_of_series
 from tuner.tables.timestamps import offset_of
 
-__all__ = ["Pipeline"]
+__all__ = ["Columns", "Pipeline"]
 
 _MOST = 2**31 - 1  # rows, steps, tokens; numpy counts further
 _LONGEST_TEXT, _WIDEST_BEAM = 1_000_000, 64  # tokens, and texts that are kept
 _LARGEST = float(np.finfo(np.float32).max)
+_Check = Callable[[Any], bool]
 _HALF = re.compile("[\ud800-\udfff]")  # of a character in UTF-16: JSON may hold it, UTF-8 not
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that a model reads, as a `tuner.data.preprocessing.Preparation`."""
+
+    time: str | None
+    id: str | None
+    targets: list[str]  # of a forecast; a sequence needs no label
+    features: list[str] | None
+    missing: str
+    text: str | None = None
+    level: str = "character"
+    tokens: str | None = None
+    vocabulary_size: int | None = None
+    max_length: int | None = None
+    keep: str = "first"
+    resample: str | None = None
+    aggregate: str = "mean"
+    calendar: list[str] = field(default_factory=list)
+    lags: dict[str, list[int]] = field(default_factory=dict)
+    known_future: list[str] | None = None
+    categories: list[str] = field(default_factory=list)
+    static: list[str] = field(default_factory=list)
+    weight: None = None  # of targets in training: there are none to come
+    transform: Step | list[Step] = "none"
+    wide: WideColumns | None = None
+    dialect: Dialect = field(default_factory=Dialect)
+
+    @property
+    def numbers(self) -> list[str]:
+        """The numeric columns, of a wide file after reshaping."""
+        return list(dict.fromkeys([*(self.features or []), *self.targets, *self.lags]))
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all columns that are read."""
+        others = (self.id, self.time, self.text, self.tokens)
+        return [*(name for name in others if name is not None), *self.numbers]
+
+    def names_in(self, known: list[str]) -> list[str]:
+        """Return the columns that are read of those in a file."""
+        if self.wide is None:
+            return self.names
+        made = (self.wide.id, self.wide.value)
+        return [
+            *(name for name in self.names if name not in made),
+            *columns_of_series(self.wide, known),
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,41 +92,41 @@ class OwnScalers:
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """How a model's inputs are made of rows, and predictions of its outputs."""
+    """The way from rows to a model's inputs, and from its outputs to predictions."""
 
-    task: str  # as `tuner.data.reference.Shape` has it
+    task: str  # of `tuner.data.reference.Shape`
     columns: Columns
-    targets: tuple[str, ...]  # what is predicted
-    width: int  # the most numbers that a step is in a layer
+    targets: tuple[str, ...]
+    width: int  # the largest number of values of a step, in the input or a layer
     classes: tuple[str, ...] = ()
-    class_columns: tuple[str, ...] = ()  # in which those of a series' earlier rows are read
-    vocabulary: Vocabulary | None = None  # where the steps are tokens
-    inputs: Scaler | None = None  # where they are numbers
-    outputs: Scaler | None = None  # where values are predicted
-    transform: Transform = NO_TRANSFORM  # of what a forecast predicts
+    class_columns: tuple[str, ...] = ()  # inputs: the classes of earlier rows of a series
+    vocabulary: Vocabulary | None = None  # if the steps are tokens
+    inputs: Scaler | None = None  # if the steps are numbers
+    outputs: Scaler | None = None  # if values are predicted
+    transform: Transform = NO_TRANSFORM  # of a forecast's targets
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)  # in their numbers' order
-    own: OwnScalers | None = None  # where each series has its own
-    scale: str = "none"  # how a series is scaled that is not among these
+    own: OwnScalers | None = None  # if each series has its own
+    scale: str = "none"  # the kind of scaling of other series
     window: int = 1  # rows that a forecast reads
     horizon: int = 1
-    modes: int = 0  # intrinsic mode functions of each target in a window, read beside the rest
+    modes: int = 0  # intrinsic mode functions of each target in a window, further inputs
     quantiles: tuple[float, ...] = ()
     intervals: Intervals | None = None  # around a forecast
-    frequency: str | None = None  # of the rows that a forecast was trained on
-    day_first: bool | None = None  # in texts of their times; None where none told
-    holidays: bool | None = None  # whether open days without a row are; None: as the rows tell
-    target: Vocabulary | None = None  # of what is said of texts
-    longest: int = 0  # tokens that are said of one at most
+    frequency: str | None = None  # of the rows of a forecast in training
+    day_first: bool | None = None  # in dates like 01/02/2020; None if there were none
+    holidays: bool | None = None  # whether open days without a row are; None: inferred
+    target: Vocabulary | None = None  # of translations
+    longest: int = 0  # tokens of a translation, at most
     beam: int = 1
 
     @property
     def of_series(self) -> bool:
-        """Whether windows of series are read; else whole sequences are."""
+        """Whether the model reads windows of series, not whole sequences."""
         return self.task in ("forecast", "coming_class")
 
     @property
     def each_step(self) -> bool:
-        """Whether every step of a sequence has an output, else the whole sequence."""
+        """Whether every step of a sequence has an output, not the whole sequence."""
         return self.task in ("label", "regress_steps")
 
     @property
@@ -90,7 +139,7 @@ class Pipeline:
 
     @classmethod
     def of(cls, record: dict[str, Any], path: Path) -> Pipeline:
-        """Return the pipeline of a record, which is read from `path`.
+        """Return the pipeline of a record that was read from `path`.
 
         Raises:
             ModelError: a key is missing or has an invalid value.
@@ -108,18 +157,18 @@ def _series(get: _Getter, task: str) -> Pipeline:
     targets, window = get("targets", _names), get("window", _count)
     categories = get.optional("categories", _categories, {})
     columns = Columns(
-        time=get("time", _name_or_none),
-        id=get("id", _name_or_none),
+        time=get("time", _or_none(_name)),
+        id=get("id", _or_none(_name)),
         targets=targets,
         features=get("features", _names),
         missing=get("missing", _one_of("refuse", "ffill", "interpolate", "skip")),
-        resample=get("resample", _frequency_or_none),
+        resample=get("resample", _or_none(_frequency)),
         aggregate=get("aggregate", _one_of("mean", "sum", "last", "min", "max")),
         calendar=get("calendar", _all_in("hour", "weekday", "month")),
         lags=get("lags", _lags),
-        known_future=get.optional("known_future", lambda v: v is None or _names_or_none(v), None),
+        known_future=get.optional("known_future", _or_none(_names_or_empty), None),
         categories=list(categories),
-        static=get.optional("static", _names_or_none, []),
+        static=get.optional("static", _names_or_empty, []),
         transform=get("transform", is_transform),
         wide=_wide(get),
         dialect=get.dialect("read"),
@@ -155,9 +204,9 @@ def _series(get: _Getter, task: str) -> Pipeline:
         intervals=get.intervals(
             "intervals", horizon, len(targets), None if own is None else len(own.outputs)
         ),
-        frequency=get("frequency", _frequency_or_none),
-        day_first=get("day_first", _bool_or_none),
-        holidays=get.optional("holidays", _bool_or_none, None),
+        frequency=get("frequency", _or_none(_frequency)),
+        day_first=get("day_first", _or_none(_bool)),
+        holidays=get.optional("holidays", _or_none(_bool), None),
     )
 
 
@@ -203,7 +252,7 @@ def _classes_of_series(
 
 def _wide(get: _Getter) -> WideColumns | None:
     """Return the columns that are series; older models have none."""
-    record = get.optional("wide", lambda v: v is None or isinstance(v, dict), None)
+    record = get.optional("wide", _or_none(_mapping), None)
     if record is None:
         return None
     columns = record.get("columns")
@@ -225,10 +274,8 @@ def _modes(get: _Getter, columns: Columns) -> int:
 
 def _decomposes(value: Any) -> bool:
     """Whether the value is none, or a decomposition of windows."""
-    if value == "none":
-        return True
     if not isinstance(value, dict):
-        return False
+        return bool(value == "none")
     key = {"moving_average": "length", "emd": "components"}.get(str(value.get("kind")))
     return key is not None and _count(value.get(key)) and value[key] >= 2
 
@@ -238,29 +285,15 @@ def _own_scalers(get: _Getter, by_series: bool, n_inputs: int, n_outputs: int) -
     if not by_series:
         get("series", lambda v: v is None)
         return None
-    record = get("series", lambda v: isinstance(v, dict) and _names(v.get("names")))
-    scalers = {}
+    record = get("series", lambda v: _mapping(v) and _names(v.get("names")))
+    n, scalers = len(record["names"]), []
     for key, n_columns in (("inputs", n_inputs), ("outputs", n_outputs)):
-        parts = record.get(key)
-        if not isinstance(parts, dict):
+        if not _scaling(n, n_columns)(parts := record.get(key)):
             raise get.refusal("series", record)
-        columns = [parts.get(name) for name in ("offset", "scale")]
-        if any(not isinstance(of, list) or len(of) != len(record["names"]) for of in columns):
-            raise get.refusal("series", record)
-        offsets, scales = (of or [] for of in columns)
-        found = [_scaler_of(o, s, n_columns) for o, s in zip(offsets, scales, strict=True)]
-        known = [scaler for scaler in found if scaler is not None]
-        if len(known) < len(found):
-            raise get.refusal("series", record)
-        scalers[key] = dict(zip(record["names"], known, strict=True))
-    return OwnScalers(scalers["inputs"], scalers["outputs"])
-
-
-def _scaler_of(offset: Any, scale: Any, n_columns: int) -> Scaler | None:
-    """Return the scaler of `n_columns` columns; None if it is invalid."""
-    if not all(_numbers(part) and len(part) == n_columns for part in (offset, scale)):
-        return None
-    return None if 0 in scale else Scaler(np.array(offset, float), np.array(scale, float))
+        offsets, scales = (np.array(parts[k], float) for k in ("offset", "scale"))
+        of_all = zip(record["names"], offsets, scales, strict=True)
+        scalers.append({name: Scaler(offset, scale) for name, offset, scale in of_all})
+    return OwnScalers(*scalers)
 
 
 def _input_names(columns: Columns) -> list[str]:
@@ -281,21 +314,21 @@ def _pairs(get: _Getter) -> Pipeline:
         targets=[],
         features=None,
         missing="refuse",
-        text=get("text", lambda v: _text(v) and v != ""),
+        text=get("text", _name),
         level=get("level", _one_of("character", "word")),
-        max_length=get("max_length", _count_or_none),
+        max_length=get("max_length", _or_none(_count)),
         keep=get("keep", _one_of("first", "last")),
         dialect=get.dialect("read"),
     )
     get("features", lambda v: v == [columns.text])
-    known, said = (tuple(get(key, _names)) for key in ("vocabulary", "target_vocabulary"))
+    source, target = (tuple(get(key, _names)) for key in ("vocabulary", "target_vocabulary"))
     return Pipeline(
         task="translate",
         columns=columns,
         targets=tuple(targets),
         width=get("width", _count),
-        vocabulary=Vocabulary(known, len(known)),
-        target=Vocabulary(said, len(said)),
+        vocabulary=Vocabulary(source, len(source)),
+        target=Vocabulary(target, len(target)),
         longest=get("longest", lambda v: _count(v) and v <= _LONGEST_TEXT),
         beam=get("beam", lambda v: _count(v) and v <= _WIDEST_BEAM),
     )
@@ -303,19 +336,19 @@ def _pairs(get: _Getter) -> Pipeline:
 
 def _sequences(get: _Getter, task: str) -> Pipeline:
     targets, features = get("targets", _names), get("features", _names)
-    text, tokens = get("text", _name_or_none), get("tokens", _name_or_none)
+    text, tokens = get("text", _or_none(_name)), get("tokens", _or_none(_name))
     reads_tokens = text is not None or tokens is not None
     columns = Columns(
-        time=get("time", _name_or_none),
-        id=get("id", _name_or_none),
+        time=get("time", _or_none(_name)),
+        id=get("id", _or_none(_name)),
         targets=[],
         features=None if reads_tokens else features,
         missing=get("missing", _one_of("refuse", "ffill", "interpolate")),
         text=text,
         level=get("level", _one_of("character", "word")),
         tokens=tokens,
-        vocabulary_size=get("vocabulary_size", _count_or_none),
-        max_length=get.optional("max_length", _count_or_none, None),
+        vocabulary_size=get("vocabulary_size", _or_none(_count)),
+        max_length=get.optional("max_length", _or_none(_count), None),
         keep=get.optional("keep", _one_of("first", "last"), "first"),
         dialect=get.dialect("read"),
     )
@@ -354,39 +387,28 @@ class _Getter:
     def __init__(self, record: dict[str, Any], path: Path) -> None:
         self._record, self._path = record, path
 
-    def __call__(self, key: str, can_be: Callable[[Any], bool]) -> Any:
-        """Return the value of a key; raises ModelError if it is missing or not `can_be`."""
+    def __call__(self, key: str, is_valid: _Check) -> Any:
+        """Return the value of a key; raises ModelError if it is missing or invalid."""
         if key not in self._record:
-            rule = "the key is missing"
-            remedy = "export the model again"
-            raise ModelError(rule, where=show_path(self._path), key=key, remedy=remedy)
+            raise self._error(key, "the key is missing")
         value = self._record[key]
-        if not can_be(value):
+        if not is_valid(value):
             raise self.refusal(key, value)
         return value
 
-    def optional(self, key: str, can_be: Callable[[Any], bool], default: Any) -> Any:
+    def optional(self, key: str, is_valid: _Check, default: Any) -> Any:
         """Return the value of a key that older versions did not write, or the default."""
-        return self(key, can_be) if key in self._record else default
+        return self(key, is_valid) if key in self._record else default
 
     def dialect(self, key: str) -> Dialect:
         """Return the dialect of files; older models have none."""
-        record = self._record.get(key, {})
-        if not isinstance(record, dict):
-            raise self.refusal(key, record)
-        for name, value in record.items():
-            kind = _DIALECT.get(name)
-            if kind is None or not kind(value):
-                raise self.refusal(key, record)
+        record = self.optional(key, _dialect, {})
         return Dialect.of(record)
 
     def scaler(self, key: str, n_columns: int) -> Scaler:
         """Return the scaler of `n_columns` columns."""
-        record = self(key, lambda v: isinstance(v, dict))
-        scaler = _scaler_of(record.get("offset"), record.get("scale"), n_columns)
-        if scaler is None:
-            raise self.refusal(key, record)
-        return scaler
+        record = self(key, _scaling(n_columns))
+        return Scaler(np.array(record["offset"], float), np.array(record["scale"], float))
 
     def intervals(
         self, key: str, horizon: int, n_targets: int, n_series: int | None
@@ -395,7 +417,7 @@ class _Getter:
 
         If each of `n_series` series has its own scale, the radii are in units of the scales.
         """
-        record = self(key, lambda v: v is None or isinstance(v, dict))
+        record = self(key, _or_none(_mapping))
         if record is None:
             return None
         levels, given = record.get("levels"), record.get("radii")
@@ -416,17 +438,39 @@ class _Getter:
 
     def refusal(self, key: str, value: Any) -> ModelError:
         """Return the error of a key with an invalid value."""
-        rule = f"no model has {reprlib.repr(value)} there"
+        return self._error(key, f"no model has {reprlib.repr(value)} there")
+
+    def _error(self, key: str, rule: str) -> ModelError:
         remedy = "export the model again"
         return ModelError(rule, where=show_path(self._path), key=key, remedy=remedy)
 
 
+def _or_none(check: _Check) -> _Check:
+    return lambda v: v is None or check(v)
+
+
+def _one_of(*values: str) -> _Check:
+    return lambda v: isinstance(v, str) and v in values
+
+
+def _bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and not _HALF.search(value)
+
+
+def _name(value: Any) -> bool:
+    return _text(value) and value != ""
+
+
 def _list_of_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_text, value))
-
-
-def _bool_or_none(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
 
 
 def _encoding(value: Any) -> bool:
@@ -443,43 +487,35 @@ def _zone(value: Any) -> bool:
         return False
 
 
-_DIALECT: dict[str, Callable[[Any], bool]] = {
+_DIALECT: dict[str, _Check] = {
     "encoding": _encoding,
     "separator": lambda v: v == "whitespace" or (_text(v) and len(v) == 1 and v not in "\"'\r\n"),
     "decimal": lambda v: v in (".", ","),
     "thousands": lambda v: _text(v) and len(v) == 1,
-    "comment": lambda v: _text(v) and v != "",
+    "comment": _name,
     "skip_rows": lambda v: v == 0 or _count(v),
-    "unit_row": lambda v: isinstance(v, bool),
+    "unit_row": _bool,
     "skip_footer": lambda v: v == 0 or _count(v),
     "missing_values": _list_of_texts,
     "units": _list_of_texts,
     "date_format": lambda v: _text(v) and (v == "excel" or "%" in v),
     "timezone": _zone,
     "time_columns": lambda v: _names(v) and len(v) > 1,
-    "sort": lambda v: isinstance(v, bool),
-    "drop_duplicates": lambda v: isinstance(v, bool),
+    "sort": _bool,
+    "drop_duplicates": _bool,
 }
 
 
-def _one_of(*values: str) -> Callable[[Any], bool]:
-    return lambda v: isinstance(v, str) and v in values
-
-
-def _all_in(*values: str) -> Callable[[Any], bool]:
+def _all_in(*values: str) -> _Check:
     return lambda v: v == [] or (_names(v) and set(v) <= set(values))
 
 
 def _names(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_text, value)) and _differ(value)
+    return _list_of_texts(value) and _differ(value)
 
 
-def _names_or_none(value: Any) -> bool:
+def _names_or_empty(value: Any) -> bool:
     return value == [] or _names(value)
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and not _HALF.search(value)
 
 
 def _differ(values: list[Any]) -> bool:
@@ -487,30 +523,22 @@ def _differ(values: list[Any]) -> bool:
     return 0 < len(values) == len(set(values))
 
 
-def _numbers_below(size: int) -> Callable[[Any], bool]:
+def _numbers_below(size: int) -> _Check:
     """Whether a list holds distinct whole numbers below a size, as texts; it may be empty."""
     return lambda v: (
-        _names_or_none(v)
+        _names_or_empty(v)
         and all(re.fullmatch("0|[1-9][0-9]{0,9}", text) and int(text) < size for text in v)
     )
-
-
-def _name_or_none(value: Any) -> bool:
-    return value is None or (_text(value) and value != "")
 
 
 def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST
 
 
-def _count_or_none(value: Any) -> bool:
-    return value is None or _count(value)
-
-
-def _frequency_or_none(value: Any) -> bool:
+def _frequency(value: Any) -> bool:
     """Whether pandas knows the frequency, and it leads forward in time."""
     if not isinstance(value, str):
-        return value is None
+        return False
     begin = pd.Timestamp("2000-01-01")
     try:
         with warnings.catch_warnings():
@@ -523,7 +551,7 @@ def _frequency_or_none(value: Any) -> bool:
 def _categories(value: Any) -> bool:
     """Whether the value maps columns to their known categories, sorted."""
     return isinstance(value, dict) and all(
-        _text(name) and _names_or_none(known) and known == sorted(known)
+        _text(name) and _names_or_empty(known) and known == sorted(known)
         for name, known in value.items()
     )
 
@@ -546,6 +574,21 @@ def _levels(value: Any) -> bool:
     if not _numbers(value) or not value:
         return False
     return value[0] > 0 and value[-1] < 1 and all(a < b for a, b in itertools.pairwise(value))
+
+
+def _scaling(*sizes: int) -> _Check:
+    """Whether a value maps offset and scale to nested lists of these lengths, no scale 0."""
+    return lambda v: (
+        _mapping(v)
+        and all(_nested(v.get(key), sizes) for key in ("offset", "scale"))
+        and bool(np.all(v["scale"]))
+    )
+
+
+def _dialect(value: Any) -> bool:
+    return _mapping(value) and all(
+        name in _DIALECT and _DIALECT[name](option) for name, option in value.items()
+    )
 
 
 def _nested(value: Any, sizes: tuple[int, ...]) -> bool:

@@ -37,15 +37,36 @@ from tuner.data.vocabulary import (
     written_text,
 )
 from tuner.errors import ModelError, refusal
-from tuner.prediction.columns import PredictionWarning, distinct
+from tuner.prediction.numpy_session import softmax
 from tuner.prediction.pipeline import Pipeline
-from tuner.prediction.session import BATCH, Runner, softmax
+from tuner.prediction.session import BATCH, Runner
 from tuner.tables.table import RawTable, bounds_of
 from tuner.tables.timestamps import following, show_time
 
-__all__ = ["forecast", "predict_sequences", "prediction_columns", "translate"]
+__all__ = [
+    "PredictionWarning",
+    "distinct",
+    "forecast",
+    "predict_sequences",
+    "prediction_columns",
+    "translate",
+]
 
 _NAMED = 5  # series or tokens in a message, at most
+
+
+class PredictionWarning(UserWarning):
+    """Part of the data has no prediction, or is unknown to the model."""
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Return the names, with underscores behind repeated ones."""
+    found: list[str] = []
+    for name in names:
+        while name in found:
+            name += "_"
+        found.append(name)
+    return found
 
 
 def prediction_columns(pipeline: Pipeline) -> list[str]:

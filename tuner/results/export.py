@@ -21,7 +21,7 @@ from tuner.experiment.cells import cell_of, named_code
 from tuner.experiment.space import value_of
 from tuner.jobs import ExportJob, Outcome, Weights
 from tuner.journal.records import StudyRecord
-from tuner.prediction.folder import FORMAT, MODEL, OLDEST, PIPELINE, checksum, record_checksum
+from tuner.prediction.model import FORMAT, MODEL, OLDEST, PIPELINE, checksum, record_checksum
 from tuner.results.retraining import Training, best_epochs, refit_epochs
 from tuner.results.summary import summarize
 from tuner.results.winner import Winner, find_winner, winner_of

@@ -26,7 +26,7 @@ from tuner.journal.records import StudyRecord
 from tuner.journal.test_scores import TestScore
 from tuner.outputs import scratch_folder
 from tuner.prediction import Model
-from tuner.prediction.columns import distinct
+from tuner.prediction.predictors import distinct
 from tuner.results.retraining import Calibration, Models, Refit, coverage_of, points_of
 from tuner.results.verdict import verdict_of
 from tuner.results.winner import Winner, find_winner

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tuner.errors import TunerError
+
 __all__ = [
     "Generators",
     "TrainingError",
@@ -28,8 +30,8 @@ __all__ = [
 ]
 
 
-class TrainingError(Exception):
-    """The job fails; the text is the reason in its outcome."""
+class TrainingError(TunerError):
+    """A job fails; its text is the reason in the outcome."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -39,9 +41,8 @@ def pick_device(name: str) -> torch.device:
         TrainingError: there is no CUDA GPU for cuda.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError(
-            "device: cuda: torch finds no CUDA GPU on this machine; set device to auto or cpu"
-        )
+        rule, remedy = "torch finds no CUDA GPU on this machine", "set device to auto or cpu"
+        raise TrainingError(rule, key="device: cuda", remedy=remedy)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
@@ -49,10 +50,10 @@ def pick_device(name: str) -> torch.device:
 
 @functools.cache
 def describe_device(device: torch.device) -> str:
-    """Return what can change the last digit of a device's results.
+    """Return a description of a device; results are equal to the last digit on equal ones.
 
-    That is the name of a GPU; of a CPU the architecture, the vector instructions that torch uses,
-    and the model, as libraries choose matrix algorithms by its caches.
+    Of a GPU its name; of a CPU the architecture, the vector instructions that torch uses, and the
+    model, as libraries choose matrix algorithms by its caches.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -82,7 +83,7 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def give_memory_back() -> None:
-    """Free the unused memory of a GPU, which torch would keep from other workers."""
+    """Free unused GPU memory that torch keeps, for other workers."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         gc.collect()
         torch.cuda.empty_cache()
@@ -107,7 +108,7 @@ class Generators:
     """Random generators on the CPU, beside torch's global one."""
 
     shuffling: torch.Generator  # of the order of the samples
-    unknown: torch.Generator  # of the tokens or categories that are read as unknown
+    unknown: torch.Generator  # of the tokens or categories replaced by the unknown one
 
 
 @contextmanager
@@ -115,7 +116,7 @@ def seeded(seed: int, device: torch.device, *, fold: int = 0) -> Iterator[Genera
     """Seed torch's global generator for the block, and yield the other generators.
 
     First weights and dropout need the global generator; its state is restored. The first fold has
-    the seed of a job without folds, every other one a seed of its own.
+    the seed of a job without folds, each other fold a seed of its own.
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(fold,) if fold else ())
     model_seed, shuffling_seed, unknown_seed = map(int, sequence.generate_state(3))

@@ -31,18 +31,18 @@ __all__ = [
     "columns_of_targets",
     "middle",
     "middle_at",
-    "numbers_alone",
     "numbers_per_step",
-    "part",
+    "numeric_columns",
     "real_steps",
     "reverse",
+    "split_future",
     "with_unknown_categories",
     "zero_padding",
 ]
 
 
 def real_steps(lengths: Tensor, steps: int, device: torch.device) -> Tensor:
-    """Return which steps are real, (batch, steps), of sequences of the lengths (batch,)."""
+    """Return a mask of the real steps, (batch, steps), of sequences of the lengths (batch,)."""
     return torch.arange(steps, device=device) < lengths.to(device).unsqueeze(1)
 
 
@@ -63,13 +63,15 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
     return x.gather(1, order.unsqueeze(2).expand_as(x))
 
 
-class _Pooling(nn.Module):
+class Pooling(nn.Module):
+    """Maps the steps of each sequence to one vector.
+
+    Args:
+        width: numbers of a step.
+    """
+
     def __init__(self, width: int) -> None:
         super().__init__()
-
-
-class Last(_Pooling):
-    """The last hidden state: forwards after the last real step, backwards after the first."""
 
     def forward(self, outputs: Tensor, last: Tensor, real: Tensor | None) -> Tensor:
         """Return one vector of each sequence, (batch, width).
@@ -77,33 +79,38 @@ class Last(_Pooling):
         Args:
             outputs: (batch, steps, width), any values at padded steps.
             last: the last hidden state, (batch, width).
-            real: which steps are not padded, (batch, steps); None for all.
+            real: a mask of the steps that are not padded, (batch, steps); None for all.
         """
+        raise NotImplementedError
+
+
+class Last(Pooling):
+    """The last hidden state: forwards after the last real step, backwards after the first."""
+
+    def forward(self, outputs: Tensor, last: Tensor, real: Tensor | None) -> Tensor:
         return last
 
 
-class Mean(_Pooling):
+class Mean(Pooling):
     """The mean over the real steps."""
 
     def forward(self, outputs: Tensor, last: Tensor, real: Tensor | None) -> Tensor:
-        """Return one vector of each sequence, (batch, width)."""
         if real is None:
             return outputs.mean(dim=1)
         total = outputs.masked_fill(~real.unsqueeze(2), 0.0).sum(dim=1)
         return total / real.sum(dim=1, keepdim=True)
 
 
-class Max(_Pooling):
+class Max(Pooling):
     """The maximum of every unit over the real steps."""
 
     def forward(self, outputs: Tensor, last: Tensor, real: Tensor | None) -> Tensor:
-        """Return one vector of each sequence, (batch, width)."""
         if real is not None:
             outputs = outputs.masked_fill(~real.unsqueeze(2), -torch.inf)
         return outputs.max(dim=1).values
 
 
-class Attention(nn.Module):
+class Attention(Pooling):
     """A weighted mean over the real steps, weighted by additive attention.
 
     Bahdanau, Cho & Bengio (2015), "Neural Machine Translation by Jointly Learning to Align and
@@ -113,13 +120,13 @@ class Attention(nn.Module):
     """
 
     def __init__(self, width: int) -> None:
-        super().__init__()
+        super().__init__(width)
         self.query = nn.Linear(width, width)  # W
         self.key = nn.Linear(width, width, bias=False)  # U
         self.energy = nn.Linear(width, 1, bias=False)  # v
 
     def weigh(self, outputs: Tensor, last: Tensor, real: Tensor | None) -> Tensor:
-        """Return the weights of the steps, (batch, steps): their sum is 1, padding has 0."""
+        """Return the weights of the steps, (batch, steps), of the sum 1; 0 at padded steps."""
         hidden = torch.tanh(self.query(last).unsqueeze(1) + self.key(outputs))
         energies: Tensor = self.energy(hidden).squeeze(2)  # (batch, steps)
         if real is not None:
@@ -127,27 +134,22 @@ class Attention(nn.Module):
         return energies.softmax(dim=1)
 
     def forward(self, outputs: Tensor, last: Tensor, real: Tensor | None) -> Tensor:
-        """Return one vector of each sequence, (batch, width)."""
         if real is not None:  # padding may be infinite, and 0 times it must be 0
             outputs = outputs.masked_fill(~real.unsqueeze(2), 0.0)
         weights = self.weigh(outputs, last, real)  # (batch, steps)
         return torch.bmm(weights.unsqueeze(1), outputs).squeeze(1)
 
 
-POOLINGS: dict[str, type[nn.Module]] = {
-    "last": Last,
-    "mean": Mean,
-    "max": Max,
-    "attention": Attention,
-}
-"""Poolings by the value of the hyperparameter `pooling`; the constructor takes the width."""
+POOLINGS = {"last": Last, "mean": Mean, "max": Max, "attention": Attention}
+"""Poolings by the value of the hyperparameter `pooling`."""
 
 
 class Convolution(nn.Module):
     """A 1-D convolution with zero padding to the same length, and ReLU.
 
     It is a linear layer over the `kernel` steps around each step, (kernel - 1) // 2 of them
-    before it. A library would choose among algorithms; a linear layer repeats bit for bit.
+    before it. Unlike a library's convolution, which chooses among algorithms, it repeats bit for
+    bit.
     """
 
     def __init__(self, inputs: int, channels: int, kernel: int) -> None:
@@ -227,24 +229,24 @@ def columns_of_targets(shape: Shape, key: str) -> list[int]:
     """
     columns = list(shape.target_columns)
     if len(columns) != shape.targets or -1 in columns:
-        raise TrainingError(f"{key}: needs every target among the features")
+        raise TrainingError("needs every target among the features", key=key)
     return columns
 
 
 @dataclass(frozen=True)
 class Level:
-    """Shift and spread that `Normalization` removes from the windows of a batch, scaled units."""
+    """Shift and spread of the windows of a batch, in scaled units."""
 
     shift: Tensor  # (batch, 1, targets)
     spread: Tensor | None  # (batch, 1, targets), above 0; None for 1
 
-    def take_off(self, targets: Tensor) -> Tensor:
+    def normalize(self, targets: Tensor) -> Tensor:
         """Normalize targets, (batch, horizon, targets)."""
         targets = targets - self.shift
         return targets if self.spread is None else targets / self.spread
 
-    def put_back(self, values: Tensor) -> Tensor:
-        """Undo `take_off`, also of (batch, horizon, targets, quantiles)."""
+    def denormalize(self, values: Tensor) -> Tensor:
+        """Undo `normalize`, also of (batch, horizon, targets, quantiles)."""
         shift, spread = self.shift, self.spread
         if values.ndim == 4:
             shift = shift.unsqueeze(3)
@@ -263,7 +265,7 @@ class Normalization(nn.Module):
     * standard: (x - E[x]) / sqrt(Var[x] + 1e-5), the variance biased (Kim et al. 2022,
       "Reversible Instance Normalization", eq. 1 and 2 with gamma 1 and beta 0).
 
-    `Level.put_back` is the inverse (eq. 4 there). Other columns stay as they are; modes of a
+    `Level.denormalize` is the inverse (eq. 4 there). Other columns stay as they are; modes of a
     target, which swing around 0, are only divided by its spread.
     """
 
@@ -271,19 +273,17 @@ class Normalization(nn.Module):
         super().__init__()
         self.kind = kind
         self.columns = columns_of_targets(shape, "normalize")
-        of, takes = [0] * shape.inputs, [0.0] * shape.inputs  # target of a column; is it shifted
+        of, takes = [0] * shape.inputs, [0.0] * shape.inputs
         own = ((column, target) for target, column in enumerate(self.columns))
         for column, target in (*own, *shape.lag_columns):
             of[column], takes[column] = target, 1.0
         over = list(takes)
         for column in range(shape.features, shape.inputs):  # modes swing around 0
             of[column], over[column] = (column - shape.features) // shape.modes, 1.0
-        self.of: Tensor
-        self.takes: Tensor
-        self.over: Tensor
-        self.register_buffer("of", torch.tensor(of), persistent=False)
-        self.register_buffer("takes", torch.tensor(takes), persistent=False)
-        self.register_buffer("over", torch.tensor(over), persistent=False)
+        # By columns: the target, whether its shift is subtracted, whether its spread divides.
+        self.of = nn.Buffer(torch.tensor(of), persistent=False)
+        self.takes = nn.Buffer(torch.tensor(takes), persistent=False)
+        self.over = nn.Buffer(torch.tensor(over), persistent=False)
 
     def level(self, x: Tensor) -> Level:
         """Return the level of windows, (batch, window, features)."""
@@ -326,8 +326,7 @@ class Decomposition(nn.Module):
         self.before = self.length - 1 - self.behind if self.length else 0
         """Rows of padding before the window."""
         others = [i for i in range(shape.inputs) if i not in self.columns]
-        self.others: Tensor
-        self.register_buffer("others", torch.tensor(others, dtype=torch.long), persistent=False)
+        self.others = nn.Buffer(torch.tensor(others, dtype=torch.long), persistent=False)
         self.width = shape.inputs + (len(self.columns) if self.length else 0)
         """Numbers of a step after the split."""
 
@@ -345,8 +344,8 @@ class Decomposition(nn.Module):
         return torch.cat((own - trend, rest, trend), dim=2)
 
 
-_UNKNOWN = 0  # the number of the unknown category
-_SPREAD = 0.1  # standard deviation of first embeddings: they are close before training
+_UNKNOWN_CATEGORY = 0
+_FIRST_SPREAD = 0.1  # standard deviation of first embeddings: they are close before training
 
 
 class Categories(nn.Module):
@@ -365,7 +364,7 @@ class Categories(nn.Module):
         """Indices of the columns that are known in future rows."""
         widths = [min(size, n) for _, n in shape.categories]
         self.vectors = nn.ParameterList(
-            nn.Parameter(_SPREAD * torch.randn(n, width))
+            nn.Parameter(_FIRST_SPREAD * torch.randn(n, width))
             for (_, n), width in zip(shape.categories, widths, strict=True)
         )
         """Embeddings of each column, (categories, width), the unknown one first."""
@@ -404,7 +403,7 @@ def with_unknown_categories(
 ) -> Tensor:
     """Replace random categories of each sample by the unknown one, in all of its rows.
 
-    A single row would not do: the rows beside it would still identify the series.
+    With a single row, the rows beside it would still identify the series.
 
     Args:
         x: (batch, steps, inputs).
@@ -419,11 +418,11 @@ def with_unknown_categories(
         shape.categories, torch.split(drawn, sizes, dim=1), strict=True
     ):
         values = x[:, :, column]
-        x[:, :, column] = values.masked_fill(unknown.gather(1, values.long()), _UNKNOWN)
+        x[:, :, column] = values.masked_fill(unknown.gather(1, values.long()), _UNKNOWN_CATEGORY)
     return x
 
 
-def part(x: Tensor, shape: Shape) -> tuple[Tensor, Tensor | None]:
+def split_future(x: Tensor, shape: Shape) -> tuple[Tensor, Tensor | None]:
     """Split inputs into the window and the known future values.
 
     Args:
@@ -436,20 +435,20 @@ def part(x: Tensor, shape: Shape) -> tuple[Tensor, Tensor | None]:
         Categorical columns are 0.
     """
     if shape.categories:
-        x = x * torch.tensor(numbers_alone(shape), dtype=x.dtype, device=x.device)
+        x = x * torch.tensor(numeric_columns(shape), dtype=x.dtype, device=x.device)
     if not shape.ahead:
         return x, None
     return x[:, : -shape.ahead], x[:, -shape.ahead :, list(shape.known_columns)]
 
 
-def numbers_alone(shape: Shape) -> list[float]:
+def numeric_columns(shape: Shape) -> list[float]:
     """Return 1 for each numerical input, 0 for a categorical one, (inputs,)."""
     columns = {column for column, _ in shape.categories}
     return [float(at not in columns) for at in range(shape.inputs)]
 
 
 def numbers_per_step(shape: Shape) -> int:
-    """Return how many numbers a head puts out for a step of the horizon."""
+    """Return the number of outputs of a head for a step of the horizon."""
     return shape.targets * max(1, len(shape.quantiles))
 
 
@@ -466,7 +465,7 @@ def as_values(numbers: Tensor, shape: Shape) -> Tensor:
 
 
 def middle(values: Tensor, shape: Shape) -> Tensor:
-    """Return one value of each target; of quantiles the one nearest to the median."""
+    """Return the values, or of quantiles the one nearest to the median."""
     return values[..., middle_at(shape)] if shape.quantiles else values
 
 

@@ -1,4 +1,4 @@
-"""Loss functions of training: built in, or the user's own."""
+"""Loss functions of training: built in, or user code."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.training.device import TrainingError
 from tuner.user_code import evaluate, is_reference, is_user_code, load_object, parse
 
-__all__ = ["Loss", "balanced_weights", "make_loss", "own_loss", "pinball"]
+__all__ = ["Loss", "balanced_weights", "make_loss", "pinball", "user_loss"]
 
 
-def own_loss(definition: str, shape: Shape) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the user's loss of outputs and targets, in scaled units.
+def user_loss(definition: str, shape: Shape) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a loss from user code, of outputs and targets in scaled units.
 
     A function takes truth and forecast, in that order: values, (batch, horizon, targets) each,
     with one more axis of the forecast for quantiles; or classes, (n,), and logits, (n, classes).
@@ -35,45 +35,44 @@ def own_loss(definition: str, shape: Shape) -> Callable[[Tensor, Tensor], Tensor
     Raises:
         TrainingError: there is no such function.
     """
-    if not is_reference(definition):
-        return partial(_of_expression, tree=parse(definition), shape=shape)
+    if is_reference(definition):
+        calculate = partial(_call, _load(definition), definition)
+    else:
+        calculate = partial(_evaluate, parse(definition))
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        if shape.each_step:
+            real = targets != -1 if shape.classes else ~targets.isnan()
+            outputs, targets = outputs[real], targets[real]
+        return calculate(targets, outputs)
+
+    return loss
+
+
+def _load(reference: str) -> Callable[..., Any]:
     try:
-        function = load_object(definition)
+        found = load_object(reference)
     except InputError as error:
         raise TrainingError(f"the loss is not found: {error}") from None
-    if not callable(function):
-        text = (
-            f"the loss must be a function, got {definition!r}, which is {type(function).__name__}"
-        )
-        raise TrainingError(f"{text}; name a function")
-    return partial(_of_function, function=function, what=definition, shape=shape)
+    if callable(found):
+        return found  # type: ignore[no-any-return]
+    got = f"{reference!r}, which is {type(found).__name__}"
+    raise TrainingError("the loss must be a function", got=got, remedy="name a function")
 
 
-def _real(outputs: Tensor, targets: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
-    """Return outputs and targets without the steps that pad."""
-    if not shape.each_step:
-        return outputs, targets
-    real = targets != -1 if shape.classes else ~targets.isnan()
-    return outputs[real], targets[real]
-
-
-def _of_function(
-    outputs: Tensor, targets: Tensor, *, function: Callable[..., Any], what: str, shape: Shape
-) -> Tensor:
-    forecast, truth = _real(outputs, targets, shape)
+def _call(function: Callable[..., Any], name: str, truth: Tensor, forecast: Tensor) -> Tensor:
     try:
         found = function(truth, forecast)
     except Exception as error:  # of the user's code
         problem = f"{type(error).__name__}: {one_line(error)}"
-        raise TrainingError(f"{what} gives no loss for a batch: {problem}") from error
+        raise TrainingError(f"{name} gives no loss for a batch: {problem}") from error
     if not isinstance(found, Tensor) or found.ndim or not found.is_floating_point():
         got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise TrainingError(f"the loss {what} must return one number of torch, got {got}")
+        raise TrainingError(f"the loss {name} must return one number of torch", got=got)
     return found
 
 
-def _of_expression(outputs: Tensor, targets: Tensor, *, tree: ast.expr, shape: Shape) -> Tensor:
-    forecast, truth = _real(outputs, targets, shape)
+def _evaluate(tree: ast.expr, truth: Tensor, forecast: Tensor) -> Tensor:
     names = {"truth": truth, "forecast": forecast}
     found: Tensor = evaluate(tree, names, _FUNCTIONS, lambda number: forecast.new_tensor(number))
     return found
@@ -125,50 +124,46 @@ def make_loss(parameters: Hyperparameters, data: DataRef, device: torch.device) 
     Raises:
         TrainingError: the loss does not fit the model's outputs.
     """
+    shape = data.shape
     if is_user_code(parameters.loss):
-        return partial(_unweighted, loss=own_loss(parameters.loss, data.shape))
-    if data.shape.classes:
+        return partial(_unweighted, user_loss(parameters.loss, shape))
+    if shape.classes:
         fitting = ["cross_entropy"]
     else:
-        fitting = ["quantile"] if data.shape.quantiles else list(_OF_VALUES)
+        fitting = ["quantile"] if shape.quantiles else list(_OF_VALUES)
     name = fitting[0] if parameters.loss == "auto" else parameters.loss
     if name not in fitting:
-        raise TrainingError(
-            f"the loss {name} does not fit the task's outputs; choose from: {', '.join(fitting)}"
-        )
+        rule = f"the loss {name} does not fit the task's outputs"
+        raise TrainingError(rule, remedy=f"choose from: {', '.join(fitting)}")
     if name == "quantile":
-        return partial(pinball, levels=torch.tensor(data.shape.quantiles, device=device))
+        return partial(pinball, levels=torch.tensor(shape.quantiles, device=device))
     if name == "cross_entropy":
         weights = None
         if parameters.class_weights == "balanced":
             trained = data.train_samples()
             classes, of_samples = data.truth_of(trained), data.weights_of(trained)
-            weights = balanced_weights(classes, data.shape.classes, of_samples).to(device)
+            weights = balanced_weights(classes, shape.classes, of_samples).to(device)
         return partial(_cross_entropy, of_classes=weights)
-    return partial(_of_values, loss=_OF_VALUES[name], each_step=data.shape.each_step)
+    return partial(_of_values, _OF_VALUES[name], shape.each_step)
 
 
 def _unweighted(
+    loss: Callable[[Tensor, Tensor], Tensor],
     outputs: Tensor,
     targets: Tensor,
     weights: Tensor | None = None,
-    /,
-    *,
-    loss: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     if weights is not None:
-        raise TrainingError("a loss from user code has no weights; write auto")
+        raise TrainingError("a loss from user code has no weights", remedy="write auto")
     return loss(outputs, targets)
 
 
 def _of_values(
+    loss: Callable[..., Tensor],
+    each_step: bool,
     outputs: Tensor,
     targets: Tensor,
     weights: Tensor | None = None,
-    /,
-    *,
-    loss: Callable[..., Tensor],
-    each_step: bool,
 ) -> Tensor:
     """Return the loss of values; where each step has a target, padding is nan."""
     if weights is not None:
@@ -183,9 +178,12 @@ def _of_values(
 
 
 def pinball(
-    outputs: Tensor, targets: Tensor, weights: Tensor | None = None, /, *, levels: Tensor
+    outputs: Tensor, targets: Tensor, weights: Tensor | None = None, *, levels: Tensor
 ) -> Tensor:
-    """Return the mean quantile loss of (..., quantiles) for (...): a level q costs q above it."""
+    """Return the mean quantile loss of (..., quantiles) for targets (...).
+
+    An error of level q costs q where the target is above, 1 - q where it is below.
+    """
     above = targets.unsqueeze(-1) - outputs
     losses = torch.maximum(levels * above, (levels - 1) * above)
     if weights is not None:
@@ -194,16 +192,11 @@ def pinball(
 
 
 def _cross_entropy(
-    outputs: Tensor,
-    targets: Tensor,
-    weights: Tensor | None = None,
-    /,
-    *,
-    of_classes: Tensor | None,
+    outputs: Tensor, targets: Tensor, weights: Tensor | None = None, *, of_classes: Tensor | None
 ) -> Tensor:
-    """Return the mean over classes or real steps, each loss times the weight of its class.
+    """Return the mean over samples or real steps of each loss times the weight of its class.
 
-    Torch's mean divides by the weights in the batch, so a class alone in it would have no weight.
+    Torch's mean divides by the weights in the batch, so that a class alone in it has no weight.
     """
     total = functional.cross_entropy(
         outputs.flatten(0, -2),
@@ -222,8 +215,8 @@ def balanced_weights(
 ) -> Tensor:
     """Return weights of the classes, (n_classes,), that give all classes the same total.
 
-    As scikit-learn's `class_weight="balanced"`; a class without an example has the weight of one
-    with one, as it may be in the validation part. Examples count by their weights, (n,), if given.
+    As scikit-learn's `class_weight="balanced"`; a class without an example, which may be in the
+    validation part, has the weight of a class with one. Examples count by `weights`, (n,).
     """
     relative = None if weights is None else weights / weights.mean()
     counts = np.bincount(classes, relative, minlength=n_classes)

@@ -1,19 +1,22 @@
-"""The model, ensembles of it, and averages of its weights."""
+"""The model, its predictions, ensembles of models, and averages of weights."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tuner.data import Shape
+from tuner.data import DataRef, PairsRef, Shape
+from tuner.data.vocabulary import beam_search
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.jobs import Weights
-from tuner.training.decoders import Decoder, InSegments, Recursive, Translator
+from tuner.jobs import Outcome, OutcomeState, PredictJob, Weights
+from tuner.training.device import give_memory_back, peak_memory_mb, pick_device, seeded
 from tuner.training.layers import (
     POOLINGS,
     Attention,
@@ -27,30 +30,45 @@ from tuner.training.layers import (
     as_values,
     beside,
     numbers_per_step,
-    part,
     real_steps,
+    split_future,
     zero_padding,
 )
 from tuner.training.linear_path import LinearPath, SequencePath, make_path
-from tuner.training.recurrent import Recurrent, State
-from tuner.training.user_models import OwnModel, is_whole, load_class
+from tuner.training.recurrent import Decoder, InSegments, Recurrent, Recursive, State, Translator
+from tuner.training.samples import Samples, open_samples, split
+from tuner.training.user_models import UserModel, is_whole, load_class
 from tuner.user_code import is_reference
 
-__all__ = ["Ensemble", "Model", "WeightAverage", "mean_outputs"]
+__all__ = [
+    "Ensemble",
+    "Model",
+    "WeightAverage",
+    "in_units",
+    "mean_outputs",
+    "model_outputs",
+    "predict",
+    "translate",
+]
+
+_BATCH = 1024  # samples; not the job's batch_size, so that a score repeats bit for bit
+_BATCH_NUMBERS = 2**24  # numbers in a layer: long or wide sequences make smaller batches
+_BATCH_TEXTS = 256
+_WARMUP = 3  # the k-th step counts at least 3 / (3 + k), as the first weights are random
 
 
 class Model(nn.Module):
     """Maps numbers or tokens to values, quantiles, or the logits of classes.
 
-    Recurrent layers read the steps. If every step has an output, a linear head reads each step's.
-    Else the steps are pooled to one vector, for a linear head or as the first hidden state of a
-    decoder.
+    Recurrent layers read the steps. If every step has an output, a linear head maps each step.
+    Otherwise the steps are pooled to one vector, for a linear head or as the first hidden state of
+    a decoder.
 
     Before the layers come, if configured, a decomposition of the targets, a convolution and
     segments. A forecast may have a normalization of each window, whose inverse is the last
     operation, and a linear path, added before the inverse; sequences of one length may also have
-    a linear path. Categories become embeddings beside the numbers, but for the linear path. Known
-    future values are inputs of the linear path and the decoder, without a decoder of a local head.
+    a linear path. Categories become embeddings beside the numbers, except for the linear path.
+    Known future values are inputs of the linear path and of the decoder or a local head.
 
     Torch's global generator draws the first weights; beside a linear path those of the last layer
     are 0.
@@ -71,7 +89,7 @@ class Model(nn.Module):
             inner, inputs = self.categories.embedded_shape(shape), inputs + self.categories.width
         self.own = None
         if is_reference(parameters.cell) and is_whole(load_class(parameters.cell)):
-            self.own = OwnModel(parameters, inner, shape.inputs if shape.vocabulary else inputs)
+            self.own = UserModel(parameters, inner, shape.inputs if shape.vocabulary else inputs)
             self.widest = max(inputs, *parameters.widths)
             return
         self.embedding = None
@@ -112,7 +130,7 @@ class Model(nn.Module):
 
     @property
     def last_layer(self) -> nn.Linear:
-        """The linear layer that puts out values, quantiles or logits."""
+        """The linear layer of the values, quantiles or logits."""
         layer = self.head.head if isinstance(self.head, Decoder) else self.head
         assert isinstance(layer, nn.Linear)
         return layer
@@ -128,46 +146,47 @@ class Model(nn.Module):
         """Return the outputs for sequences.
 
         Args:
-            x: (batch, steps, inputs), or tokens, (batch, steps); see `layers.part`.
+            x: (batch, steps, inputs), or tokens, (batch, steps); see `layers.split_future`.
             lengths: numbers of real steps, (batch,), on the CPU; all by default.
-            prefix: of translations so far, (batch, said) tokens, the begin token first.
+            prefix: tokens of translations so far, (batch, tokens), the begin token first.
 
         Returns:
             Forecasts and values: (batch, horizon, targets), quantiles (batch, horizon, targets,
             quantiles). Classes: logits, (batch, classes). Of every step values, (batch, steps,
             targets), or logits, (batch, steps, classes), undefined at padded steps. Translations:
-            logits of the token after each of the prefix, (batch, said, classes).
+            logits of the token after each of the prefix, (batch, tokens, classes).
         """
         embedded, known = self._embed(x)
-        x, coming = part(x, self.shape)
+        x, coming = split_future(x, self.shape)
         ahead = None if coming is None else beside(coming, known)
         x, level = self._normalize(x)
+        y: Tensor
         if self.own is not None:
-            said: Tensor = self.own(beside(self._split(x), embedded), lengths, ahead)
-            return said if level is None else level.put_back(said)
+            y = self.own(beside(self._split(x), embedded), lengths, ahead)
+            return y if level is None else level.denormalize(y)
         outputs, state, real = self._encode(x, lengths, embedded)
         if self.pooling is None:
-            of_steps: Tensor = self.head(self.dropout(outputs))
-            return of_steps
+            y = self.head(self.dropout(outputs))
+            return y
         pooled = self.pooling(outputs, state[0], real)  # (batch, width)
         if isinstance(self.head, Translator):
-            tokens: Tensor = self.head((pooled, *state[1:]), prefix)
-            return tokens
+            y = self.head((pooled, *state[1:]), prefix)
+            return y
         if isinstance(self.head, Decoder):
-            said = self.head((pooled, *state[1:]), ahead)
+            y = self.head((pooled, *state[1:]), ahead)
         else:
             pooled = self.dropout(pooled)
-            said = self.head(pooled)
+            y = self.head(pooled)
             if self.local is not None and ahead is not None:
-                said = said + self.local(pooled, ahead)
-            said = said if self.shape.classes else as_values(said, self.shape)
+                y = y + self.local(pooled, ahead)
+            y = y if self.shape.classes else as_values(y, self.shape)
         if self.linear_path is not None:
             linear = self.linear_path(x, coming)  # (batch, horizon, targets), or logits
-            said = said + (linear.unsqueeze(3) if self.shape.quantiles else linear)
-        return said if level is None else level.put_back(said)
+            y = y + (linear.unsqueeze(3) if self.shape.quantiles else linear)
+        return y if level is None else level.denormalize(y)
 
     def state(self, x: Tensor, lengths: Tensor | None = None) -> State:
-        """Return the state with which a translator begins, each (batch, size)."""
+        """Return the first state of the translator, each (batch, size)."""
         outputs, state, real = self._encode(x, lengths)
         assert self.pooling is not None
         return (self.pooling(outputs, state[0], real), *state[1:])
@@ -176,7 +195,7 @@ class Model(nn.Module):
         """Return the attention weights, (batch, steps), 0 for padding; segments share theirs."""
         assert isinstance(self.pooling, Attention)
         embedded, _ = self._embed(x)
-        x, _ = part(x, self.shape)
+        x, _ = split_future(x, self.shape)
         steps = x.shape[1]
         x, _ = self._normalize(x)
         outputs, state, real = self._encode(x, lengths, embedded)
@@ -195,9 +214,9 @@ class Model(nn.Module):
     def _encode(
         self, x: Tensor, lengths: Tensor | None, embedded: Tensor | None = None
     ) -> tuple[Tensor, State, Tensor | None]:
-        """Return outputs and last state of the recurrent layers, and which steps are real.
+        """Return outputs and last state of the recurrent layers, and a mask of real steps.
 
-        With segments these are the steps.
+        With segments a step is a segment.
         """
         if self.embedding is not None:
             x = self.embedding(x)
@@ -216,16 +235,12 @@ class Model(nn.Module):
         return {name: p.detach().cpu().numpy().copy() for name, p in self.state_dict().items()}
 
     def load_weights(self, weights: Weights) -> None:
-        """Set all parameters and buffers to what `weights` returned."""
+        """Set all parameters and buffers to those of `weights`."""
         self.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
 
 
 class Ensemble(nn.Module):
-    """The mean of several models of one configuration.
-
-    It is the mean of scaled values and quantiles, or the logarithm of the mean probabilities, which
-    are logits.
-    """
+    """The mean of several models of one configuration, see `mean_outputs`."""
 
     def __init__(self, models: Sequence[Model]) -> None:
         super().__init__()
@@ -234,7 +249,7 @@ class Ensemble(nn.Module):
 
     @property
     def linear_path(self) -> LinearPath | SequencePath | None:
-        """The path of the first model: all have one, or none has."""
+        """The path of the first model: all have one, or none."""
         first = self.models[0]
         assert isinstance(first, Model)
         return first.linear_path
@@ -242,7 +257,7 @@ class Ensemble(nn.Module):
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, prefix: Tensor | None = None
     ) -> Tensor:
-        """Return the mean outputs, as `Model.forward` does."""
+        """Return the mean outputs; see `Model.forward`."""
         outputs = [model(x, lengths, prefix) for model in self.models]
         return mean_outputs(outputs, bool(self.shape.classes))
 
@@ -263,7 +278,139 @@ def mean_outputs(outputs: Sequence[Tensor], classes: bool) -> Tensor:
     return torch.logsumexp(logs, dim=0) - math.log(len(outputs))
 
 
-_WARMUP = 3  # the k-th step counts at least 3 / (3 + k), as the first weights are random
+def predict(job: PredictJob) -> Outcome:
+    """Predict every sample of the evaluation part, in the data's units."""
+    started = time.perf_counter()
+    try:
+        predictions, attention = _predict(job)
+    finally:
+        give_memory_back()
+    return Outcome(
+        OutcomeState.COMPLETE,
+        seconds=time.perf_counter() - started,
+        finished_at=time.time(),
+        peak_memory_mb=peak_memory_mb(),
+        predictions=predictions,
+        attention=attention,
+    )
+
+
+def _predict(job: PredictJob) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return predictions, and the attention weights of all steps if the model has any."""
+    parameters = Hyperparameters(**job.hyperparameters)
+    device = pick_device(job.device)
+    data = job.data.with_window(parameters.window)
+    samples = open_samples(data, device)
+    with seeded(0, device):  # the constructor draws weights
+        model = Model(parameters, data.shape).to(device)
+    scored = data.evaluate_samples()
+    index = samples.index(scored)
+    every = (job.weights, *job.others)
+    if isinstance(data, PairsRef):
+        models = [copy.deepcopy(model) for _ in every]
+        for each, weights in zip(models, every, strict=True):
+            each.load_weights(weights)
+        return translate(models, samples, scored, parameters.beam), None
+    outputs, attention = [], []
+    for weights in every:
+        model.load_weights(weights)
+        outputs.append(model_outputs(model, samples, index))
+        if model.attends:
+            attention.append(_attention(model, samples, index))
+    together = mean_outputs(outputs, bool(data.shape.classes))
+    attended = np.mean(attention, axis=0) if attention else None
+    return in_units(together, data, scored), attended
+
+
+@torch.inference_mode()
+def model_outputs(model: Model, samples: Samples, index: Tensor) -> Tensor:
+    """Return the outputs of the model for samples, without dropout.
+
+    These are scaled values, (samples, horizon, targets[, quantiles]), or logits, (samples,
+    classes). Where every step has an output, the real steps of all samples are concatenated:
+    (steps, 1, targets) or (steps, classes).
+    """
+    model.eval()
+    parts = []
+    for batch in _batches(model, samples, index):
+        x, lengths = samples.inputs(batch)
+        outputs = model(x, lengths)
+        if model.shape.each_step:
+            if lengths is None:
+                outputs = outputs.flatten(0, 1)
+            else:
+                outputs = outputs[real_steps(lengths, x.shape[1], x.device)]
+            outputs = outputs if model.shape.classes else outputs.unsqueeze(1)
+        parts.append(outputs)
+    return torch.cat(parts)
+
+
+def in_units(outputs: Tensor, data: DataRef, samples: np.ndarray) -> np.ndarray:
+    """Return `model_outputs` in the data's units, float64, or as probabilities."""
+    if data.shape.classes:
+        outputs = functional.softmax(outputs.double(), dim=-1)
+    return data.to_units(outputs.cpu().numpy(), samples)
+
+
+@torch.inference_mode()
+def _attention(model: Model, samples: Samples, index: Tensor) -> np.ndarray:
+    """Return the attention weights, (samples, steps); nan after a sample's last step."""
+    model.eval()
+    parts = []
+    for batch in _batches(model, samples, index):
+        x, lengths = samples.inputs(batch)
+        weights = model.attention(x, lengths)  # (batch, steps)
+        if lengths is not None:
+            real = real_steps(lengths, x.shape[1], x.device)
+            weights = weights.masked_fill(~real, torch.nan)
+        parts.append(weights.cpu().numpy())
+    steps = max(part.shape[1] for part in parts)
+    return np.concatenate(
+        [np.pad(p, ((0, 0), (0, steps - p.shape[1])), constant_values=np.nan) for p in parts]
+    )
+
+
+def _batches(model: Model, samples: Samples, index: Tensor) -> Iterator[Tensor]:
+    """Split an index into batches, whose size depends on the model and the data alone."""
+    numbers = samples.longest * max(16, model.widest)  # of one sample
+    return split(index, max(1, min(_BATCH, _BATCH_NUMBERS // numbers)))
+
+
+@torch.inference_mode()
+def translate(
+    models: Sequence[Model], samples: Samples, which: np.ndarray, width: int
+) -> np.ndarray:
+    """Return the most probable translation of each text, by beam search.
+
+    Args:
+        models: the probabilities are their mean.
+        samples: the texts.
+        which: of them, (n,).
+        width: of the beam; 1 is greedy.
+
+    Returns:
+        (n, longest) tokens, padded with 0.
+    """
+    device, shape = next(models[0].parameters()).device, models[0].shape
+    parts = []
+    for begin in range(0, len(which), _BATCH_TEXTS):
+        batch = which[begin : begin + _BATCH_TEXTS]
+        x, lengths = samples.inputs(samples.index(batch))
+        states = [model.eval().state(x, lengths) for model in models]
+
+        def next_logits(
+            of: np.ndarray, prefix: np.ndarray, states: list[State] = states
+        ) -> np.ndarray:
+            at, tokens = torch.from_numpy(of).to(device), torch.from_numpy(prefix).to(device)
+            logits = [
+                model.head(tuple(s[at] for s in state), tokens)[:, -1]
+                for model, state in zip(models, states, strict=True)
+            ]
+            return mean_outputs(logits, classes=True).double().cpu().numpy()
+
+        sizes = {"tokens": shape.classes, "longest": shape.horizon, "width": width}
+        parts.append(beam_search(next_logits, len(batch), **sizes))
+    return np.concatenate(parts)
 
 
 class WeightAverage:

@@ -18,33 +18,16 @@ from torch import Tensor, nn
 from tuner.errors import one_line
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import LARGEST_ONNX, Exported, ExportJob, Outcome, OutcomeState
-from tuner.training.decoders import Decoder, InSegments, Recursive, Translator
+from tuner.training import onnx_operators as ops
 from tuner.training.device import TrainingError, peak_memory_mb, seeded
 from tuner.training.layers import Attention, Last, Max, Mean, middle_at, real_steps
 from tuner.training.linear_path import SequencePath
 from tuner.training.model import Ensemble, Model
-from tuner.training.onnx_operators import (
-    OPSET,
-    Graph,
-    add_beside,
-    add_categories,
-    add_convolution,
-    add_decomposition,
-    add_layers,
-    add_linear,
-    add_linear_path,
-    add_local_head,
-    add_normalization,
-    add_parts,
-    add_segments,
-    add_values,
-    axes,
-    mask,
-    put_back,
-)
-from tuner.training.user_models import OwnLayer, OwnModel
+from tuner.training.onnx_operators import OPSET, Graph, axes
+from tuner.training.recurrent import Decoder, InSegments, Recursive, Translator
+from tuner.training.user_models import UserLayer, UserModel
 
-__all__ = ["export", "has_own_code", "to_onnx", "trace"]
+__all__ = ["export", "has_user_code", "to_onnx", "trace"]
 
 _TOLERANCE = 1e-5  # of the largest output
 _ROUNDING = 10  # times torch's own rounding errors, where these are larger than the tolerance
@@ -55,7 +38,7 @@ def export(job: ExportJob) -> Outcome:
     """Return the model as ONNX, and its difference from torch on random inputs.
 
     Raises:
-        TrainingError: it is too large for a file, or its outputs differ.
+        TrainingError: it is too large for a file, or the outputs differ.
     """
     started = time.perf_counter()
     with seeded(0, torch.device("cpu")):
@@ -65,7 +48,7 @@ def export(job: ExportJob) -> Outcome:
             models[-1].load_weights(weights)
         model = models[0] if len(models) == 1 else Ensemble(models)
         model.eval()
-        if has_own_code(model):
+        if has_user_code(model):
             file, difference = _trace_checked(model, job.steps)
         else:
             file = _serialized(to_onnx(model))
@@ -81,13 +64,15 @@ def export(job: ExportJob) -> Outcome:
 
 
 def _trace_checked(model: Model | Ensemble, steps: int) -> tuple[bytes, float]:
-    """Return a graph of the user's code and its difference, for any number of steps if possible.
+    """Return a traced graph and its difference, for any number of steps if possible.
 
     Raises:
         TrainingError: no graph gives the same outputs.
     """
-    shape, problem = model.shape, TrainingError("nothing was tried")
-    candidates = [shape.window] if shape.of_series else [None, *[shape.window][: shape.window]]
+    shape, problem = model.shape, TrainingError("has no number of steps")
+    candidates: list[int | None] = [] if shape.of_series else [None]
+    if shape.window:  # else the lengths of sequences differ
+        candidates.append(shape.window)
     for fixed in candidates:
         x, lengths = _random_inputs(model, 2, fixed or steps, fixed=fixed is not None)
         file = trace(model, x, lengths, fixed=fixed is not None)
@@ -101,10 +86,8 @@ def _trace_checked(model: Model | Ensemble, steps: int) -> tuple[bytes, float]:
 def _serialized(model: onnx.ModelProto) -> bytes:
     n_bytes = sum(len(constant.raw_data) for constant in model.graph.initializer)
     if n_bytes > LARGEST_ONNX:
-        raise TrainingError(
-            f"its weights are {n_bytes / 1e9:.1f} GB, and an ONNX file holds 2 GB; make "
-            f"hidden_size or embedding_size smaller to export it"
-        )
+        rule = f"its weights are {n_bytes / 1e9:.1f} GB, and an ONNX file holds 2 GB"
+        raise TrainingError(rule, remedy="make hidden_size or embedding_size smaller to export it")
     return bytes(model.SerializeToString())
 
 
@@ -142,10 +125,11 @@ def _difference(model: Model | Ensemble, file: bytes, steps: int, *, fixed: int 
             expected = model(x, lengths, prefix)
             true = exact(x.double() if x.is_floating_point() else x, lengths, prefix)
         if found.shape != tuple(expected.shape):
-            text = f"it puts out {found.shape}, torch {tuple(expected.shape)}"
-            if len(found) != size and has_own_code(model):
-                text += ": the size of the batch became a constant, write x.shape[0] for len(x)"
-            raise TrainingError(text)
+            rule, remedy = f"it puts out {found.shape}, torch {tuple(expected.shape)}", None
+            if len(found) != size and has_user_code(model):
+                rule += ": the size of the batch became a constant"
+                remedy = "write x.shape[0] for len(x)"
+            raise TrainingError(rule, remedy=remedy)
         outputs = [torch.from_numpy(found).double(), expected.double(), true]
         if model.shape.each_step:
             assert lengths is not None
@@ -157,10 +141,8 @@ def _difference(model: Model | Ensemble, file: bytes, steps: int, *, fixed: int 
         # A recurrence may amplify rounding errors. Then both are compared to float64.
         off, rounding = ((o - true).abs().max() / largest for o in (of_onnx, of_torch))
         if not (difference <= _TOLERANCE or off <= _ROUNDING * rounding):
-            raise TrainingError(
-                f"it differs from torch by {difference:.1e} of the largest output, more than "
-                f"{_TOLERANCE:g}"
-            )
+            rule = f"it differs from torch by {difference:.1e} of the largest output, more than "
+            raise TrainingError(f"{rule}{_TOLERANCE:g}")
         worst = max(worst, difference)
     return worst
 
@@ -195,9 +177,9 @@ def to_onnx(model: Model | Ensemble) -> onnx.ModelProto:
     A linear path over whole sequences fixes their length.
 
     Inputs: `inputs`, (batch, steps, features), the last steps being future rows where columns are
-    known ahead, or `tokens`, (batch, steps), int64; but for windows `lengths`, (batch,), int64, the
-    numbers of real steps; for translations `prefix`, (batch, said), int64. The output, `outputs`,
-    is that of `forward`.
+    known ahead, or `tokens`, (batch, steps), int64; except for windows `lengths`, (batch,), int64,
+    the numbers of real steps; for translations `prefix`, (batch, tokens), int64. The output,
+    `outputs`, is that of `forward`.
     """
     g, shape = Graph(), model.shape
     inputs: dict[str, tuple[int, list[str | int]]] = {}
@@ -212,9 +194,9 @@ def to_onnx(model: Model | Ensemble) -> onnx.ModelProto:
     if shape.task == "translate":
         inputs["prefix"] = (TensorProto.INT64, ["batch", "said"])
     models = list(model.models) if isinstance(model, Ensemble) else [model]
-    said = [_add(g, each) for each in models if isinstance(each, Model)]
-    y = _mean(g, [y for y, _ in said], bool(shape.classes))
-    return g.to_model(inputs, {"outputs": (y, said[0][1])})
+    found = [_add(g, each) for each in models if isinstance(each, Model)]
+    y = _mean(g, [y for y, _ in found], bool(shape.classes))
+    return g.to_model(inputs, "outputs", y, found[0][1])
 
 
 def _mean(g: Graph, outputs: list[str], classes: bool) -> str:
@@ -234,47 +216,47 @@ def _add(g: Graph, model: Model) -> tuple[str, list[str | int]]:
     shape = model.shape
     embedded = known = ""
     if model.categories is not None:
-        embedded, known = add_categories(g, model.categories, "inputs")
-    x, coming = add_parts(g, "inputs", shape)
-    ahead = add_beside(g, coming, known)
+        embedded, known = ops.add_categories(g, model.categories, "inputs")
+    x, coming = ops.add_split(g, "inputs", shape)
+    ahead = ops.add_beside(g, coming, known)
     if model.embedding is not None:
         x = g.op("Gather", model.embedding.weight, "tokens")
     lengths = real = ""
     if not shape.of_series:
         lengths, real = "lengths", _real_steps(g, x, "lengths")
     if model.normalization is not None:
-        x, level = add_normalization(g, model.normalization, x)
+        x, level = ops.add_normalization(g, model.normalization, x)
     window = x
     if model.decomposition is not None:
-        x = add_decomposition(g, model.decomposition, x)
-    x = add_beside(g, x, embedded)
+        x = ops.add_decomposition(g, model.decomposition, x)
+    x = ops.add_beside(g, x, embedded)
     if model.convolution is not None:
-        x = add_convolution(g, model.convolution, mask(g, x, real))
+        x = ops.add_convolution(g, model.convolution, ops.mask(g, x, real))
     if model.segments is not None:
-        x, lengths = add_segments(g, model.segments, mask(g, x, real), lengths)
+        x, lengths = ops.add_segments(g, model.segments, ops.mask(g, x, real), lengths)
         real = _real_steps(g, x, lengths) if lengths else ""
     counts = g.op("Cast", lengths, to=TensorProto.INT32) if lengths else ""
     x = g.op("Transpose", x, perm=[1, 0, 2])  # (steps, batch, features)
     for stack in model.recurrent.stacks:
-        x, states = add_layers(g, stack, x, counts)
+        x, states = ops.add_layers(g, stack, x, counts)
     x = g.op("Transpose", x, perm=[1, 0, 2])  # (batch, steps, width)
 
     if model.pooling is None:
-        return add_linear(g, model.head, x), ["batch", "steps", shape.classes or shape.targets]
+        return ops.add_linear(g, model.head, x), ["batch", "steps", shape.classes or shape.targets]
     pooled = _pool(g, model.pooling, x, states[0], real, lengths)
     if isinstance(model.head, Translator):
         return _translate(g, model.head, [pooled, *states[1:]]), ["batch", "said", shape.classes]
     y, out = _head(g, model, [pooled, *states[1:]], ahead)
     if model.linear_path is not None:
-        linear = add_linear_path(g, model.linear_path, window, coming)
+        linear = ops.add_linear_path(g, model.linear_path, window, coming)
         y = g.op("Add", y, g.op("Unsqueeze", linear, axes(3)) if shape.quantiles else linear)
     if model.normalization is not None:
-        y = put_back(g, y, level, shape)
+        y = ops.add_denormalization(g, y, level, shape)
     return y, out
 
 
 def _real_steps(g: Graph, x: str, lengths: str) -> str:
-    """Add which steps of (batch, steps, ...) are real, (batch, steps, 1)."""
+    """Add a mask of the real steps of (batch, steps, ...), (batch, steps, 1)."""
     n_steps = g.op("Gather", g.op("Shape", x), np.array(1))
     step = g.op("Range", np.array(0), n_steps, np.array(1))  # (steps,)
     real = g.op("Less", step, g.op("Unsqueeze", lengths, axes(1)))
@@ -286,8 +268,8 @@ def _pool(g: Graph, pooling: nn.Module, outputs: str, last: str, real: str, leng
     if isinstance(pooling, Last):
         return last
     if isinstance(pooling, Max):
-        return g.op("ReduceMax", mask(g, outputs, real, -np.inf), axes=[1], keepdims=0)
-    outputs = mask(g, outputs, real)  # in ONNX, outputs at padded steps are undefined
+        return g.op("ReduceMax", ops.mask(g, outputs, real, -np.inf), axes=[1], keepdims=0)
+    outputs = ops.mask(g, outputs, real)  # in ONNX, outputs at padded steps are undefined
     if isinstance(pooling, Mean):
         if not real:
             return g.op("ReduceMean", outputs, axes=[1], keepdims=0)
@@ -295,9 +277,10 @@ def _pool(g: Graph, pooling: nn.Module, outputs: str, last: str, real: str, leng
         count = g.op("Unsqueeze", g.op("Cast", lengths, to=TensorProto.FLOAT), axes(1))
         return g.op("Div", total, count)
     assert isinstance(pooling, Attention)
-    query = g.op("Unsqueeze", add_linear(g, pooling.query, last), axes(1))
-    hidden = g.op("Tanh", g.op("Add", query, add_linear(g, pooling.key, outputs)))
-    energies = mask(g, add_linear(g, pooling.energy, hidden), real, -np.inf)  # (batch, steps, 1)
+    query = g.op("Unsqueeze", ops.add_linear(g, pooling.query, last), axes(1))
+    hidden = g.op("Tanh", g.op("Add", query, ops.add_linear(g, pooling.key, outputs)))
+    energies = ops.add_linear(g, pooling.energy, hidden)  # (batch, steps, 1)
+    energies = ops.mask(g, energies, real, -np.inf)
     weights = g.op("Transpose", g.op("Softmax", energies, axis=1), perm=[0, 2, 1])
     return g.op("Squeeze", g.op("MatMul", weights, outputs), axes(1))
 
@@ -305,7 +288,7 @@ def _pool(g: Graph, pooling: nn.Module, outputs: str, last: str, real: str, leng
 def _bridged(g: Graph, head: Decoder, states: list[str]) -> list[str]:
     """Add `Decoder.first`."""
     return [
-        s if isinstance(bridge, nn.Identity) else add_linear(g, bridge, s)
+        s if isinstance(bridge, nn.Identity) else ops.add_linear(g, bridge, s)
         for bridge, s in zip(head.bridges, states, strict=True)
     ]
 
@@ -321,20 +304,20 @@ def _head(g: Graph, model: Model, states: list[str], coming: str) -> tuple[str, 
             return _decode_pieces(g, head, states, coming), out
         assert isinstance(head, Recursive)
         return _decode_steps(g, head, states, coming), out
-    numbers = add_linear(g, head, states[0])
+    numbers = ops.add_linear(g, head, states[0])
     if model.local is not None:
-        numbers = g.op("Add", numbers, add_local_head(g, model.local, states[0], coming))
+        numbers = g.op("Add", numbers, ops.add_local_head(g, model.local, states[0], coming))
     if shape.classes:
         return numbers, ["batch", shape.classes]
-    return add_values(g, numbers, shape), out
+    return ops.add_values(g, numbers, shape), out
 
 
 def _translate(g: Graph, head: Translator, states: list[str]) -> str:
-    """Add the logits of the token after each of the prefix, (batch, said, tokens)."""
+    """Add the logits of the token after each of the prefix, (batch, prefix, tokens)."""
     states = _bridged(g, head, states)
     x = g.op("Transpose", g.op("Gather", head.embedding.weight, "prefix"), perm=[1, 0, 2])
-    x, _ = add_layers(g, head.layer, x, "", states)
-    return add_linear(g, head.head, g.op("Transpose", x, perm=[1, 0, 2]))
+    x, _ = ops.add_layers(g, head.layer, x, "", states)
+    return ops.add_linear(g, head.head, g.op("Transpose", x, perm=[1, 0, 2]))
 
 
 def _decode_pieces(g: Graph, head: InSegments, states: list[str], coming: str) -> str:
@@ -347,17 +330,17 @@ def _decode_pieces(g: Graph, head: InSegments, states: list[str], coming: str) -
         behind = pieces * head.steps - head.shape.horizon
         rows = g.op("Pad", coming, axes(0, 0, 0, 0, behind, 0), np.array(0, np.float32))
         rows = g.op("Reshape", rows, axes(0, pieces, head.known.in_features))
-        x = g.op("Add", x, add_linear(g, head.known, rows))
+        x = g.op("Add", x, ops.add_linear(g, head.known, rows))
     x = g.op("Reshape", x, axes(1, -1, units))  # (1, batch * pieces, units)
     repeated = []
     for state, size in zip(states, head.sizes, strict=True):
         to = g.op("Concat", batch, axes(pieces, size), axis=0)
         state = g.op("Expand", g.op("Unsqueeze", state, axes(1)), to)
         repeated.append(g.op("Reshape", state, axes(-1, size)))
-    _, states = add_layers(g, head.layer, x, "", repeated)
-    numbers = add_linear(g, head.head, states[0])  # (batch * pieces, steps * numbers)
+    _, states = ops.add_layers(g, head.layer, x, "", repeated)
+    numbers = ops.add_linear(g, head.head, states[0])  # (batch * pieces, steps * numbers)
     numbers = g.op("Reshape", numbers, axes(-1, pieces * head.head.out_features))
-    values = add_values(g, numbers, head.shape)
+    values = ops.add_values(g, numbers, head.shape)
     return g.op("Slice", values, axes(0), axes(head.shape.horizon), axes(1))
 
 
@@ -372,8 +355,8 @@ def _decode_steps(g: Graph, head: Recursive, states: list[str], coming: str) -> 
         x, *states = before
         if coming:
             x = g.op("Concat", x, g.op("Gather", coming, g.time, axis=1), axis=1)
-        _, states = add_layers(g, head.layer, g.op("Unsqueeze", x, axes(0)), "", states)
-        values = add_values(g, add_linear(g, head.head, states[0]), shape)
+        _, states = ops.add_layers(g, head.layer, g.op("Unsqueeze", x, axes(0)), "", states)
+        values = ops.add_values(g, ops.add_linear(g, head.head, states[0]), shape)
         values = g.op("Squeeze", values, axes(1))  # (batch, targets[, quantiles])
         x = values
         if shape.quantiles:
@@ -384,9 +367,9 @@ def _decode_steps(g: Graph, head: Recursive, states: list[str], coming: str) -> 
     return g.op("Transpose", values, perm=[1, 0, 2, 3] if shape.quantiles else [1, 0, 2])
 
 
-def has_own_code(model: Model | Ensemble) -> bool:
-    """Return whether a model contains a class of the user's."""
-    return any(isinstance(module, OwnLayer | OwnModel) for module in model.modules())
+def has_user_code(model: Model | Ensemble) -> bool:
+    """Return whether a model contains a user's class."""
+    return any(isinstance(module, UserLayer | UserModel) for module in model.modules())
 
 
 def trace(model: Model | Ensemble, x: Tensor, lengths: Tensor | None, *, fixed: bool) -> bytes:
@@ -402,15 +385,15 @@ def trace(model: Model | Ensemble, x: Tensor, lengths: Tensor | None, *, fixed: 
         TrainingError: torch cannot export it.
     """
     name = _input_name(x)
-    axes = {name: {0: "batch"}, "outputs": {0: "batch"}}
+    dynamic = {name: {0: "batch"}, "outputs": {0: "batch"}}
     if not fixed:
-        axes[name][1] = "steps"
+        dynamic[name][1] = "steps"
     if model.shape.each_step:
-        axes["outputs"][1] = "steps"
+        dynamic["outputs"][1] = "steps"
     names, arguments = [name], [x]
     if lengths is not None:
         names, arguments = [name, "lengths"], [x, lengths]
-        axes["lengths"] = {0: "batch"}
+        dynamic["lengths"] = {0: "batch"}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         try:
@@ -422,17 +405,17 @@ def trace(model: Model | Ensemble, x: Tensor, lengths: Tensor | None, *, fixed: 
                     str(file),
                     input_names=names,
                     output_names=["outputs"],
-                    dynamic_axes=axes,
+                    dynamic_axes=dynamic,
                     opset_version=OPSET,
                     dynamo=False,
                 )
         except Exception as error:  # of many classes
             problem = one_line(str(error).partition("\n")[0]).partition(". Please")[0]
-            own = next(m for m in model.modules() if isinstance(m, OwnLayer | OwnModel))
-            raise TrainingError(f"torch has no ONNX of {own.what}: {problem}") from None
+            user = next(m for m in model.modules() if isinstance(m, UserLayer | UserModel))
+            raise TrainingError(f"torch has no ONNX of {user.name}: {problem}") from None
         graph = onnx.load(file)
     if "lengths" in names and all(each.name != "lengths" for each in graph.graph.input):
         # Every model of sequences has this input, used or not.
-        read = onnx.helper.make_tensor_value_info("lengths", onnx.TensorProto.INT64, ["batch"])
-        graph.graph.input.append(read)
+        unused = onnx.helper.make_tensor_value_info("lengths", TensorProto.INT64, ["batch"])
+        graph.graph.input.append(unused)
     return bytes(graph.SerializeToString())

@@ -21,41 +21,20 @@ from tuner.training.layers import (
     LocalHead,
     Normalization,
     Segments,
-    numbers_alone,
+    numeric_columns,
 )
 from tuner.training.linear_path import LinearPath, SequencePath
-from tuner.training.recurrent import PeepholeLSTM
-
-__all__ = [
-    "OPSET",
-    "Graph",
-    "Level",
-    "Operand",
-    "Step",
-    "add_beside",
-    "add_categories",
-    "add_convolution",
-    "add_decomposition",
-    "add_known_inputs",
-    "add_layers",
-    "add_linear",
-    "add_linear_path",
-    "add_local_head",
-    "add_normalization",
-    "add_parts",
-    "add_segments",
-    "add_values",
-    "axes",
-    "mask",
-    "put_back",
-]
 
 OPSET = 17
 _IR_VERSION = 8  # of the file: it came with that opset; runtimes since 2022 read it
+_PEEPHOLES = (0, 2, 1)  # i, o, f of i, f, o
+_END = np.iinfo(np.int64).max
 
 Operand = str | Tensor | np.ndarray
+"""An input of an operator: a value by its name, or a constant; "" for one that is left out."""
 
-"""What an operator reads: a value by its name, or a constant; "" for an input that is left out."""
+Level = tuple[str, str]
+"""Shift and spread of a batch, (batch, 1, targets) each; no spread is ""."""
 
 
 class Graph:
@@ -71,14 +50,14 @@ class Graph:
         self._constants: list[TensorProto] = []
         self._n_names = 0
         self.time = ""
-        """Of the body of a loop: which step it is, from 0, int64."""
+        """Of the body of a loop: the number of the step, from 0, int64."""
 
     def op(self, kind: str, *inputs: Operand, **attributes: Any) -> str:
-        """Add an operator of ONNX that puts out one value, and return that value's name."""
+        """Add an operator of ONNX with one output, and return the output's name."""
         return self.ops(1, kind, *inputs, **attributes)[0]
 
     def ops(self, n_outputs: int, kind: str, *inputs: Operand, **attributes: Any) -> list[str]:
-        """Add an operator, and return the names of the values that it puts out."""
+        """Add an operator, and return the names of its outputs."""
         names = [i if isinstance(i, str) else self.constant(i) for i in inputs]
         outputs = [self._name(kind.lower()) for _ in range(n_outputs)]
         self._nodes.append(helper.make_node(kind, names, outputs, outputs[0], **attributes))
@@ -93,53 +72,45 @@ class Graph:
         return name
 
     def loop(self, count: int, states: Sequence[str], step: Step) -> str:
-        """Repeat a step; return what it puts out each time, one after another on a first axis.
+        """Repeat a step; return its outputs, stacked on a first axis.
 
         Args:
-            count: how often.
-            states: values that the first step begins with.
+            count: of the steps.
+            states: of the first step.
             step: adds itself to a graph.
         """
         body = Graph(around=self)
-        time, go_on = self._name("time"), self._name("go_on")
-        body.time = time
+        body.time, condition = self._name("time"), self._name("go_on")
         before = [self._name("state") for _ in states]
         after, output = step(body, before)
-        ends = [body.op("Identity", value) for value in (go_on, *after, output)]
+        ends = [body.op("Identity", value) for value in (condition, *after, output)]
         scalar = helper.make_tensor_value_info
-        body_proto = helper.make_graph(
-            body._nodes,
-            self._name("body"),
-            [
-                scalar(time, TensorProto.INT64, []),
-                scalar(go_on, TensorProto.BOOL, []),
-                *map(_floats, before),
-            ],
-            [scalar(ends[0], TensorProto.BOOL, []), *map(_floats, ends[1:])],
-        )
+        first = [scalar(body.time, TensorProto.INT64, []), scalar(condition, TensorProto.BOOL, [])]
+        last = [scalar(ends[0], TensorProto.BOOL, []), *map(_floats, ends[1:])]
+        name = self._name("body")
+        body_proto = helper.make_graph(body._nodes, name, [*first, *map(_floats, before)], last)
         steps = np.array(count, np.int64)
         return self.ops(len(states) + 1, "Loop", steps, "", *states, body=body_proto)[-1]
 
     def to_model(
         self,
         inputs: Mapping[str, tuple[int, Sequence[str | int]]],
-        outputs: Mapping[str, tuple[str, Sequence[str | int]]],
+        name: str,
+        output: str,
+        shape: Sequence[str | int],
     ) -> onnx.ModelProto:
         """Return the model.
 
         Args:
-            inputs: by name, of what type and shape; an axis of any length has a name.
-            outputs: by name, which value, of floats, and its shape.
+            inputs: type and shape by name; an axis of any length has a name.
+            name: of the output.
+            output: the value, of floats.
+            shape: of the output.
         """
-        for name, (value, _) in outputs.items():
-            self._nodes.append(helper.make_node("Identity", [value], [name], name))
-        graph = helper.make_graph(
-            self._nodes,
-            "model",
-            [helper.make_tensor_value_info(n, kind, shape) for n, (kind, shape) in inputs.items()],
-            [_floats(name, shape) for name, (_, shape) in outputs.items()],
-            self._constants,
-        )
+        self._nodes.append(helper.make_node("Identity", [output], [name], name))
+        given = [helper.make_tensor_value_info(key, *of) for key, of in inputs.items()]
+        returned = [_floats(name, shape)]
+        graph = helper.make_graph(self._nodes, "model", given, returned, self._constants)
         opset = [helper.make_opsetid("", OPSET)]
         return helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION)
 
@@ -149,33 +120,29 @@ class Graph:
 
 
 Step = Callable[[Graph, list[str]], tuple[Sequence[str], str]]
-
-"""Adds one step of a loop to a graph: from its states to the next ones, and what it puts out."""
+"""Adds one step of a loop to a graph: maps its states to the next states and the step's output."""
 
 
 def _floats(name: str, shape: Sequence[str | int] | None = None) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-_PEEPHOLES = (0, 2, 1)  # i, o, f of i, f, o
-
-
 def add_layers(
     g: Graph, layers: nn.Module, x: str, lengths: str = "", states: Sequence[str] = ()
 ) -> tuple[str, list[str]]:
-    """Add what `tuner.training.recurrent.read` does, with time as the first axis.
+    """Add `tuner.training.recurrent.read`, with time as the first axis.
 
     Args:
         g: the graph.
         layers: from `make_layers`.
         x: (steps, batch, inputs).
-        lengths: (batch,), int32; "" where all steps are real.
-        states: before the first step, each (batch, size), of one layer that reads one way; zeros
-            by default.
+        lengths: (batch,), int32; "" if all steps are real.
+        states: before the first step, each (batch, size), of one unidirectional layer; zeros by
+            default.
 
     Returns:
-        What the last layer puts out, (steps, batch, width), and its last states, each (batch,
-        size): forwards and backwards side by side.
+        The outputs of the last layer, (steps, batch, width), and its last states, each (batch,
+        size), both directions side by side.
     """
     final: list[str] = []
     for i in range(layers.num_layers if isinstance(layers, nn.RNNBase) else 1):
@@ -204,17 +171,17 @@ def _add_layer(
     first = [g.op("Unsqueeze", state, axes(0)) for state in states]  # (1, batch, size)
     projection: Tensor | None = None
     if f"weight_hr_l{i}" in weights:
-        # No operator projects. But of what a layer holds, m, only the projection h = P m is ever
-        # read: it may hand on m itself, with U P in place of the weights U of h.
+        # No operator projects. But of a layer's state m only the projection h = P m is ever read:
+        # the operator keeps m itself, with U P in place of the weights U of h.
         projection = torch.stack([weights[f"weight_hr_{way}"] for way in ways])  # (ways, size, m)
-        if first:  # the first h is no projection of anything, and is read like x
+        if first:  # the first h is no projection, and is read like x
             x = g.op("Concat", x, first[0], axis=2)
             w, r, first[0] = torch.cat((w, r), dim=2), r.new_zeros(1, 4 * units, units), ""
         else:
             r = (r.double() @ projection.double()).float()
 
     inputs: list[Operand] = [w, r, b, lengths, *first]
-    if isinstance(layers, PeepholeLSTM):
+    if "weight_peephole" in weights:
         p = [_reorder(way.flatten(), _PEEPHOLES) for way in weights["weight_peephole"]]
         inputs = [*inputs, *[""] * (6 - len(inputs)), torch.stack(p)]
     options: dict[str, Any] = {"linear_before_reset": 1} if kind == "GRU" else {}
@@ -243,11 +210,10 @@ def _reorder(weight: Tensor, order: Sequence[int]) -> Tensor:
 
 
 def add_linear(g: Graph, layer: nn.Module, x: str) -> str:
-    """Add what a linear layer does to the last axis."""
+    """Add a linear layer over the last axis."""
     assert isinstance(layer, nn.Linear)
     product = g.op("MatMul", x, layer.weight.T)
-    # A layer may be without: torch's types say otherwise.
-    bias: Tensor | None = layer.bias
+    bias: Tensor | None = layer.bias  # torch's types have no None
     return product if bias is None else g.op("Add", product, bias)
 
 
@@ -265,13 +231,10 @@ def add_values(g: Graph, numbers: str, shape: Shape) -> str:
     return g.op("Concat", lowest, higher, axis=3)
 
 
-_END = np.iinfo(np.int64).max
-
-
-def add_parts(g: Graph, x: str, shape: Shape) -> tuple[str, str]:
-    """Add `tuner.training.layers.part`; what is known is "" where nothing is."""
+def add_split(g: Graph, x: str, shape: Shape) -> tuple[str, str]:
+    """Add `tuner.training.layers.split_future`; "" if no columns are known ahead."""
     if shape.categories:
-        x = g.op("Mul", x, np.array(numbers_alone(shape), np.float32))
+        x = g.op("Mul", x, np.array(numeric_columns(shape), np.float32))
     if not shape.ahead:
         return x, ""
     window = g.op("Slice", x, axes(0), axes(-shape.ahead), axes(1))
@@ -280,7 +243,7 @@ def add_parts(g: Graph, x: str, shape: Shape) -> tuple[str, str]:
 
 
 def add_categories(g: Graph, categories: Categories, x: str) -> tuple[str, str]:
-    """Add the embeddings of (batch, steps, inputs): of the window, and of rows to come or ""."""
+    """Add the embeddings of (batch, steps, inputs): of the window, and of future rows or ""."""
     found = []
     for column, vectors in zip(categories.columns, categories.vectors, strict=True):
         numbers = g.op("Cast", g.op("Gather", x, np.array(column), axis=2), to=TensorProto.INT64)
@@ -294,7 +257,7 @@ def add_categories(g: Graph, categories: Categories, x: str) -> tuple[str, str]:
 
 
 def add_beside(g: Graph, x: str, embedded: str) -> str:
-    """Add what puts embeddings behind numbers; "" is none."""
+    """Add `tuner.training.layers.beside`; "" is no embedding."""
     return g.op("Concat", x, embedded, axis=2) if embedded else x
 
 
@@ -310,20 +273,15 @@ def add_local_head(g: Graph, head: LocalHead, pooled: str, coming: str) -> str:
 
 
 def add_known_inputs(g: Graph, coming: str, targets: int) -> str:
-    """Add what a linear path reads of the rows to come, (batch, targets, inputs)."""
+    """Add the inputs of a linear path from future rows, (batch, targets, inputs)."""
     known = g.op("Flatten", g.op("Transpose", coming, perm=[0, 2, 1]), axis=1)
     each = np.eye(targets, dtype=np.float32)[:, :, None]  # (targets, targets, 1)
     placed = g.op("Mul", each, g.op("Unsqueeze", known, axes(1, 2)))  # (batch, targets, targets, n)
     return g.op("Reshape", placed, axes(0, targets, -1))
 
 
-Level = tuple[str, str]
-
-"""Shift and spread of a batch, (batch, 1, targets) each; no spread is ""."""
-
-
 def add_normalization(g: Graph, normalization: Normalization, x: str) -> tuple[str, Level]:
-    """Add what takes the level off (batch, window, features); return that and the level."""
+    """Add the normalization of (batch, window, features); return the result and the level."""
     own = g.op("Gather", x, np.array(normalization.columns), axis=2)  # (batch, window, targets)
     spread = ""
     if normalization.kind == "last":
@@ -344,8 +302,8 @@ def add_normalization(g: Graph, normalization: Normalization, x: str) -> tuple[s
     return x, (shift, spread)
 
 
-def put_back(g: Graph, values: str, level: Level, shape: Shape) -> str:
-    """Add what puts a level back on (batch, horizon, targets[, quantiles])."""
+def add_denormalization(g: Graph, values: str, level: Level, shape: Shape) -> str:
+    """Add the inverse of a normalization, of (batch, horizon, targets[, quantiles])."""
     shift, spread = level
     if shape.quantiles:
         shift = g.op("Unsqueeze", shift, axes(3))
@@ -354,7 +312,7 @@ def put_back(g: Graph, values: str, level: Level, shape: Shape) -> str:
 
 
 def add_decomposition(g: Graph, decomposition: Decomposition, x: str) -> str:
-    """Add what splits the targets' columns of (batch, window, inputs)."""
+    """Add the decomposition of the targets in (batch, window, inputs)."""
     others = np.array([i for i in range(decomposition.inputs) if i not in decomposition.columns])
     own = g.op("Gather", x, np.array(decomposition.columns), axis=2)  # (batch, window, targets)
     if decomposition.length:
@@ -380,11 +338,11 @@ def add_linear_path(g: Graph, path: LinearPath | SequencePath, x: str, coming: s
         g: the graph.
         path: of the model.
         x: the window.
-        coming: (batch, horizon, known columns); "" where nothing is known of the rows to come.
+        coming: (batch, horizon, known columns); "" if no columns are known ahead.
     """
     if isinstance(path, SequencePath):
-        said = add_linear(g, path.linear, g.op("Flatten", x, axis=1))
-        return said if path.classes else g.op("Unsqueeze", said, axes(1))
+        y = add_linear(g, path.linear, g.op("Flatten", x, axis=1))
+        return y if path.classes else g.op("Unsqueeze", y, axes(1))
     if path.reads_all:
         columns = g.op("Transpose", x, perm=[0, 2, 1])  # (batch, features, window)
         windows = g.op("Unsqueeze", g.op("Flatten", columns, axis=1), axes(1))
@@ -397,7 +355,7 @@ def add_linear_path(g: Graph, path: LinearPath | SequencePath, x: str, coming: s
 
 
 def mask(g: Graph, x: str, real: str, value: float = 0.0) -> str:
-    """Replace the padded steps of (batch, steps, width) by a value; "" for no padding."""
+    """Replace the padded steps of (batch, steps, width) by a value; `real` is "" for no padding."""
     return g.op("Where", real, x, np.array(value, np.float32)) if real else x
 
 
@@ -418,13 +376,13 @@ def add_convolution(g: Graph, convolution: Convolution, x: str) -> str:
 
 
 def add_segments(g: Graph, segments: Segments, x: str, lengths: str) -> tuple[str, str]:
-    """Add the segments of (batch, steps, inputs), and in how many of them so many steps are.
+    """Add the segments of (batch, steps, inputs), and the numbers of segments of the lengths.
 
     Args:
         g: the graph.
         segments: of the model.
-        x: with zeros where it pads.
-        lengths: (batch,), int64; "" where all steps are real.
+        x: with zeros at padded steps.
+        lengths: (batch,), int64; "" if all steps are real.
     """
     length = np.array(segments.length)
     n_steps = g.op("Gather", g.op("Shape", x), np.array(1))

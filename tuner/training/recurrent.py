@@ -1,4 +1,4 @@
-"""Recurrent layers: LSTM, GRU, RNN and peephole LSTM, stacked, on padded sequences."""
+"""Recurrent layers of every cell, stacked, on padded sequences; and the decoders made of them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,26 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from tuner.data import Shape
 from tuner.experiment.hyperparameters import CELLS, Hyperparameters
-from tuner.training.layers import reverse
-from tuner.training.user_models import OwnLayer
+from tuner.training.layers import as_values, middle, numbers_per_step, reverse
+from tuner.training.user_models import UserLayer
 from tuner.user_code import is_reference
 
-__all__ = ["PeepholeLSTM", "Recurrent", "State", "make_layers", "projection_of", "read"]
+__all__ = [
+    "Decoder",
+    "InSegments",
+    "PeepholeLSTM",
+    "Recurrent",
+    "Recursive",
+    "State",
+    "Translator",
+    "make_layers",
+    "read",
+]
+
+State = tuple[Tensor, ...]
+"""What a cell keeps between two steps: its hidden state and, of an LSTM, its cell state."""
 
 aten = torch.ops.aten
 
@@ -33,9 +47,9 @@ class PeepholeLSTM(nn.Module):
         o_t = sigmoid(W_o x_t + U_o h_{t-1} + p_o * c_t + b_o)            (5)
         h_t = o_t * tanh(c_t)                                             (6)
 
-    Parameters are named, shaped and first drawn as those of `nn.LSTM`, whose weights it takes;
-    those that it has more, the peepholes p, are `weight_peephole`, (directions, 3, units) of the
-    gates i, f, o. With peepholes of 0 it is `nn.LSTM`.
+    Its parameters have the names, shapes and first values of those of `nn.LSTM`. The peepholes p
+    are one more: `weight_peephole`, (directions, 3, units), of the gates i, f, o. With peepholes of
+    0 it is `nn.LSTM`.
     """
 
     def __init__(
@@ -58,23 +72,10 @@ class PeepholeLSTM(nn.Module):
             nn.init.uniform_(parameter, -1 / math.sqrt(units), 1 / math.sqrt(units))
 
     def forward(
-        self,
-        x: Tensor,
-        state: tuple[Tensor, Tensor] | None = None,
-        lengths: Tensor | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Read sequences from a state, zeros by default.
-
-        Args:
-            x: (batch, steps, inputs).
-            state: h and c before the first step, each (directions, batch, units).
-            lengths: (batch,), how many steps of each sequence are real; all by default.
-
-        Returns:
-            What it puts out, (batch, steps, directions * units), anything where x pads; and the
-            states after the last real step, backwards after the first, (directions, batch, units).
-        """
-        batch, steps, _ = x.shape
+        self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Return the outputs and the last state of sequences, as `read` does."""
+        batch = len(x)
         projected = self._project(x, lengths)
         zeros = projected.new_zeros(len(self.directions), batch, self.units)
         recurrent = torch.stack([getattr(self, f"weight_hh_l0{d}") for d in self.directions])
@@ -87,7 +88,8 @@ class PeepholeLSTM(nn.Module):
                 *(s.to(recurrent.dtype) for s in state or (zeros, zeros)),
                 torch.is_grad_enabled(),
             )  # each (steps, directions, batch, units)
-        # Steps that pad come after the real ones and cannot change them: no mask in the loop.
+        # Padded steps come after the real ones and cannot change them: no mask in the loop.
+        final: State
         if lengths is None:
             final = (h[-1], c[-1])
         else:
@@ -111,23 +113,18 @@ class PeepholeLSTM(nn.Module):
 
 
 class _Recurrence(torch.autograd.Function):
-    """The loop over the steps. All directions run in it side by side.
+    """The loop over the steps, of all directions at once.
 
-    Written by hand, because autograd would record every small operation of every step. Backwards
-    a step has but five: what does not depend on later steps is computed for all steps at once,
-    and so are the gradients of the weights. See benchmarks/training.py for what it costs.
+    Autograd would record every small operation of every step. The backward pass here has five
+    operations a step: all that does not depend on later steps is computed for all steps at once, as
+    are the gradients of the weights. benchmarks/training.py measures it.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        projected: Tensor,
-        recurrent: Tensor,
-        peepholes: Tensor,
-        h: Tensor,
-        c: Tensor,
+        ctx: Any, projected: Tensor, recurrent: Tensor, peepholes: Tensor, h: Tensor, c: Tensor,
         keep: bool,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Map projected inputs to all h and all c, (steps, directions, batch, units) each.
 
         Args:
@@ -137,7 +134,7 @@ class _Recurrence(torch.autograd.Function):
             peepholes: p of the gates i, f, o, (directions, 3, units).
             h: before the first step, (directions, batch, units).
             c: the same.
-            keep: whether `backward` may follow; else all steps share the memory of one.
+            keep: whether `backward` may follow; otherwise all steps share the memory of one.
         """
         n_steps, *rest, _ = projected.shape
         units = h.shape[-1]
@@ -175,8 +172,8 @@ class _Recurrence(torch.autograd.Function):
         i, f, g, o = gates.chunk(4, dim=-1)  # (steps, directions, batch, units)
         p_i, p_f, p_o = peepholes.unsqueeze(2).unbind(1)  # (directions, 1, units)
 
-        # Of every gate's sum before the sigmoid or tanh: what dc_t, of o what dh_t, is multiplied
-        # with to become its gradient. The loop does so in place.
+        # The factors of dc_t, for gate o of dh_t, in the gradient of each gate before its sigmoid
+        # or tanh. The loop multiplies them in place.
         dz = torch.empty_like(gates)
         d_i, d_f, d_g, d_o = dz.chunk(4, dim=-1)
         sigmoid_backward, tanh_backward = aten.sigmoid_backward, aten.tanh_backward
@@ -184,8 +181,8 @@ class _Recurrence(torch.autograd.Function):
         sigmoid_backward.grad_input(cs[:-1], f, grad_input=d_f)
         tanh_backward.grad_input(i, g, grad_input=d_g)
         sigmoid_backward.grad_input(tanhs, o, grad_input=d_o)
-        h_to_c = tanh_backward(o, tanhs).addcmul_(d_o, p_o)  # what dh_t adds to dc_t
-        c_to_c = torch.addcmul(f, d_i, p_i).addcmul_(d_f, p_f)  # what of dc_t goes on to dc_{t-1}
+        h_to_c = tanh_backward(o, tanhs).addcmul_(d_o, p_o)  # factor of dh_t in dc_t
+        c_to_c = torch.addcmul(f, d_i, p_i).addcmul_(d_f, p_f)  # factor of dc_t in dc_{t-1}
 
         dh, dc = torch.zeros_like(hs[0]), torch.zeros_like(cs[0])
         ifg_all = dz.view(*hs[1:].shape[:-1], 4, -1)[..., :3, :].unbind()
@@ -207,18 +204,13 @@ class _Recurrence(torch.autograd.Function):
         return dz, torch.stack(d_u), d_p, dh, dc, None
 
 
-State = tuple[Tensor, ...]
-
-"""What a cell holds between two steps: its hidden state and, of an LSTM, its cell state."""
-
-
 def make_layers(
     parameters: Hyperparameters, inputs: int, width: int, *, n_layers: int = 1, bidirectional: bool
 ) -> nn.Module:
     """Return recurrent layers of the parameters' cell, all of one width, for `read`."""
     if is_reference(parameters.cell):
-        assert n_layers == 1, "a layer of one's own is a module of its own"
-        return OwnLayer(parameters, inputs, width, bidirectional=bidirectional)
+        assert n_layers == 1, "a user's layer is a module of its own"
+        return UserLayer(parameters, inputs, width, bidirectional=bidirectional)
     cell = CELLS[parameters.cell]
     options: dict[str, Any] = {"bias": parameters.bias, "bidirectional": bidirectional}
     if cell.stacks:
@@ -235,7 +227,7 @@ def make_layers(
     return layers
 
 
-def projection_of(parameters: Hyperparameters) -> int:
+def _projection(parameters: Hyperparameters) -> int:
     """Return the units that the hidden state is projected to; 0 for none."""
     cell = CELLS.get(parameters.cell)
     return parameters.proj_size if cell is not None and cell.projects else 0
@@ -250,16 +242,13 @@ def read(
         layers: from `make_layers`.
         x: (batch, steps, inputs).
         state: before the first step, each (layers * directions, batch, size); zeros by default.
-        lengths: (batch,), on the CPU: how many steps of each sequence are real; all by default.
+        lengths: numbers of real steps, (batch,), on the CPU; all by default.
 
     Returns:
-        What the last layer puts out, (batch, steps, width), anything where x pads; and the
+        The outputs of the last layer, (batch, steps, width), undefined at padded steps; and the
         states after the last real step, backwards after the first, shaped like `state`.
     """
-    if isinstance(layers, OwnLayer):
-        assert state is None, "it begins with no state"
-        return layers(x, lengths)  # type: ignore[no-any-return]
-    if isinstance(layers, PeepholeLSTM):
+    if not isinstance(layers, nn.RNNBase):
         outputs, final = layers(x, state, lengths)
         return outputs, final
     first = state[0] if state is not None and len(state) == 1 else state
@@ -287,10 +276,10 @@ class Recurrent(nn.Module):
         super().__init__()
         both = parameters.bidirectional
         self.directions = 2 if both else 1
-        project, cell = projection_of(parameters), CELLS.get(parameters.cell)
+        project, cell = _projection(parameters), CELLS.get(parameters.cell)
         widths = parameters.widths
         self.widest = max(inputs, self.directions * max(widths))
-        """The most numbers that a step is, read or in a layer."""
+        """The largest number of values of a step, in the input or a layer."""
         if cell is not None and cell.stacks and len(set(widths)) == 1:
             stacks = [(widths[0], len(widths))]
         else:
@@ -302,19 +291,16 @@ class Recurrent(nn.Module):
             inputs = self.directions * (project or width)
         self.dropout = nn.Dropout(parameters.dropout)
         self.width = inputs
-        """What comes out of a step."""
+        """Outputs of a step."""
         self.state_sizes = [self.width]
-        """What each part of the last layer's state holds."""
+        """Sizes of the parts of the last layer's state."""
         if cell is not None and cell.n_states == 2:
             self.state_sizes.append(self.directions * widths[-1])
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, State]:
-        """Read (batch, steps, inputs), of which (batch,) steps are real, all by default.
+        """Return the outputs and the last state of sequences, (batch, steps, inputs), as `read`.
 
-        Returns:
-            What the last layer puts out, (batch, steps, width), anything where x pads; and its
-            last state, each (batch, size): forwards after the last real step, backwards after
-            the first, side by side.
+        The state is of the last layer alone, each (batch, size), both directions side by side.
         """
         state: State = ()
         for i, stack in enumerate(self.stacks):
@@ -323,3 +309,131 @@ class Recurrent(nn.Module):
         if self.directions == 1:
             return x, tuple(s[-1] for s in state)
         return x, tuple(torch.cat((s[-2], s[-1]), dim=1) for s in state)
+
+
+class Decoder(nn.Module):
+    """A layer of the encoder's cell and last width, and a linear head.
+
+    It begins with the encoder's state. A linear bridge maps parts of another size, as the encoder
+    may be bidirectional and the decoder is not. A decoder of forecasts maps that state, each
+    (batch, size), and known future values, (batch, horizon, known columns), to (batch, horizon,
+    targets[, quantiles]).
+
+    Args:
+        parameters: of the model.
+        shape: of the data.
+        state_sizes: of the parts of the encoder's state.
+        inputs: numbers that the layer reads in a step.
+        steps: of the horizon that an output of the head has.
+    """
+
+    def __init__(
+        self,
+        parameters: Hyperparameters,
+        shape: Shape,
+        state_sizes: list[int],
+        *,
+        inputs: int,
+        steps: int,
+    ) -> None:
+        super().__init__()
+        self.shape, self.steps = shape, steps
+        units = parameters.widths[-1]
+        hidden = _projection(parameters) or units
+        self.sizes = (hidden, units)[: len(state_sizes)]
+        """Sizes of the parts of the layer's state."""
+        self.layer = make_layers(parameters, inputs, units, bidirectional=False)
+        self.bridges = nn.ModuleList(
+            nn.Identity() if size == own else nn.Linear(size, own)
+            for size, own in zip(state_sizes, self.sizes, strict=True)
+        )
+        self.dropout = nn.Dropout(parameters.dropout)
+        self.head = nn.Linear(hidden, steps * numbers_per_step(shape))
+
+    def first(self, state: State) -> State:
+        """Bring the encoder's state, each (batch, size), to the layer's, each (batch, units)."""
+        return tuple(bridge(s) for bridge, s in zip(self.bridges, state, strict=True))
+
+
+class Recursive(Decoder):
+    """Forecasts each step from its forecast of the step before and known values of the step.
+
+    Training does the same: it reads no true targets.
+    """
+
+    def __init__(self, parameters: Hyperparameters, shape: Shape, state_sizes: list[int]) -> None:
+        inputs = shape.targets + len(shape.known_columns)
+        super().__init__(parameters, shape, state_sizes, inputs=inputs, steps=1)
+        self.begin = nn.Parameter(torch.zeros(shape.targets))
+        """Read in place of a forecast before the first step."""
+
+    def forward(self, state: State, coming: Tensor | None = None) -> Tensor:
+        state = tuple(s.unsqueeze(0) for s in self.first(state))  # (1, batch, units)
+        x = self.begin.expand(state[0].shape[1], 1, -1)  # (batch, 1, targets)
+        steps = []
+        for k in range(self.shape.horizon):
+            if coming is not None:
+                x = torch.cat((x, coming[:, k : k + 1]), dim=2)
+            outputs, state = read(self.layer, x, state)
+            values = as_values(self.head(self.dropout(outputs[:, 0])), self.shape)
+            steps.append(values)  # (batch, 1, targets[, quantiles])
+            x = middle(values, self.shape)
+        return torch.cat(steps, dim=1)
+
+
+class InSegments(Decoder):
+    """Forecasts the horizon in pieces of `segment` rows, each in one step, all in parallel.
+
+    The parallel decoding of Lin et al. (2023), "SegRNN", section 4.3: every piece begins with the
+    encoder's state, and reads a learned embedding of its position. The last piece is cut at the end
+    of the horizon. A linear layer adds known values of a piece's rows to its embedding. Unlike in
+    SegRNN the decoder has weights of its own, as the encoder may be stacked and bidirectional.
+    """
+
+    def __init__(self, parameters: Hyperparameters, shape: Shape, state_sizes: list[int]) -> None:
+        units, length = parameters.widths[-1], parameters.segment
+        super().__init__(parameters, shape, state_sizes, inputs=units, steps=length)
+        self.begin = nn.Parameter(torch.randn(-(-shape.horizon // length), units))
+        """The embedding of each piece, (pieces, units)."""
+        self.known: nn.Linear | None = None
+        if shape.ahead:
+            self.known = nn.Linear(length * len(shape.known_columns), units, bias=False)
+
+    def forward(self, state: State, coming: Tensor | None = None) -> Tensor:
+        pieces, batch = len(self.begin), len(state[0])
+        # (batch, units) -> (1, batch * pieces, units), the pieces of a sample side by side
+        state = tuple(
+            s.unsqueeze(1).expand(-1, pieces, -1).flatten(0, 1).unsqueeze(0)
+            for s in self.first(state)
+        )
+        x = self.begin.expand(batch, -1, -1)  # (batch, pieces, units)
+        if self.known is not None and coming is not None:
+            behind = pieces * self.steps - coming.shape[1]  # of the last piece
+            rows = functional.pad(coming, (0, 0, 0, behind))
+            x = x + self.known(rows.reshape(batch, pieces, -1))
+        x = x.reshape(batch * pieces, 1, -1)
+        outputs, _ = read(self.layer, x, state)
+        numbers = self.head(self.dropout(outputs[:, 0])).view(batch, -1)
+        return as_values(numbers, self.shape)[:, : self.shape.horizon]
+
+
+class Translator(Decoder):
+    """Reads the tokens of a translation so far, and returns logits of the token after each.
+
+    In training it reads the true tokens (teacher forcing; Sutskever et al. 2014, "Sequence to
+    Sequence Learning with Neural Networks").
+    """
+
+    def __init__(self, parameters: Hyperparameters, shape: Shape, state_sizes: list[int]) -> None:
+        size = parameters.embedding_size
+        super().__init__(parameters, shape, state_sizes, inputs=size, steps=1)
+        self.embedding = nn.Embedding(shape.classes, size, padding_idx=0)
+        self.head = nn.Linear(self.sizes[0], shape.classes)
+
+    def forward(self, state: State, prefix: Tensor | None = None) -> Tensor:
+        """Map the state and tokens, (batch, steps), the begin first, to (batch, steps, tokens)."""
+        assert prefix is not None, "it has the begin token"
+        first = tuple(s.unsqueeze(0) for s in self.first(state))
+        outputs, _ = read(self.layer, self.embedding(prefix), first)
+        logits: Tensor = self.head(self.dropout(outputs))
+        return logits

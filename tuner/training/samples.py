@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -31,13 +30,14 @@ _AT_ONCE = 2**16  # samples whose weights are summed at a time
 _NO_CLASS = -1  # at padded steps
 
 
-class Samples(Protocol):
+class Samples:
     """The prepared arrays of one split, on the device; batches are gathered on use."""
 
     longest: int  # steps of a sample, at most
 
     def index(self, samples: np.ndarray) -> Tensor:
         """Return samples as an index, (samples,); the other methods take any part of it."""
+        raise NotImplementedError
 
     def inputs(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gather the inputs, in the order of the index.
@@ -46,9 +46,11 @@ class Samples(Protocol):
             (batch, steps, features), or tokens, (batch, steps), padded with 0; and the numbers of
             real steps, (batch,), on the CPU, or None if no step is padded.
         """
+        raise NotImplementedError
 
     def prefix(self, index: Tensor) -> Tensor | None:
         """Gather the tokens before each target token, (batch, steps); None but for translations."""
+        return None
 
     def targets(self, index: Tensor) -> Tensor:
         """Gather the targets, in the order of the index.
@@ -58,6 +60,7 @@ class Samples(Protocol):
             a target, (batch, steps, targets), padded with nan, or (batch, steps), padded with -1.
             Of translations the token after each of `prefix`, padded with -1.
         """
+        raise NotImplementedError
 
     def weights(self, index: Tensor) -> Tensor | None:
         """Gather the weights of targets, in the order of the index; None for equal weights.
@@ -66,6 +69,7 @@ class Samples(Protocol):
             (batch, horizon), or (batch,) of classes. Where every step has a target, (batch,
             steps), padded with 0. The mean over all training samples is 1.
         """
+        raise NotImplementedError
 
 
 def open_samples(data: DataRef, device: torch.device) -> Samples:
@@ -118,18 +122,13 @@ def _narrowed(weights: np.ndarray, device: torch.device) -> Tensor:
         return torch.from_numpy(weights.astype(np.float32)).to(device)
 
 
-class _NoPrefix:
-    def prefix(self, index: Tensor) -> None:
-        """Return None."""
-
-
-class Windows(_NoPrefix):
+class Windows(Samples):
     """Windows over the rows of series; a sample is its first target row, `t`.
 
     Inputs are rows [t - window, t), targets rows [t, t + horizon). Columns that are known ahead
-    are inputs in the target rows too, the others are 0 there. Both are views, so a window takes
-    memory only in its batch. A window past either end of the rows raises (`index_select` takes no
-    negative index).
+    are inputs in the target rows too, the others are 0 there. Both are views: a window takes
+    memory in its batch alone. A window past either end of the rows raises, as `index_select` takes
+    no negative index.
     """
 
     def __init__(self, data: SeriesRef, device: torch.device) -> None:
@@ -149,11 +148,9 @@ class Windows(_NoPrefix):
         self._data = data
 
     def index(self, samples: np.ndarray) -> Tensor:
-        """Return first target rows as an index."""
         return _narrow(samples, self._read.device)
 
     def inputs(self, index: Tensor) -> tuple[Tensor, None]:
-        """Gather windows, known future values and modes, (batch, window + ahead, inputs)."""
         begins = index - self.longest
         x = self._read.index_select(0, begins)
         if self._ahead:
@@ -164,11 +161,9 @@ class Windows(_NoPrefix):
         return torch.cat((x, modes), dim=2), None
 
     def targets(self, index: Tensor) -> Tensor:
-        """Gather the target rows, (batch, horizon, targets); of classes, (batch,)."""
         return self._future.index_select(0, index)
 
     def weights(self, index: Tensor) -> Tensor | None:
-        """Gather the weights of the target rows, times those of the steps."""
         if not self._data.has_weights:
             return None
         rows, steps = self._weighed
@@ -192,7 +187,7 @@ class Windows(_NoPrefix):
         return rows, None if steps is None else _narrowed(steps, device)
 
 
-class Sequences(_NoPrefix):
+class Sequences(Samples):
     """Independent sequences of different lengths; a batch is padded to its longest one."""
 
     def __init__(self, data: SequencesRef | PairsRef, device: torch.device) -> None:
@@ -205,18 +200,15 @@ class Sequences(_NoPrefix):
         self.longest = int((self._bounds[:, 1] - self._bounds[:, 0]).max())
 
     def index(self, samples: np.ndarray) -> Tensor:
-        """Return the numbers of sequences as an index, on the CPU."""
         return _narrow(samples, torch.device("cpu"))
 
     def inputs(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Gather steps, (batch, steps, features), or tokens, (batch, steps), padded with 0."""
         first, end = self._bounds.index_select(0, index).unbind(1)
         lengths = end - first
         x = self._gather(self._rows, index, 0)
         return x, None if bool((lengths == lengths[0]).all()) else lengths
 
     def targets(self, index: Tensor) -> Tensor:
-        """Gather values, (batch, 1, targets), classes, (batch,), or those of all steps."""
         if self._shape.each_step:
             padding = _NO_CLASS if self._shape.classes else torch.nan
             return self._gather(self._targets, index, padding)  # (batch, steps[, targets])
@@ -224,7 +216,6 @@ class Sequences(_NoPrefix):
         return targets if self._shape.classes else targets.unsqueeze(1)
 
     def weights(self, index: Tensor) -> Tensor | None:
-        """Gather the weights of sequences, or of all their steps."""
         if not self._data.has_weights:
             return None
         if self._shape.each_step:
@@ -252,15 +243,17 @@ class Sequences(_NoPrefix):
 
 
 class Pairs(Sequences):
-    """Texts and their translations; the true tokens before each are inputs (teacher forcing)."""
+    """Texts and their translations.
 
-    def prefix(self, index: Tensor) -> Tensor:  # type: ignore[override]
-        """Gather the begin token and the target tokens, (batch, steps), padded with 0."""
+    The prefix is the begin token and the true tokens before each; targets are the tokens and the
+    end token, -1 where they are unknown.
+    """
+
+    def prefix(self, index: Tensor) -> Tensor:
         tokens, _ = self._target_tokens(index)
         return torch.cat((torch.full_like(tokens[:, :1], self._shape.classes - 2), tokens), dim=1)
 
     def targets(self, index: Tensor) -> Tensor:
-        """Gather the target tokens and the end token, (batch, steps); -1 if padded or unknown."""
         tokens, lengths = self._target_tokens(index)
         found = torch.cat((tokens, torch.zeros_like(tokens[:, :1])), dim=1)
         found = found.scatter(1, lengths, self._shape.classes - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -21,7 +22,6 @@ from tuner.errors import Interrupted, one_line
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Epoch, ExportJob, Job, Outcome, OutcomeState, PredictJob, TrainJob, Weights
 from tuner.metrics import METRICS
-from tuner.training.decoders import translate
 from tuner.training.device import (
     Generators,
     TrainingError,
@@ -32,10 +32,16 @@ from tuner.training.device import (
     seeded,
 )
 from tuner.training.layers import with_unknown_categories
-from tuner.training.linear_fits import fit_path, fit_sequence_path
+from tuner.training.linear_path import fit_path, fit_sequence_path
 from tuner.training.losses import make_loss
-from tuner.training.model import Model, WeightAverage
-from tuner.training.predict import in_units, model_outputs, predict
+from tuner.training.model import (
+    Model,
+    WeightAverage,
+    in_units,
+    model_outputs,
+    predict,
+    translate,
+)
 from tuner.training.samples import open_samples, split
 
 __all__ = [
@@ -51,7 +57,7 @@ __all__ = [
 ]
 
 Schedule = Callable[[float], None]
-"""Called with the validation loss after every epoch; sets the learning rate of the next."""
+"""Called with the validation loss after every epoch; sets the learning rate of the next epoch."""
 
 Report = Callable[[Epoch], bool]
 """Called with every finished epoch; returns False to prune the trial."""
@@ -85,36 +91,36 @@ def make_schedule(
         case "none":
             return lambda val_loss: None
         case "cosine":
-            return _Cosine(optimizer, parameters.learning_rate, epochs)
+            return _cosine(optimizer, parameters.learning_rate, epochs)
         case "plateau":
             plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=_PLATEAU_EPOCHS)
             return lambda val_loss: plateau.step(val_loss)
 
 
-class _Cosine:
-    """Cosine annealing to 0: epoch k of n has (1 + cos(pi k/n)) / 2 of the learning rate.
+def _cosine(optimizer: optim.Optimizer, rate: float, epochs: int) -> Schedule:
+    """Return cosine annealing to 0: epoch k of n has (1 + cos(pi k/n)) / 2 of the learning rate.
 
     Torch's own schedule makes a reference cycle with the optimizer, which keeps a model in memory
     until the next garbage collection.
     """
+    numbers = itertools.count(1)
 
-    def __init__(self, optimizer: optim.Optimizer, rate: float, epochs: int) -> None:
-        self.optimizer, self.rate, self.epochs, self.done = optimizer, rate, epochs, 0
+    def anneal(val_loss: float) -> None:
+        done = next(numbers)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (1 + math.cos(math.pi * done / epochs)) / 2
 
-    def __call__(self, val_loss: float) -> None:
-        self.done += 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * (1 + math.cos(math.pi * self.done / self.epochs)) / 2
+    return anneal
 
 
 class Fit:
     """A model with its data, optimizer and loss; the constructor draws the first weights.
 
     Args:
-        job: has the metric, the epochs of the schedule and mixed_precision.
+        job: gives the metric, the epochs of the schedule and mixed_precision.
         parameters: the job's hyperparameters.
         data: the split.
-        device: trains the model.
+        device: of the model.
         generators: draw the order of the samples and the unknown tokens.
     """
 
@@ -194,8 +200,8 @@ class Fit:
     def _with_unknown(self, x: Tensor) -> Tensor:
         """Replace some tokens or categories by the unknown one; padding and numbers stay.
 
-        Else the embedding of the unknown token would keep its random first values, as the training
-        part has no other unknown token unless rare ones are.
+        The training part may have no other unknown token, and its embedding would keep its random
+        first values.
         """
         rate, shape = self.parameters.unknown_rate, self.data.shape
         if shape.categories and rate:
@@ -240,7 +246,7 @@ class Fit:
 
     @torch.inference_mode()
     def _evaluate_texts(self) -> tuple[float, float]:
-        """Return the loss of each token given the true ones before it, and the metric of texts."""
+        """Return the mean loss of the tokens after the true ones, and the metric of the texts."""
         model = self.trained.eval()
         total, n_losses = 0.0, 0
         for batch in split(self.scored_index, _TEXTS):
@@ -248,8 +254,8 @@ class Fit:
             if n := int((targets != -1).sum()):
                 loss = self.loss(model(x, lengths, self.samples.prefix(batch)), targets)
                 total, n_losses = total + n * loss.item(), n_losses + n
-        said = translate([model], self.samples, self.scored, self.parameters.beam)
-        return total / max(1, n_losses), score(self.metric, self.truth, said, self.data)
+        found = translate([model], self.samples, self.scored, self.parameters.beam)
+        return total / max(1, n_losses), score(self.metric, self.truth, found, self.data)
 
 
 @torch.inference_mode()
@@ -262,21 +268,21 @@ def latency_ms(fit: Fit) -> float:
     model = fit.trained
     model.eval()
     x, lengths = fit.samples.inputs(fit.scored_index[:1])
-    took: list[float] = []
-    while len(took) < _REPEATS and (len(took) < 2 or sum(took) < _MOST_S):
-        begun = time.perf_counter()
+    seconds: list[float] = []
+    while len(seconds) < _REPEATS and (len(seconds) < 2 or sum(seconds) < _MOST_S):
+        started = time.perf_counter()
         if fit.samples.prefix(fit.scored_index[:1]) is None:
             model(x, lengths)
         else:
             translate([model], fit.samples, fit.scored[:1], fit.parameters.beam)
         if fit.device.type == "cuda":
             torch.cuda.synchronize()
-        took.append(time.perf_counter() - begun)
-    return 1000 * statistics.median(took[1:])  # the first one warms up
+        seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds[1:])  # the first one warms up
 
 
 class _PrunedError(Exception):
-    """`report` returned False."""
+    """The report returned False."""
 
 
 @dataclass(frozen=True)
@@ -293,9 +299,9 @@ def train(job: TrainJob, report: Report) -> Outcome:
 
     A job that does not validate trains all its epochs, and has neither score nor history.
 
-    The outcome depends on the job alone, but for its times. A model that diverges or does not fit
-    into memory gives a failed outcome with the finished epochs; all numbers in the history of an
-    outcome are finite.
+    Except for its times, the outcome depends on the job alone. A model that diverges or does not
+    fit into memory gives a failed outcome with the finished epochs; all numbers in the history of
+    an outcome are finite.
     """
     trainer = _Trainer(job, report)
     state, reason = OutcomeState.COMPLETE, None
@@ -306,10 +312,8 @@ def train(job: TrainJob, report: Report) -> Outcome:
             give_memory_back()
     except _PrunedError:
         state = OutcomeState.PRUNED
-    except TrainingError as error:
-        state, reason = OutcomeState.FAILED, str(error)
-    except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError when memory is short
-        state, reason = OutcomeState.FAILED, f"{type(error).__name__}: {one_line(error)}"
+    except (TrainingError, MemoryError, RuntimeError) as error:  # torch: RuntimeError for memory
+        state, reason = OutcomeState.FAILED, _reason(error)
     give_memory_back()
 
     complete = state is OutcomeState.COMPLETE
@@ -339,7 +343,7 @@ class _Trainer:
         self.sign = METRICS[job.metric].sign  # sign * metric is what gets smaller
         self.history: list[Epoch] = []
         self.watch = _Stopwatch()
-        self.device = ""  # what calculates
+        self.device = ""  # see `describe_device`
         self.n_weights: int | None = None  # of the latest fold, as the next
         self.latency_ms: float | None = None
 
@@ -348,7 +352,7 @@ class _Trainer:
 
         Raises:
             _PrunedError: `report` returned False.
-            TrainingError: a number is not finite, or this machine cannot do the job.
+            TrainingError: a number is not finite, or this machine lacks the device.
         """
         device = pick_device(self.job.device)
         self.device = describe_device(device)
@@ -362,10 +366,10 @@ class _Trainer:
             return best
 
     def _validate(self, fit: Fit, fold: int) -> _Best:
-        """Train with early stopping; the loss decides between equal scores."""
+        """Train with early stopping; the loss breaks ties between scores."""
         job, first = self.job, len(self.history)
         best: _Best | None = None
-        best_so_far = (math.inf, math.inf)  # metric, and loss: a metric of few rows stands still
+        best_so_far = (math.inf, math.inf)  # metric and loss: a metric of few rows often repeats
         for number in range(first, first + job.epochs):
             train_loss = self._finite("train_loss", fit.train_epoch(), number)
             val_loss, metric = fit.evaluate()
@@ -383,8 +387,8 @@ class _Trainer:
             )
             self.history.append(epoch)
             with self.watch.paused():  # the report may wait for an answer
-                proceed = self.report(epoch)
-            if not proceed:
+                keep_training = self.report(epoch)
+            if not keep_training:
                 raise _PrunedError
             if last:
                 break
@@ -418,15 +422,15 @@ class _Stopwatch:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             yield
         finally:
-            self._since += time.perf_counter() - begun
+            self._since += time.perf_counter() - started
 
 
 def run_job(job: Job, report: Report) -> Outcome:
-    """Do `job`. Its errors become a failed outcome; an interruption is raised.
+    """Return the outcome of a job. Its errors become a failed outcome; an interruption is raised.
 
     Raises:
         RuntimeError: CUDA is broken in this process, where every later job would fail too.
@@ -438,10 +442,9 @@ def run_job(job: Job, report: Report) -> Outcome:
     except Interrupted:
         raise
     except Exception as error:
-        kind = "" if isinstance(error, TrainingError) else f"{type(error).__name__}: "
         outcome = Outcome(
             OutcomeState.FAILED,
-            reason=kind + one_line(error),
+            reason=_reason(error),
             seconds=time.perf_counter() - started,
             finished_at=time.time(),
             peak_memory_mb=peak_memory_mb(),
@@ -449,6 +452,11 @@ def run_job(job: Job, report: Report) -> Outcome:
     if outcome.state is OutcomeState.FAILED:
         _check_cuda()
     return outcome
+
+
+def _reason(error: Exception) -> str:
+    kind = "" if isinstance(error, TrainingError) else f"{type(error).__name__}: "
+    return kind + one_line(error)
 
 
 def _do(job: Job, report: Report) -> Outcome:
@@ -463,20 +471,17 @@ def _do(job: Job, report: Report) -> Outcome:
 
 
 def _check_cuda() -> None:
-    """Raise RuntimeError where CUDA was used and is broken.
-
-    Neither short memory nor a refused operation breaks it.
-    """
+    """Raise RuntimeError if CUDA was used and is broken; a lack of memory does not break it."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return
     try:
         torch.cuda.synchronize()
     except RuntimeError as error:
-        what, _, _ = str(error).partition("\n")  # advice follows
+        problem, _, _ = str(error).partition("\n")  # advice follows
     else:
         return
-    # Not torch's class, and no cause: Ray would import torch in the search to show them.
-    raise RuntimeError(f"CUDA does not work in this process any more: {what}")
+    # Neither torch's class nor a cause: Ray would import torch in the search to show them.
+    raise RuntimeError(f"CUDA does not work in this process any more: {problem}")
 
 
 def warm_up() -> None:
