@@ -325,4 +325,4 @@ def test_a_metric_that_does_not_work_is_refused_with_the_data(metric, message, t
 def test_a_loss_is_tried_before_a_search(loss, kind, message):
     problem = inspect_loss(loss, kind).get("problem")
     assert (problem is None) == (message is None)
-    assert message is None or message in str(problem)
+    assert message is None or message in str(TrainingError(**problem))
