@@ -34,8 +34,8 @@ from tuner.journal.storage import Role, read_journal
 from tuner.journal.test_scores import TestScore
 from tuner.progress.display import show_result
 from tuner.progress.progress import Progress
-from tuner.report.history import curves_figure
 from tuner.report.page import report
+from tuner.report.trials import curves_figure
 from tuner.results.export import exported
 from tuner.results.summary import summarize
 from tuner.results.winner import find_winner

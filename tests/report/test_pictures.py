@@ -26,22 +26,24 @@ from PIL import Image
 
 from tuner.errors import RunError
 from tuner.experiment import FloatDomain, IntDomain
-from tuner.report.history import curves_figure, history_figure, history_of
 from tuner.report.page import draw_all
-from tuner.report.parameters import (
-    importances,
-    importances_picture,
-    parallel_figure,
-    slices_figure,
-    spread_of,
-    spread_picture,
-)
 from tuner.report.plotting import DomainAxis, axes_of, good_range, label
 from tuner.report.predictions import (
     confusion_figure,
     forecast_figure,
     forecast_picture,
     residuals_figure,
+)
+from tuner.report.trials import (
+    curves_figure,
+    history_figure,
+    history_of,
+    importances,
+    importances_picture,
+    parallel_figure,
+    slices_figure,
+    spread_of,
+    spread_picture,
 )
 
 

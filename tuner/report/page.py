@@ -19,7 +19,7 @@ from tuner.errors import one_line
 from tuner.experiment import CategoricalDomain, Domain, Experiment, Split, flat
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.journal.test_scores import ModelScores, Scores, TestScore
-from tuner.report import history, parameters, predictions
+from tuner.report import predictions, trials
 from tuner.report.plotting import Picture, number
 from tuner.results.differences import ENOUGH
 from tuner.results.export import made, study_artifacts
@@ -44,13 +44,13 @@ PLOTS: Mapping[str, Callable[[StudyRecord], Picture | None]] = {
     "steps": predictions.step_picture,
     "residuals": predictions.residuals_picture,
     "confusion": predictions.confusion_picture,
-    "pareto_front": history.front_picture,
-    "history": history.history_picture,
-    "importances": parameters.importances_picture,
-    "parallel_coordinates": parameters.parallel_picture,
-    "slices": parameters.slices_picture,
-    "swarm_spread": parameters.spread_picture,
-    "learning_curves": history.curves_picture,
+    "pareto_front": trials.front_picture,
+    "history": trials.history_picture,
+    "importances": trials.importances_picture,
+    "parallel_coordinates": trials.parallel_picture,
+    "slices": trials.slices_picture,
+    "swarm_spread": trials.spread_picture,
+    "learning_curves": trials.curves_picture,
 }
 """Functions that draw the plots, by the plot's name; None for a study without such a plot."""
 

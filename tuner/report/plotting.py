@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which people who cannot tell red from green can tell apart.
+# Okabe and Ito's palette, for people who cannot tell red from green.
 POINT, BEST, BAD, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8c8c8c"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 MAP = "cividis"  # made for the same people; dark is low
 WIDTH_IN = 5.4  # small, so that its letters are large enough on a phone
 _DOTS_PER_INCH = 160
 _MARGIN = 0.04  # of an axis, beyond the outermost value
-_FAR = 3.0  # quartile ranges beyond the quartile; what is farther off is drawn at the edge
+_FAR = 3.0  # quartile ranges beyond the quartile; a value farther off is drawn at the edge
 _LONGEST = 40  # characters of a label
-_FEW = 8  # values that are all shown, however far apart
+_FEW = 8  # fewer values are all shown, however far apart
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Picture:
 
     name: str  # of its file, without .png
     title: str
-    about: str  # what it shows; without `png` why it shows nothing
+    about: str  # a caption; without `png`, why there is no picture
     png: bytes | None = None
 
 
@@ -108,8 +108,7 @@ def write_cell(axes: Axes, row: int, column: int, text: str, *, dark: bool, size
 
 def label(text: object) -> str:
     """Return a user's text for a plot: without formulas and missing glyphs, and not too long."""
-    letters = _letters()
-    text = str(text)
+    letters, text = _letters(), str(text)
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
     shown = "".join(c if ord(c) in letters else "\N{REPLACEMENT CHARACTER}" for c in text)
     return shown.replace("$", r"\$")
@@ -124,7 +123,7 @@ def whole_ticks(axis: Axis) -> None:
 
 @functools.cache
 def _letters() -> frozenset[int]:
-    """Return the characters of the font, because a missing one prints a warning."""
+    """Return the characters of the font; a missing one would print a warning."""
     from matplotlib.font_manager import findfont, get_font
 
     return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
@@ -222,6 +221,27 @@ class DomainAxis:
         return [(self._place(v), f"{v:.10g}" if 1e-3 <= v < 1e5 or not v else f"{v:g}")
                 for v in values]  # fmt: skip
 
+    def set_limits(self, axes: Axes) -> None:
+        """Set limits, scale and ticks of the horizontal axis of a plot."""
+        if self.choices is not None:
+            names = [label(choice) for choice in self.choices]
+            rotation, side = (30, "right") if sum(map(len, names)) > 24 else (0, "center")
+            axes.set_xticks(range(len(names)), names, rotation=rotation, ha=side)
+            axes.set_xlim(-0.6, len(names) - 0.4)
+            return
+        low, high = self.domain.bounds()
+        if self.log:
+            axes.set_xscale("log")
+            axes.set_xlim(low * (low / high) ** 0.03, high * (high / low) ** 0.03)
+            values = [low * (high / low) ** place for place, _ in self.ticks()]
+            axes.set_xticks(values, [text for _, text in self.ticks()])
+            axes.minorticks_off()
+        else:
+            margin = 0.03 * (high - low)
+            axes.set_xlim(low - margin, high + margin)
+            if isinstance(low, int):
+                whole_ticks(axes.xaxis)
+
     def _ends(self) -> tuple[float, float]:
         if isinstance(self.domain, CategoricalDomain):
             return (0.0, len(self.domain.choices) - 1.0)
@@ -235,7 +255,7 @@ class DomainAxis:
 
 
 def axes_of(record: StudyRecord) -> list[DomainAxis]:
-    """Return the axes of the searched hyperparameters, in the order of the file."""
+    """Return the axes of the hyperparameters with more than one value, in the file's order."""
     space = record.experiment.search_space
     return [DomainAxis(name, domain) for name, domain in space.items() if domain.size() != 1]
 
