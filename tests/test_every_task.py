@@ -285,20 +285,3 @@ def test_levels_segments_refit_ensemble_and_intervals_combine(capsys):
         lower, upper = (of_test[f"units_{end}_{level:g}"] for end in ("lower", "upper"))
         assert said["coverage"] == pytest.approx(of_test["truth"].between(lower, upper).mean())
         assert said["width"] == pytest.approx((upper - lower).mean(), rel=1e-4)
-
-
-def test_a_number_of_every_sequence_is_searched_and_reproduced(capsys):
-    rng = np.random.default_rng(1)
-    frames = [
-        pd.DataFrame({"run": i, "x": (x := rng.normal(size=5 + i % 4)), "total": x.sum()})
-        for i in range(60)
-    ]
-    pd.concat(frames).to_parquet("runs.parquet")
-    text = "name: runs\ndata: {path: runs.parquet, id: run, target: total}\n"
-    text += (
-        "task: {kind: regress}\nsearch_space: {cell: {type: categorical, choices: [rnn, lstm]}}\n"
-    )
-    Path("runs.yaml").write_text(text)
-    options = [*SMALL, "--trials", "2"]
-    found = searched_and_reproduced(Path("runs.yaml"), options, capsys)
-    assert found["baselines"].keys() == {"training_mean", "linear"}

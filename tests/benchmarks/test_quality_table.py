@@ -88,19 +88,6 @@ def test_a_file_of_sequences_becomes_rows_with_an_id(real_series, tmp_path):
     assert frame["speaker"].tolist() == ["b", "b", "a", "a", "a"]
 
 
-def test_the_seven_columns_are_scaled_by_their_training_rows(real_series, tmp_path):
-    rng = np.random.default_rng(0)
-    times = pd.date_range("2016-07-01", periods=15_000, freq="h")
-    values = {name: rng.normal(k, 1 + k, 15_000) for k, name in enumerate(("HUFL", "OT"))}
-    pd.DataFrame({"date": times, **values}).to_csv(tmp_path / "ETTh1.csv", index=False)
-    long = real_series._etth1_seven(real_series.Sources(etth1=tmp_path / "ETTh1.csv"))
-    assert len(long) == 2 * 14_400
-    for name in ("HUFL", "OT"):
-        training = long.loc[long["column"] == name, "value"].head(8_640)
-        assert abs(training.mean()) < 1e-5
-        assert abs(training.std(ddof=0) - 1) < 1e-5
-
-
 def test_a_set_whose_file_is_not_here_is_left_out(
     quality, real_series, tmp_path, capsys, monkeypatch
 ):
@@ -222,18 +209,6 @@ def test_the_summary_counts_wins_and_names_what_misses(quality, rows):
     assert said[-1].endswith("on 1 of 2 series; not co2 (0.70).")
 
 
-def test_seven_column_errors_use_the_published_measure(quality):
-    kept = {"etth1_seven seed 0 trials 30": quality.result_of(shown(0.6, {"linear": 0.61}))}
-    said = quality.summary(quality.rows_of(["etth1_seven"], kept, {}, 3, 30))
-    assert any(s.startswith("etth1_seven, MSE of what is scaled: 0.360, ensemble -") for s in said)
-
-
-def test_of_accuracies_the_errors_are_compared(quality):
-    row = {"metric": "accuracy", "single": 0.9}
-    assert quality.ratio(row, 0.95) == pytest.approx(2.0)
-    assert quality.ratio(row, 1.0) is None
-
-
 def test_what_is_kept_is_not_searched_again(quality, tmp_path, monkeypatch, capsys):
     asked = []
 
@@ -258,13 +233,3 @@ def test_what_is_kept_is_not_searched_again(quality, tmp_path, monkeypatch, caps
     quality.main()
     assert not asked
     assert capsys.readouterr().out == first
-
-
-def test_the_competitor_reads_windows_that_a_cpu_can_search(imported):
-    competitors = imported("competitors")
-    assert competitors.window_factors(1) == [-1, 4, 16, 32]
-    small = {"horizon": 1, "validation_rows": 29, "test_rows": 22}
-    assert competitors.windows_of(small, 144) == (300, 32)
-    assert competitors.windows_of(small, 309) == (200, 128)
-    assert competitors.windows_of(small | {"horizon": 96}, 14_400) == (100, 128)
-    assert competitors.window_factors(96) == competitors.window_factors(336) == [1]

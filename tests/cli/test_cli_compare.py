@@ -2,12 +2,9 @@
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -260,18 +257,6 @@ def test_the_files_strategy_keeps_its_settings_in_compare(compare):
     assert read("air-woa-0").experiment.strategy.population == 3  # type: ignore[union-attr]
 
 
-def test_a_longer_search_counts_as_far_as_the_budget_goes(compare):
-    assert run(["run", "grid.yaml", "--no-tracking", "--no-test", "--strategy", "tpe",
-                "--trials", "40"]) == 0  # fmt: skip
-    long = read("air-tpe-0")
-    compare("--strategies", "tpe,random", "--seeds", "1")
-    with Path("air-comparison/scores.csv").open(newline="") as file:
-        scores = {row["study"]: float(row["rmse"]) for row in csv.DictReader(file)}
-    assert scores["air-tpe-0"] == min(t.value for t in long.trained[:6] if t.value is not None)
-    assert min(t.value for t in long.trained if t.value is not None) < scores["air-tpe-0"]
-    assert len(read("air-tpe-0").trained) == 40
-
-
 def test_all_studies_may_be_in_one_journal(compare, refused):
     for journal, n_trials in (("all.journal", 4), ("sqlite:///all.db", 1)):
         arguments = ("--strategies", "tpe,random", "--seeds", "1", "--trials", str(n_trials))
@@ -468,39 +453,3 @@ def test_the_eta_follows_from_the_trials_of_this_run(folder, capsys):
         "2 of 3: s2  rmse 2 (trial 1)  2:00  about 1:30 left",
         "3 of 3: s3  rmse 2 (trial 1)  0:30",
     ]
-
-
-@pytest.mark.slow
-def test_a_killed_comparison_resumes_to_the_same_result(folder):
-    """With real training and real workers."""
-    calm = folder / "calm"
-    calm.mkdir()
-    for name in ("air.csv", "air.yaml"):
-        shutil.copy(name, calm)
-    command = [*TUNER, "compare", "air.yaml", "--strategies", "random,woa", "--seeds", "2",
-               "--workers", "2", "--no-tracking"]  # fmt: skip
-
-    def trained():
-        found = folder.glob("studies/*.journal")
-        return sum(path.read_bytes().count(b'"outcome"') for path in found)
-
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    deadline = time.monotonic() + 180
-    while trained() < 6 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert process.poll() is None, "it ended before it could be killed"
-    process.kill()
-    process.communicate()
-    scores = []
-    for where in (folder, calm):
-        done = subprocess.run(
-            command, cwd=where, env=environment, capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        with (where / "air-comparison/scores.csv").open(newline="") as file:
-            scores.append([(row["study"], row["rmse"]) for row in csv.DictReader(file)])
-    assert scores[0] == scores[1]
-    assert len(scores[0]) == 4

@@ -93,20 +93,6 @@ def test_an_export_with_a_model_confirms_its_score(here, tuner):
     assert written.hyperparameters == Experiment.load("best.yaml").hyperparameters
 
 
-@pytest.mark.slow
-def test_a_model_of_all_data_has_no_score_and_that_is_said(here, tuner):
-    status, out, err = tuner("export", STUDY, "--model", "model", "--all-data")
-    assert (status, err) == (0, "")
-    how, wrote = out.splitlines()
-    assert how.endswith("; there is no validation score")
-    assert wrote == "wrote model"
-    pipeline = json.loads((here / "model/pipeline.json").read_text())
-    assert pipeline["validation"] is None
-    (scaled,) = pipeline["outputs"]["offset"]
-    values = [float(row.split(",")[1]) for row in (here / "air.csv").read_text().split()[1:]]
-    assert scaled == pytest.approx(sum(map(math.log, values[:122])) / 122)
-
-
 def test_a_score_that_does_not_come_out_again_leaves_no_model(here, tuner, monkeypatch):
     recorded = json.loads(tuner("export", STUDY, "--format", "json")[1])["recorded"]
     score = math.nextafter(recorded["score"], 0)  # it differs in the last digit
@@ -122,31 +108,48 @@ def test_a_score_that_does_not_come_out_again_leaves_no_model(here, tuner, monke
     assert not (here / "model").exists()
 
 
+EXPORT = ["export", STUDY]
+TRAIN = ["train", "best.yaml"]
+
+
 @pytest.mark.usefixtures("untrained")
 @pytest.mark.parametrize(
-    ("arguments", "text"),
+    ("command", "arguments", "text"),
     [
-        (["--all-data"], "--all-data: is for the trained model; add --model DIR"),
-        (["--model", "air.csv"], "--model: must be a folder, got the file"),
-        (["--model", "studies"], "--model: studies is not empty and holds no model"),
-        (["--model", "m", "--format", "xml"], "--format: unknown format 'xml'"),
-        (
-            ["--model", "m", "-o", "air.yaml"],
-            "-o: air.yaml exists and is no export of",
-        ),
-        (["-o", "air.csv", "--force"], f"-o: air.csv is the data file of {STUDY}; write elsewhere"),
-        (
-            ["-o", f"studies/../studies/{STUDY}.journal", "--force"],
-            f"is the journal of {STUDY}; write elsewhere",
-        ),
-        (["-o", "no/best.yaml", "--force"], "-o: must be a file in an existing folder"),
-        (["-o", "best.toml"], "-o: must end in .yaml or .yml or .json, got best.toml; rename it"),
-        (["-o", "x.yaml", "--data", ""], "--data: must be a path, got ''; write --data sales.csv"),
+        (EXPORT, ["--all-data"], "--all-data: is for the trained model; add --model DIR"),
+        (EXPORT, ["--model", "air.csv"], "--model: must be a folder, got the file"),
+        (EXPORT, ["--model", "studies"], "--model: studies is not empty and holds no model"),
+        (EXPORT, ["--model", "m", "--format", "xml"], "--format: unknown format 'xml'"),
+        (EXPORT, ["--model", "m", "-o", "air.yaml"], "-o: air.yaml exists and is no export of"),
+        (EXPORT, ["-o", "air.csv", "--force"], f"-o: air.csv is the data file of {STUDY}; write"),
+        (EXPORT, ["-o", f"studies/../studies/{STUDY}.journal", "--force"],
+         f"is the journal of {STUDY}; write elsewhere"),
+        (EXPORT, ["-o", "no/best.yaml", "--force"], "-o: must be a file in an existing folder"),
+        (EXPORT, ["-o", "studies"], "-o: studies is a folder"),
+        (EXPORT, ["-o", "best.toml"], "-o: must end in .yaml or .yml or .json, got best.toml; r"),
+        (EXPORT, ["-o", "x.yaml", "--data", ""], "--data: must be a path, got ''; write --data s"),
+        (EXPORT, ["--ensemble"], "--ensemble: is for the trained model; add --model DIR"),
+        (TRAIN, ["--strict", "--all-data"], "--strict: is for reproducing a score, and --al"),
+        (["train", "air.yaml"], ["--strict"], "--strict: air.yaml records no data to compare with"),
+        (["train", "air.yaml"], ["--all-data"], "--all-data: needs recorded.epochs, as no score"),
+        (TRAIN, ["--all-data"], "--all-data: is for the trained model; add -o DIR"),
+        (TRAIN, ["--set", "seed=3"], "--set: seed: this file trains on its own seed; set"),
+        (TRAIN, ["--set", "recorded.epochs=0"], "recorded.epochs: must be at least 1, got 0"),
+        (TRAIN, ["--data", "nope.csv"], "nope.csv: data.path: no such file"),
+        (TRAIN, ["--data", "."], "data.path: is a folder; give the CSV file in it"),
+        (TRAIN, ["-o", "studies"], "-o: studies is not empty and holds no model"),
+        (TRAIN, ["-o", "gone"], "-o: must be a folder, got the file"),
+        (TRAIN, ["--ensemble"], "--ensemble: is for the trained model; add -o DIR"),
+        (["train", "air.yaml"], ["--ensemble", "-o", "m"], "--ensemble: needs two or more recor"),
+        (TRAIN, ["--set", "recorded.seeds=[3]", "--ensemble", "-o", "m"],
+         "--ensemble: needs two or more recorded.seeds, got 1; give a file by"),
     ],
-)
-def test_export_refuses_impossible_wishes_before_training(here, tuner, arguments, text):
+)  # fmt: skip
+def test_impossible_wishes_are_refused_before_training(here, tuner, command, arguments, text):
+    tuner(*EXPORT, "-o", "best.yaml")
+    (here / "gone").symlink_to(here / "nowhere")
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
-    status, out, err = tuner("export", STUDY, *arguments)
+    status, out, err = tuner(*command, *arguments)
     assert (status, out) == (2, "")
     assert text in err
     assert err.count("\n") == 1
@@ -268,33 +271,6 @@ def test_a_report_is_written_over_a_report_and_over_nothing_else(here, tuner):
     assert tuner("report", STUDY, "-o", "mine.html", "--force")[0] == 0
 
 
-@pytest.mark.usefixtures("untrained")
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (["best.yaml", "--strict", "--all-data"], "--strict: is for reproducing a score, and --al"),
-        (["air.yaml", "--strict"], "--strict: air.yaml records no data to compare with; give a"),
-        (["air.yaml", "--all-data"], "--all-data: needs recorded.epochs, as no score says when"),
-        (["best.yaml", "--all-data"], "--all-data: is for the trained model; add -o DIR"),
-        (["best.yaml", "--set", "seed=3"], "--set: seed: this file trains on its own seed; set"),
-        (["best.yaml", "--set", "recorded.epochs=0"], "recorded.epochs: must be at least 1, got 0"),
-        (["best.yaml", "--data", "nope.csv"], "nope.csv: data.path: no such file"),
-        (["best.yaml", "--data", "."], "data.path: is a folder; give the CSV file in it"),
-        (["best.yaml", "-o", "studies"], "-o: studies is not empty and holds no model"),
-        (["best.yaml", "-o", "gone"], "-o: must be a folder, got the file"),
-    ],
-)
-def test_train_refuses_impossible_wishes_before_training(here, tuner, arguments, text):
-    tuner("export", STUDY, "-o", "best.yaml")
-    (here / "gone").symlink_to(here / "nowhere")
-    before = names(here)
-    status, out, err = tuner("train", *arguments)
-    assert (status, out) == (2, "")
-    assert text in err
-    assert err.count("\n") == 1
-    assert names(here) == before
-
-
 def test_all_data_is_trained_on_for_the_epochs_that_are_recorded(tuner):
     tuner("export", STUDY, "-o", "best.yaml")
     text = Path("best.yaml").read_text()
@@ -335,32 +311,8 @@ def test_all_data_gives_the_very_model_that_was_refitted(here, tuner):
     assert pipelines[1]["validation"] is None
 
 
-@pytest.mark.usefixtures("untrained")
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (["train", "best.yaml", "--ensemble"], "--ensemble: is for the trained model; add -o DIR"),
-        (["export", STUDY, "--ensemble"], "--ensemble: is for the trained model; add --model DIR"),
-        (["train", "air.yaml", "--ensemble", "-o", "m"], "--ensemble: needs two or more recorded."),
-        (
-            ["train", "best.yaml", "--set", "recorded.seeds=[3]", "--ensemble", "-o", "m"],
-            "--ensemble: needs two or more recorded.seeds, got 1; give a file by",
-        ),
-    ],
-)
-def test_an_ensemble_that_there_cannot_be_is_refused(here, tuner, arguments, text):
-    tuner("export", STUDY, "-o", "best.yaml")
-    before = names(here)
-    status, out, err = tuner(*arguments)
-    assert (status, out) == (2, "")
-    assert text in err
-    assert names(here) == before
-
-
 @pytest.mark.slow
 def test_an_ensemble_reproduces_scores_and_predicts_the_mean(here, tuner):
-    if len(recorded_seeds := _seeds(tuner)) < 2:
-        pytest.fail(f"the study has no repeats: {recorded_seeds}")
     status, out, err = tuner("export", STUDY, "-o", "best.yaml", "--model", "all", "--ensemble")
     recorded = recorded_of("best.yaml")
     assert (status, err) == (0, "")
@@ -379,11 +331,6 @@ def test_an_ensemble_reproduces_scores_and_predicts_the_mean(here, tuner):
     # The target is the logarithm's: the mean of the scaled outputs is a geometric one.
     values = np.stack([each[target] for each in found])
     np.testing.assert_allclose(together[target], np.exp(np.log(values).mean(axis=0)), rtol=1e-4)
-
-
-def _seeds(tuner):
-    tuner("export", STUDY, "-o", "first.yaml")
-    return recorded_of("first.yaml").seeds
 
 
 @pytest.fixture(scope="module")

@@ -110,19 +110,6 @@ def test_a_search_of_long_trials_ends_at_once_and_leaves_nothing(searches, signu
     assert search.leaves() == []
 
 
-@pytest.mark.slow
-def test_signals_that_come_again_do_not_disturb_the_clearing_up(searches):
-    search = begin(searches, "--tracking")
-    for _ in range(50):
-        if search.process.poll() is not None:
-            break
-        search.process.send_signal(signal.SIGTERM)
-        search.process.send_signal(signal.SIGINT)
-        time.sleep(0.01)
-    assert search.end()[::2] == (143, AT_ONCE)
-    assert search.leaves() == []
-
-
 @pytest.mark.parametrize(("first", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_during_the_clearing_up_raises_nothing(first, status):
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -165,19 +152,6 @@ def test_ctrl_c_again_stops_a_search_of_long_trials_now(searches):
     status, _, err = search.end()
     assert (status, err) == (130, AT_ONCE)
     assert search.leaves() == []
-
-
-@pytest.mark.slow
-def test_a_stopped_search_retrains_trials_in_progress(searches, folder):
-    search = begin(searches, "--no-tracking", "--trials", "2")
-    search.process.terminate()
-    assert search.end()[0] == 143
-    shown = subprocess.run(
-        [*TUNER, "show", "long"], capture_output=True, text=True, check=True
-    ).stdout
-    assert "long: 0 of 2 trials trained (2 asked for, not ended" in shown
-    assert "interrupted: the same command resumes" in shown
-    assert "is running" not in shown
 
 
 @pytest.mark.slow

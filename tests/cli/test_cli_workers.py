@@ -108,14 +108,6 @@ def test_an_asynchronous_search_says_that_it_cannot_be_repeated(printed, option)
     assert "asynchronous" not in printed("check", "air.yaml")
 
 
-def test_a_study_does_not_become_asynchronous_on_the_way(printed, capsys):
-    printed(*SMALL, "--workers", "1")
-    assert run([*SMALL, "--asynchronous"]) == 2
-    out, err = capsys.readouterr()
-    assert "was begun with asynchronous=false, got true; put it back" in err
-    assert out == ""
-
-
 def test_set_comes_after_the_option(printed):
     said = printed(*SMALL, "--workers", "1", "--asynchronous", "--set", "asynchronous=false")
     assert said.startswith("searching ")

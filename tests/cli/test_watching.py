@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -83,17 +82,6 @@ def test_a_search_that_was_stopped_or_killed_is_not_running(running, signum):
     assert "running" not in shown
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("running", [["--journal", "sqlite:///all.db"]], indirect=True)
-def test_a_search_in_a_database_is_shown_as_running_too(running):
-    journal = ("--journal", "sqlite:///all.db")
-    assert json.loads(tuner("show", "slow", *journal, "--json"))["state"] == "running"
-    assert "the search is running" in tuner("show", "slow", *journal)
-    running.kill()
-    running.wait()
-    assert json.loads(tuner("show", "slow", *journal, "--json"))["state"] == "interrupted"
-
-
 def test_a_finished_study_is_done(finished, monkeypatch):
     monkeypatch.chdir(finished)
     (study,) = json.loads(tuner("studies", "--json"))
@@ -104,40 +92,6 @@ def test_a_finished_study_is_done(finished, monkeypatch):
         fcntl.flock(file, fcntl.LOCK_EX)  # `tuner run` again, which only prints
         assert json.loads(tuner("show", "air-random-0", "--json"))["state"] == "done"
     assert Path("studies/air-random-0.journal").read_bytes() == before
-
-
-@pytest.mark.slow
-def test_looking_at_a_search_all_the_time_does_not_disturb_it(folder, finished):
-    command = [*TUNER, "run", "air.yaml", "--workers", "1", "--no-tracking"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    looked, states = 0, []
-    while process.poll() is None:
-        if not Path("studies/air-random-0.journal").exists():
-            time.sleep(0.01)
-            continue
-        seen = subprocess.run(
-            [*TUNER, "studies", "--json"], capture_output=True, text=True, check=False
-        )
-        assert seen.returncode == 0
-        states += [study["state"] for study in json.loads(seen.stdout)]
-        looked += 1
-    _, err = process.communicate()
-    assert (process.returncode, err) == (0, "")
-    assert looked > 1
-    assert set(states) <= {"running", "done"}
-    assert "running" in states
-    ours, theirs = (
-        json.loads(
-            subprocess.run(
-                [*TUNER, "show", "air-random-0", "--json"], cwd=at, capture_output=True, check=True
-            ).stdout
-        )
-        for at in (folder, finished)
-    )
-    for summary in (ours, theirs):
-        del summary["test"]["opened_at"]
-    for key in ("best", "finalists", "test"):
-        assert ours[key] == theirs[key]
 
 
 def test_a_study_that_may_not_be_written_to_can_be_looked_at(running):

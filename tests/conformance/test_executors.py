@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.executor_events import n_finished, outcomes
+from helpers.executor_events import events, go_on, n_finished, outcomes
 from helpers.prepared import write_series
 from simulated import Landscape, Recording, SimulatedExecutor
 
@@ -108,19 +108,6 @@ def job(tmp_path_factory):
     return make
 
 
-def events(executor, until, go_on=lambda event: True, waits=False):
-    """Poll until `until(events)`; answer the reports of jobs that wait."""
-    seen = []
-    deadline = time.monotonic() + 180
-    while not until(seen):
-        assert time.monotonic() < deadline, seen
-        for event in executor.poll(0.2):
-            seen.append(event)
-            if waits and isinstance(event, Reported):
-                executor.answer(event.key, go_on(event))
-    return seen
-
-
 def keys_of(seen, kind):
     return [event.key for event in seen if isinstance(event, kind)]
 
@@ -180,14 +167,14 @@ def test_a_job_that_can_be_pruned_waits_for_an_answer(executor, job):
     assert keys_of(seen, Reported) == ["a"]
     assert is_idle(workers)
     workers.answer("a", True)
-    assert n_finished(1)(events(workers, n_finished(1), waits=True))
+    assert n_finished(1)(events(workers, n_finished(1), go_on))
 
 
 def test_pruning_ends_a_job_after_the_refused_epoch(executor, job):
     workers = executor(1)
     workers.submit(job(epochs=50, can_be_pruned=True))
     workers.submit(job("b"))
-    seen = events(workers, n_finished(2), go_on=lambda event: event.epoch.epoch < 3, waits=True)
+    seen = events(workers, n_finished(2), lambda event: event.epoch.epoch < 3)
     reported = [e.epoch for e in seen if isinstance(e, Reported) and e.key == "a"]
     assert [epoch.epoch for epoch in reported] == [0, 1, 2, 3]
     pruned = outcomes(seen)["a"]
@@ -273,7 +260,7 @@ def test_a_limit_excludes_waiting_times(executor, job):
     while time.monotonic() < deadline:
         assert workers.poll(0.1) == []
     workers.answer("a", True)
-    ended = outcomes(events(workers, n_finished(2), waits=True))
+    ended = outcomes(events(workers, n_finished(2), go_on))
     assert {end.state for end in ended.values()} == {OutcomeState.COMPLETE}
 
 
@@ -281,9 +268,9 @@ def test_a_coordinator_that_was_away_does_not_use_up_a_limit(executor, job):
     workers = executor(1)
     workers.submit(job("warm"))
     events(workers, n_finished(1))
-    workers.submit(job(timeout_s=3.0, can_be_pruned=True))
-    time.sleep(5)
-    ended = outcomes(events(workers, n_finished(1), waits=True))
+    workers.submit(job(timeout_s=1.5, can_be_pruned=True))
+    time.sleep(2.5)
+    ended = outcomes(events(workers, n_finished(1), go_on))
     assert ended["a"].state is OutcomeState.COMPLETE
 
 

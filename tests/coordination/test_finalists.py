@@ -5,17 +5,16 @@ from pathlib import Path
 
 import optuna
 import pytest
+from helpers.records import trial_record
 from helpers.search_bench import make_experiment
 from helpers.simulated_executor import Killed, SimulatedExecutor
 from helpers.simulated_study import SPACE, PretendExecutor, everything
 
 from tuner.coordination.finalists import default_of, enqueue_finalists, rank_finalists, untuned
 from tuner.errors import Interrupted, RunError
-from tuner.journal.records import Status, TrialRecord
+from tuner.jobs import OutcomeState
 from tuner.journal.storage import (
     FINALIST_ATTR,
-    STUDY_ATTR,
-    TEST_ATTR,
     Role,
     read_journal,
     trial_key,
@@ -38,16 +37,15 @@ def repeats(record, scores):
     made = []
     for configuration, values in scores.items():
         for repeat, value in enumerate(values):
-            outcome = record.trials[configuration].outcome
+            state = OutcomeState.FAILED if value is None else OutcomeState.COMPLETE
+            trial = record.trials[configuration]
             made.append(
-                TrialRecord(
-                    number=len(made),
+                trial_record(
+                    len(made),
+                    dataclasses.replace(trial.outcome, objective=value, state=state),
                     role=Role.FINALIST,
-                    params=record.trials[configuration].params,
+                    params=trial.params,
                     seed=training_seed(3, Role.FINALIST, configuration, repeat),
-                    status=Status.COMPLETE if value is not None else Status.FAILED,
-                    asked_at=None,
-                    outcome=dataclasses.replace(outcome, objective=value),
                     configuration=configuration,
                     repeat=repeat,
                 )
@@ -79,20 +77,6 @@ def test_a_finalist_with_a_failed_repeat_ranks_last(record):
     a, b, c = top(record)
     judged = repeats(record, {a: [1.0, 1.0, None], b: [5.0, 5.0, 5.0], c: [None, None, None]})
     assert [f.trial.number for f in rank_finalists(no_default(judged))] == [b, a]
-
-
-def test_unless_it_is_the_default_or_failed_as_often(record):
-    assert default_of(repeats(record, {0: [1.0]})).number == 0
-    a, b, c = top(record)
-    others = [n for n in (a, b, c) if n]
-    judged = repeats(record, {0: [3.0, None, 3.0], others[0]: [5.0] * 3, others[1]: [None, 2.0, 2]})
-    assert [f.trial.number for f in rank_finalists(judged)] == [others[1], 0, others[0]]
-
-
-def test_of_repeats_that_failed_as_often_the_better_mean_decides(record):
-    a, b, c = top(record)
-    judged = repeats(record, {a: [1.0, 1.0, None], b: [None, 5.0, 5.0], c: [9.0, None, None]})
-    assert [f.trial.number for f in rank_finalists(no_default(judged))] == [a, b, c]
 
 
 def test_repeats_that_are_missing_have_not_failed(record):
@@ -182,22 +166,6 @@ def test_the_trained_default_is_the_configuration_without_search(case):
         assert (found["hidden_size"], found["dropout"], found["learning_rate"]) == (32, 0.0, 0.01)
         assert job.keep_weights
         assert not job.can_be_pruned
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_a_reopening_killed_between_retrainings_ends_the_same(make_case, workers):
-    calm = make_case("calm")
-    reference = everything(calm.run(executor=PretendExecutor(1)))
-    trained = [key for key in calm.executor.begun if not key.startswith("trial")]
-    assert len(trained) == 9
-    for at in range(8, 8 + 9):
-        killed = make_case(f"killed{at}")
-        with pytest.raises(Killed):
-            killed.run(executor=PretendExecutor(workers, chaos=at, die_after=at))
-        kept = sum(r.outcome is not None for r in killed.read().finalists)
-        assert kept == at - 8
-        assert everything(killed.run(executor=PretendExecutor(workers, chaos=at + 7))) == reference
 
 
 def test_finished_trainings_are_not_repeated_but_test_models(case):
@@ -436,27 +404,6 @@ def test_an_interrupted_reopening_resumes(make_case, monkeypatch):
     assert len(case.read().openings) == 1
     monkeypatch.undo()
     assert everything(case.run(trials, stages=stages)) == reference
-
-
-def test_a_journal_of_an_older_version_is_read_and_only_printed(case):
-    record = case.run(finalists={"baseline": False})
-    with write_journal(case.location, "s", lambda text: None) as storage:
-        study = optuna.load_study(study_name="s", storage=storage)
-        facts = study.user_attrs[STUDY_ATTR]
-        del facts["experiment"]["finalists"]["baseline"], facts["baselines"]["training_mean"]
-        study.set_user_attr(STUDY_ATTR, facts)
-        old = study.user_attrs[TEST_ATTR]
-        del old["default"], old["verdict"], old["baselines"]["training_mean"]
-        study.set_user_attr(TEST_ATTR, old)
-    before = Path(case.location).read_bytes()
-    again = case.run()
-    assert Path(case.location).read_bytes() == before
-    assert again.experiment.finalists.baseline
-    summary = summarize(again).to_json()
-    assert summary["default"] is None
-    assert summary["verdict"]
-    assert summary["openings"][0]["scores"] == record.test.scores
-    assert summary["opened"] == ["Evaluated on the test set once, after 8 trials."]
 
 
 def test_the_terminal_says_what_the_default_came_to(make_case, capsys):

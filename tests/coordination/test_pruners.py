@@ -3,8 +3,8 @@
 import optuna
 import pytest
 from helpers import simulated_executor
-from helpers.search_bench import make_experiment, told
-from helpers.simulated_executor import Killed, SimulatedExecutor
+from helpers.search_bench import make_experiment, run_killed, told
+from helpers.simulated_executor import SimulatedExecutor
 from optuna.trial import TrialState, create_trial
 
 from tuner.coordination.pruning import Evidence, make_pruner, should_prune
@@ -53,8 +53,9 @@ def test_every_pruner_is_tried_here():
     assert {model.model_fields["name"].default for model in PRUNERS} == set(OPTIONS)
 
 
-@pytest.mark.parametrize("name", [n for n in OPTIONS if n != "none"])
-@pytest.mark.parametrize("strategy", ["woa", "tpe"])
+@pytest.mark.parametrize(
+    ("name", "strategy"), list(zip(list(OPTIONS)[1:], ["woa", "tpe"] * 3, strict=True))
+)
 def test_a_pruner_gives_the_same_with_any_workers_or_kill(name, strategy, make_bench):
     experiment = experiment_with(name, strategy=strategy)
     _, reference = make_bench("one").run(experiment, SimulatedExecutor(1))
@@ -63,14 +64,8 @@ def test_a_pruner_gives_the_same_with_any_workers_or_kill(name, strategy, make_b
     for workers, chaos in [(2, 1), (5, 2)]:
         _, record = make_bench(f"{workers}").run(experiment, SimulatedExecutor(workers, chaos))
         assert told(record) == told(reference)
-    bench, lives = make_bench("killed"), 0
-    while True:
-        try:
-            _, record = bench.run(experiment, SimulatedExecutor(3, chaos=lives, die_after=2))
-            break
-        except Killed:
-            lives += 1
-    assert lives > 5
+    record, n_kills, _ = run_killed(make_bench("killed"), experiment, die_after=2)
+    assert n_kills > 5
     assert told(record) == told(reference)
 
 

@@ -8,7 +8,6 @@ import io
 import json
 import re
 import statistics
-import threading
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from rich.console import Console
 
 from tuner.coordination.finalists import default_of
 from tuner.data import baselines, classical
-from tuner.errors import Interrupted
 from tuner.executors.base import Finished
 from tuner.experiment import Experiment
 from tuner.journal.test_scores import TestScore
@@ -161,23 +159,6 @@ def test_a_search_killed_during_a_refit_ends_the_same(make_case, workers):
         assert killed.read().test is None
         again = killed.run(executor=PretendExecutor(workers, chaos=at + 7), **REFIT)
         assert everything(again) == reference
-
-
-def test_a_search_stopped_meanwhile_keeps_the_test_set_closed(case, make_case, openings):
-    stop = threading.Event()
-
-    class StopsAtTheSecond(PretendExecutor):
-        def poll(self, timeout_s):
-            events = super().poll(timeout_s)
-            if sum(key.startswith("refit") for key in self.begun) > 1:
-                stop.set()
-            return events
-
-    with pytest.raises(Interrupted, match="the same command resumes"):
-        case.run(executor=StopsAtTheSecond(1), stop=stop, **REFIT)
-    assert openings == []
-    assert case.read().test is None
-    assert everything(case.run(**REFIT)) == everything(make_case("calm").run(**REFIT))
 
 
 def test_what_is_trained_is_said(case):

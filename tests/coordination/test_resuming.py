@@ -1,6 +1,5 @@
 """Studies that go on: with raised budgets, and from the trials of another study."""
 
-import dataclasses
 from pathlib import Path
 
 import optuna
@@ -46,16 +45,6 @@ def test_raised_repeats_train_only_what_is_new(make_case):
     assert retrained_of(record) == (15, 15)
     assert record.experiment.finalists.repeats == case.read().experiment.finalists.repeats == 5
     assert find_winner(record).number == find_winner(whole).number
-
-
-def test_raised_again_by_nobody_it_only_prints(case):
-    case.run()
-    case.run(**FIVE)
-    before = Path(case.location).read_bytes()
-    case.run(**FIVE)
-    assert Path(case.location).read_bytes() == before
-    assert case.executor.begun == []
-    assert case.notes.said == []
 
 
 def test_a_higher_top_retrains_only_the_next_best(case):
@@ -259,31 +248,6 @@ def test_a_winner_changed_by_repeats_has_no_test_score(case):
         f"has no test score: tuner run with --reopen-test evaluates it."
     )
     assert report(record).count("retrained on 5 seeds since") == 1
-
-
-@pytest.mark.parametrize("die_after", [1, 2, 3, 4, 5])
-def test_the_best_uses_the_repeats_that_all_have(make_case, die_after):
-    case = make_case("case")
-    calm = [f.name for f in rank_finalists(case.run())]
-    with pytest.raises(Killed):
-        case.run(executor=PretendExecutor(1, die_after=die_after), **FIVE)
-    record = case.read()
-    assert record.experiment.finalists.repeats == 5
-    assert len({len(f.repeats) for f in rank_finalists(record)}) > 1
-    assert [f.name for f in rank_finalists(record)] == calm
-
-
-@pytest.mark.parametrize("of_best", [3, 4, 5])
-def test_the_first_to_get_its_new_repeats_does_not_win_by_that(case, of_best):
-    record = case.run(**FIVE)
-    best, *_, worst = rank_finalists(record)
-    kept = {best.number: of_best, worst.number: 5}
-    killed = dataclasses.replace(
-        record,
-        first_repeats=3,
-        finalists=tuple(r for r in record.finalists if r.repeat < kept.get(r.configuration, 3)),
-    )
-    assert find_winner(killed).number == best.number
 
 
 def test_a_new_finalist_is_not_compared_by_one_repeat(case):

@@ -8,8 +8,9 @@ import statistics
 import optuna
 import pytest
 from helpers.examples import examples
-from helpers.search_bench import SPACE, make_experiment, told
-from helpers.simulated_executor import Killed, SimulatedExecutor
+from helpers.records import study_record, trial_record
+from helpers.search_bench import SPACE, make_experiment, run_killed, told
+from helpers.simulated_executor import SimulatedExecutor
 from helpers.simulated_progress import taken_up
 from helpers.simulated_study import PretendExecutor
 from hypothesis import given, settings
@@ -29,7 +30,7 @@ from tuner.coordination.pruning import (
 )
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState, intermediate_losses
-from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.records import Status
 from tuner.journal.storage import Role, read_journal
 from tuner.journal.test_scores import TestScore
 from tuner.progress.display import show_result
@@ -118,17 +119,6 @@ def test_the_default_is_what_is_exported(record, tmp_path):
     assert known.search is None
 
 
-@pytest.mark.slow
-def test_a_winning_default_is_reproducible_after_a_kill(make_case):
-    reference = make_case("calm").run(executor=good(1)).test
-    for at in (8, 12, 16):
-        case = make_case(f"killed{at}")
-        with pytest.raises(Killed):
-            case.run(executor=good(3, chaos=at, die_after=at))
-        test = case.run(executor=good(3, chaos=1)).test
-        assert test.raw | {"opened_at": ""} == reference.raw | {"opened_at": ""}
-
-
 def test_without_finalists_one_training_decides_the_default(make_case):
     keys = {"finalists": {"top": 0}}
     won = make_case("won").run(executor=good(), **keys)
@@ -204,13 +194,11 @@ def studies(draw):
         params = {"hidden_size": 8 + number, "num_layers": 1, "dropout": 0.4, "batch_size": 8}
         if role is Role.BASELINE:
             params = {"hidden_size": 32, "num_layers": 1, "dropout": 0.0, "batch_size": 32}
-        status = Status.COMPLETE if complete else Status.FAILED
-        return TrialRecord(number, role, keys.pop("params", params), 0, status, None, outcome,
-                           **keys)  # fmt: skip
+        return trial_record(number, outcome, role=role, **{"params": params, "seed": 0} | keys)
 
     searched = draw(st.lists(st.tuples(score, score), min_size=1, max_size=5))
     trials = [of(Role.TRIAL, i, *s) for i, s in enumerate(searched)]
-    record = StudyRecord("id", "s", experiment, {}, {}, {}, "", tuple(trials), (), None)
+    record = study_record(experiment, trials)
     retrained = [
         of(Role.FINALIST, i, *s, params=t.params, configuration=t.number, repeat=i)
         for t in record.ranked()[: draw(st.integers(0, top))]
@@ -352,14 +340,8 @@ def test_ties_break_the_same_with_any_workers_or_kill(name, make_bench):
     experiment = make_experiment(pruner={"name": name, **PRUNERS[name]}, epochs=9)
     reference = told(make_bench("one").run(experiment, StandsStill(1))[1])
     assert told(make_bench("five").run(experiment, StandsStill(5, chaos=2))[1]) == reference
-    bench, lives = make_bench("killed"), 0
-    while True:
-        try:
-            _, record = bench.run(experiment, StandsStill(3, chaos=lives, die_after=3))
-            break
-        except Killed:
-            lives += 1
-    assert lives > 3
+    record, n_kills, _ = run_killed(make_bench("killed"), experiment, 3, StandsStill)
+    assert n_kills > 3
     assert told(record) == reference
 
 

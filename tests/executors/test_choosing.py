@@ -267,6 +267,7 @@ def test_what_no_node_of_a_cluster_has_is_refused(cluster, nodes, resources, mes
     assert refusal("ray://h:1", **resources) == message
 
 
+@pytest.mark.slow
 def test_a_local_cluster_ends_with_its_last_executor(monkeypatch):
     monkeypatch.undo()
     choice = choose_executor("ray", Resources())

@@ -8,12 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from helpers.executor_events import n_finished, outcomes
+from helpers.executor_events import events, go_on
 
-from tuner.executors import Finished, LocalExecutor, Lost, Reported
-from tuner.jobs import PredictJob, TrainJob
+from tuner.executors import Finished, LocalExecutor, Lost
+from tuner.jobs import TrainJob
 
 
 @pytest.fixture
@@ -32,22 +31,6 @@ def executor():
 def job(data, key="a", epochs=2, **fields):
     hyperparameters = {"hidden_size": 4, "batch_size": 16}
     return TrainJob(key, hyperparameters, 1, epochs, 1000, "rmse", (data,), **fields)
-
-
-def events(executor, until, answer=None, timeout_s=180):
-    """Poll until `until(events)`; answer the reports of jobs that wait."""
-    seen, deadline = [], time.monotonic() + timeout_s
-    while not until(seen):
-        assert time.monotonic() < deadline, seen
-        for event in executor.poll(0.2):
-            seen.append(event)
-            if isinstance(event, Reported) and answer:
-                executor.answer(event.key, answer(event))
-    return seen
-
-
-def go_on(event):
-    return True
 
 
 def test_a_killed_worker_loses_its_job_alone_and_is_replaced(executor, data):
@@ -71,29 +54,6 @@ def test_a_killed_worker_loses_its_job_alone_and_is_replaced(executor, data):
     assert any(e.key == survivor for e in seen)
     assert first not in workers.pids
     assert len(workers.pids) == 2
-
-
-def test_a_worker_outlives_what_a_job_raises(executor, data):
-    workers = executor(1)
-    workers.submit(TrainJob("bad", {"hidden_size": -1}, 1, 1, 1, "rmse", data))
-    events(workers, n_finished(1))
-    before = workers.pids
-    workers.submit(job(data, "good"))
-    events(workers, n_finished(1))
-    assert workers.pids == before
-
-
-def test_kept_weights_reproduce_their_score_elsewhere(executor, data):
-    workers = executor(1)
-    workers.submit(job(data, keep_weights=True))
-    trained = outcomes(events(workers, n_finished(1)))["a"]
-    other = executor(1)
-    hyperparameters = {"hidden_size": 4, "batch_size": 16}
-    other.submit(PredictJob("p", hyperparameters, trained.weights, data))
-    forecast = outcomes(events(other, n_finished(1)))["p"].predictions
-    truth = data.truth_of(data.evaluate_samples())
-    error = np.sqrt(np.mean((forecast - truth) ** 2))
-    assert error == pytest.approx(trained.objective, rel=1e-12)
 
 
 def test_workers_end_when_their_coordinator_is_killed(tmp_path, data):

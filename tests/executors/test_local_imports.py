@@ -2,19 +2,15 @@
 
 import json
 import os
-import pickle
 import statistics
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
-from helpers.prepared import write_series
 
 import tuner
-from tuner.jobs import TrainJob
 
 SEARCH = """\
 import subprocess, sys
@@ -114,36 +110,3 @@ def test_a_worker_takes_tuner_from_where_the_coordinator_did(folder, libraries):
     assert seen["tuner"] == str(folder / "tuner" / "__init__.py")
     assert seen["statistics"] == statistics.__file__
     assert seen["path"][-1] == str(folder)
-
-
-TRAIN = """\
-import pickle, sys
-from tuner.executors import Finished, LocalExecutor
-executor, ended = LocalExecutor(1), []
-executor.submit(pickle.load(open(sys.argv[1], "rb")))
-while not ended:
-    ended = [e for e in executor.poll(1.0) if isinstance(e, Finished)]
-executor.close()
-print(ended[0].outcome.state.name, ended[0].outcome.reason)
-"""
-
-
-def test_a_worker_ignores_user_files_named_like_libraries(tmp_path):
-    data = write_series(tmp_path, np.sin(np.arange(120) / 3)[:, None], train_end=80)
-    job = TrainJob("a", {"hidden_size": 4, "batch_size": 16}, 1, 1, 1000, "rmse", (data,))
-    (tmp_path / "job").write_bytes(pickle.dumps(job))
-    folder, scripts = tmp_path / "here", tmp_path / "scripts"
-    for each, names in ((folder, ("statistics", "random", "queue")), (scripts, ())):
-        each.mkdir()
-        for name in (*names, "torch", "tuner"):
-            (each / f"{name}.py").write_text("raise ImportError('the user\\'s own file')")
-    (scripts / "tuner.py").unlink()  # there the coordinator would import it
-    (scripts / "search.py").write_text(TRAIN)
-    done = subprocess.run(
-        [sys.executable, str(scripts / "search.py"), str(tmp_path / "job")],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == ["COMPLETE", "None"]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.executor_events import events
 
 from tuner.data import SeriesRef, Shape
 from tuner.errors import RunError
@@ -48,12 +49,8 @@ def job(key="a"):
     return TrainJob(key, {}, 1, 1, 1, "rmse", (NOWHERE,))
 
 
-def events(executor, n):
-    seen, deadline = [], time.monotonic() + SOON_S
-    while len(seen) < n:
-        assert time.monotonic() < deadline, seen
-        seen += executor.poll(0.2)
-    return seen
+def ends(executor):
+    return events(executor, bool, timeout_s=SOON_S)
 
 
 def test_workers_that_cannot_start_lose_no_job(executor):
@@ -61,7 +58,7 @@ def test_workers_that_cannot_start_lose_no_job(executor):
     for key in "abc":
         workers.submit(job(key))
     with pytest.raises(RunError) as caught:
-        events(workers, 1)
+        ends(workers)
     assert str(caught.value) == (
         "no worker can be started: it died (exit status 1): ImportError: No module named "
         "no_such_module; the same command goes on when one can be"
@@ -73,7 +70,7 @@ def test_a_worker_that_dies_at_start_is_replaced(executor, monkeypatch, tmp_path
     monkeypatch.setenv("TEST_STARTING", f"die once: {tmp_path / 'died'}")
     workers = executor(1, "helpers.workers.starting")
     workers.submit(job())
-    (end,) = events(workers, 1)
+    (end,) = ends(workers)
     assert isinstance(end, Finished)
     assert (tmp_path / "died").exists()
 
@@ -85,7 +82,7 @@ def test_a_worker_that_hangs_as_it_starts_is_given_up(executor, monkeypatch):
     workers.submit(job())
     (first,) = workers.pids
     with pytest.raises(RunError, match=r"started: it was not ready after 0\.2 s; the same"):
-        events(workers, 1)
+        ends(workers)
     assert workers.pids == []
     with pytest.raises(ProcessLookupError):
         os.kill(first, 0)
@@ -115,7 +112,7 @@ def test_a_worker_that_is_killed_may_have_run_out_of_memory(executor):
     while workers._workers[0].job is None:
         workers.poll(0.2)
     workers._workers[0].process.kill()
-    (lost,) = events(workers, 1)
+    (lost,) = ends(workers)
     assert lost.reason == "its worker died (killed by signal 9; out of memory, perhaps)"
 
 

@@ -1,5 +1,6 @@
 """Workers on Ray: what is special about them."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -13,14 +14,15 @@ import numpy as np
 import psutil
 import pytest
 import ray
+from helpers import executor_events
 from helpers.executor_events import n_finished, outcomes
 from helpers.prepared import write_series
 
 from tuner.data import SeriesRef, Shape
 from tuner.data.reference import hold_arrays
-from tuner.errors import InputError, RunError
+from tuner.errors import RunError
 from tuner.executors import Finished, Lost, Reported
-from tuner.executors.ray_executor import RayExecutor, connection_to
+from tuner.executors.ray_executor import RayExecutor
 from tuner.executors.ray_worker import RayWorker
 from tuner.jobs import OutcomeState, PredictJob, TrainJob
 
@@ -62,15 +64,7 @@ def job(data, key="a", epochs=2, **fields):
     return TrainJob(key, HYPERPARAMETERS, 1, epochs, 1000, "rmse", folds, **fields)
 
 
-def events(executor, until, timeout_s=180):
-    seen, deadline = [], time.monotonic() + timeout_s
-    while not until(seen):
-        assert time.monotonic() < deadline, seen
-        for event in executor.poll(0.2):
-            seen.append(event)
-            if isinstance(event, Reported):
-                executor.answer(event.key, True)
-    return seen
+events = functools.partial(executor_events.events, answer=executor_events.go_on)
 
 
 def name_of(process):
@@ -187,6 +181,7 @@ def _visible_gpus(executor, gpus):
     return found
 
 
+@pytest.mark.slow
 def test_a_worker_of_another_version_is_refused(executor, data, monkeypatch):
     monkeypatch.setattr("tuner.executors.ray_executor.__version__", "9.9")
     workers = executor(1)
@@ -195,6 +190,7 @@ def test_a_worker_of_another_version_is_refused(executor, data, monkeypatch):
         events(workers, n_finished(1))
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_end_the_search(executor, data):
     workers = executor(1, training="no_such_module")
     workers.submit(job(data))
@@ -203,6 +199,7 @@ def test_workers_that_cannot_start_end_the_search(executor, data):
         events(workers, n_finished(1))
 
 
+@pytest.mark.slow
 def test_a_cluster_without_room_for_a_worker_ends_the_search(executor, data, monkeypatch):
     monkeypatch.setattr("tuner.executors.ray_executor._STRANDED_S", 0.5)
     workers = executor(1, cpus=3.0)
@@ -220,6 +217,7 @@ def clock(monkeypatch):
     return now
 
 
+@pytest.mark.slow
 def test_a_moment_without_a_node_ends_no_search_that_was_paused(executor, data, clock):
     workers = executor(1, cpus=3.0)
     clock[0] += 3600
@@ -267,6 +265,7 @@ def test_a_search_that_waits_for_others_says_so_once(executor, data, clock):
     assert outcomes(events(workers, n_finished(1)))["b"].state is OutcomeState.COMPLETE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ObjectStoreFullError", "OutOfDiskError"])
 def test_a_store_that_is_full_ends_the_search_in_one_line(executor, data, monkeypatch, kind):
     def refuse(value):
@@ -298,23 +297,10 @@ def test_a_cluster_failure_does_not_block_closing(executor, data, monkeypatch):
     assert ray.is_initialized()
 
 
-def test_what_escapes_a_job_is_the_reason_of_its_loss(executor):
-    workers = executor(1, training="helpers.workers.hanging")
-    workers.submit(TrainJob("a", {}, 13, 1, 1, "rmse", ()))
-    (lost,) = events(workers, bool)
-    assert lost.reason == "its worker died (RuntimeError: CUDA is broken for good)"
-
-
+@pytest.mark.slow
 def test_closing_leaves_a_connection_that_was_there(executor):
     executor(1).close()
     assert ray.is_initialized()
-
-
-def test_ray_is_an_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    expected = r"--executor: ray is not installed; pip install 'lstm-tuner\[ray\]'"
-    with pytest.raises(InputError, match=expected):
-        connection_to(None).connect()
 
 
 def test_the_actor_serves_what_it_is_asked(monkeypatch):

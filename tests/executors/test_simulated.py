@@ -4,21 +4,16 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pandas as pd
 import pytest
 from simulated import Landscape, Recording, SimulatedExecutor
 
 import tuner.jobs
-from tuner.coordination.coordinator import Coordinator, Limits
-from tuner.coordination.pruning import make_pruner
 from tuner.data import SeriesRef, Shape
 from tuner.executors import Finished, Reported
-from tuner.experiment import Experiment, Override, space_size
+from tuner.experiment import Experiment, Override
 from tuner.experiment.space import to_distributions
 from tuner.jobs import OutcomeState, PredictJob, TrainJob
-from tuner.journal.storage import write_journal
-from tuner.strategies import STRATEGIES
 from tuner.strategies.codec import values_of
 
 ROOT = Path(__file__).parents[2]
@@ -199,28 +194,3 @@ def test_a_shipped_landscape_holds_its_space_on_three_seeds(path):
         assert len(recordings) == 3
         assert all(np.isfinite(r.curve).all() and r.seconds > 0 for r in recordings)
     assert path.stat().st_size < 1_000_000
-
-
-@every_landscape
-def test_a_landscape_search_does_not_depend_on_workers(path, tmp_path):
-    experiment = experiment_on(path).model_copy(update={"strategy": STRATEGIES["pso"]()})
-    distributions = to_distributions(experiment.search_space)
-    found = []
-    for n_workers in (1, 3):
-        with write_journal(str(tmp_path / f"{n_workers}.journal")) as storage:
-            sampler = experiment.strategy.make_sampler(distributions, 5, 30)
-            study = optuna.create_study(storage=storage, sampler=sampler)
-            coordinator = Coordinator(
-                study,
-                distributions,
-                experiment.strategy.rhythm,
-                SimulatedExecutor(Landscape.load(path), n_workers),
-                lambda t: TrainJob(
-                    str(t.number), t.params, t.number, 60, 10, "rmse", (REF,), can_be_pruned=True
-                ),
-                Limits(n_trials=30, n_configurations=space_size(experiment.search_space)),
-                pruner=make_pruner(experiment.pruner, 60),
-            )
-            assert coordinator.run()
-            found.append([(t.params, t.state, t.value) for t in study.trials])
-    assert found[0] == found[1]

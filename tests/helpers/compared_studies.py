@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from helpers.records import study_record, trial_record
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
-from tuner.journal.records import Status, StudyRecord, TrialRecord
-from tuner.journal.storage import Role
+from tuner.journal.records import StudyRecord
 from tuner.report.comparison import Comparison, compare, trajectory_of
 
 NOON = 1.7e9  # when searches begin, seconds since 1970
@@ -54,30 +54,19 @@ def search(
         )
     for number, original in (repeats or {}).items():
         outcomes[number] = outcomes[original]
-    trials = tuple(
-        TrialRecord(
-            number=number,
-            role=Role.TRIAL,
+    trials = [
+        trial_record(
+            number,
+            outcome,
             params={"dropout": number / 1000},
-            seed=number,
-            status=Status(outcome.state.value),
-            asked_at=None,
-            outcome=outcome,
             repeat_of=(repeats or {}).get(number),
         )
         for number, outcome in enumerate(outcomes)
-    )
-    return StudyRecord(
-        id="",
+    ]
+    return study_record(
+        experiment(strategy, seed, metric),
+        trials,
         name=f"made-{strategy}-{seed}",
-        experiment=experiment(strategy, seed, metric),
-        data={},
-        baselines={},
-        versions={},
-        created="",
-        trials=trials,
-        finalists=(),
-        test=None,
         seconds_recorded=recorded_s,
     )
 

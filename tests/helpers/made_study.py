@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from helpers.records import study_record, trial_record
 from tuner.experiment import Experiment, Override
 from tuner.jobs import Outcome, OutcomeState
-from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.records import StudyRecord, TrialRecord
 from tuner.journal.storage import Role
 
 
@@ -17,18 +18,11 @@ def trial(number: int, what: str | float | None, configuration: int | None = Non
         outcome = Outcome(OutcomeState.FAILED, reason=what)
     elif what is not None:
         outcome = Outcome(OutcomeState.COMPLETE, objective=what)
-    role = Role.TRIAL if configuration is None else Role.FINALIST
-    return TrialRecord(
-        number=number,
-        role=role,
-        params={"hidden_size": number if configuration is None else configuration},
-        seed=0,
-        status=Status(outcome.state.value) if outcome else Status.RUNNING,
-        asked_at=None,
-        outcome=outcome,
-        configuration=configuration,
-        repeat=None if configuration is None else number % 2,
-    )
+    if configuration is None:
+        return trial_record(number, outcome, params={"hidden_size": number})
+    place = {"configuration": configuration, "repeat": number % 2}
+    params = {"hidden_size": configuration}
+    return trial_record(number, outcome, role=Role.FINALIST, params=params, **place)
 
 
 def study(
@@ -40,20 +34,13 @@ def study(
     **budget: object,
 ) -> StudyRecord:
     overrides = [Override(f"budget.{key}", value, "test") for key, value in budget.items()]
-    return StudyRecord(
-        id="",
-        name="air",
-        experiment=Experiment.load("air.yaml", overrides),
-        data={},
-        baselines={},
-        versions={},
-        created="",
-        trials=tuple(trial(number, what) for number, what in enumerate(ended_as)),
-        finalists=tuple(
-            trial(number, what, configuration)
-            for number, (configuration, what) in enumerate(finalists)
-        ),
-        test=None,
+    retrained = [
+        trial(number, what, configuration) for number, (configuration, what) in enumerate(finalists)
+    ]
+    return study_record(
+        Experiment.load("air.yaml", overrides),
+        [trial(number, what) for number, what in enumerate(ended_as)],
+        finalists=tuple(retrained),
         ended=ended,
         seconds_recorded=seconds,
     )

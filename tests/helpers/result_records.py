@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import random
 
+from helpers.records import study_record, trial_record
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
-from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.records import StudyRecord, TrialRecord
 from tuner.journal.storage import Role
 from tuner.journal.test_scores import TestScore
 from tuner.report.page import draw_all
@@ -97,41 +99,24 @@ def make_study(n=40, *, state=None, objective=objective_of, finalists=0, **field
         outcome = None
         if ended is not RUNNING:
             outcome = make_outcome(ended, objective(params), n_folds=experiment.n_folds)
-        trials.append(
-            TrialRecord(
-                number=number,
-                role=Role.TRIAL,
-                params=params,
-                seed=number,
-                status=Status(ended.value) if outcome else Status.RUNNING,
-                asked_at=None,
-                outcome=outcome,
-                generation=number // size if size else None,
-                individual=number % size if size else None,
-            )
-        )
+        place = {"generation": number // size, "individual": number % size} if size else {}
+        trials.append(trial_record(number, outcome, params=params, **place))
     tests = (*fields.pop("earlier_tests", ()), fields.pop("test", None))
     tests = [TestScore.from_json(test) if isinstance(test, dict) else test for test in tests]
-    record = StudyRecord(
-        **{
-            "id": "0123456789abcdef",
-            "name": "made-pso-0",
-            "experiment": experiment,
-            "data": {"sha256": "ab" * 32, "rows": 200, "path": "/nowhere/made.csv"},
-            "baselines": {"last_value": 26.0, "seasonal_naive": 25.0},
-            "versions": {"python": "3.11.2", "torch": "2.13.0"},
-            "created": "2026-01-02T03:04:05+00:00",
-            "finalists": (),
-            "earlier_tests": tuple(tests[:-1]),
-            "test": tests[-1],
-            "ended": "done",
-            **fields,
-            "trials": tuple(trials),
-        }
-    )
+    known = {
+        "id": "0123456789abcdef",
+        "name": "made-pso-0",
+        "data": {"sha256": "ab" * 32, "rows": 200, "path": "/nowhere/made.csv"},
+        "baselines": {"last_value": 26.0, "seasonal_naive": 25.0},
+        "versions": {"python": "3.11.2", "torch": "2.13.0"},
+        "created": "2026-01-02T03:04:05+00:00",
+        "earlier_tests": tuple(tests[:-1]),
+        "test": tests[-1],
+        "ended": "done",
+    }
+    record = study_record(experiment, trials, **known | fields)
     if finalists:
-        retrained = retrain(record, finalists)
-        record = StudyRecord(**{**vars(record), "finalists": retrained})
+        record = dataclasses.replace(record, finalists=retrain(record, finalists))
     return record
 
 
@@ -139,14 +124,12 @@ def retrain(record, repeats) -> tuple[TrialRecord, ...]:
     """Retrainings of the best configurations, each a little worse than in the search."""
     best = record.ranked()[: record.experiment.finalists.top]
     return tuple(
-        TrialRecord(
-            number=number,
+        trial_record(
+            number,
+            make_outcome(COMPLETE, trial.value + record.sign * 0.1 * (1 + repeat)),
             role=Role.FINALIST,
             params=trial.params,
             seed=1000 + number,
-            status=Status.COMPLETE,
-            asked_at=None,
-            outcome=make_outcome(COMPLETE, trial.value + record.sign * 0.1 * (1 + repeat)),
             configuration=trial.number,
             repeat=repeat,
         )
@@ -157,14 +140,12 @@ def retrain(record, repeats) -> tuple[TrialRecord, ...]:
 def with_default(record, scores, tested=None):
     """The record with trainings of the untuned default; `tested` are its scores on the test."""
     trained = tuple(
-        TrialRecord(
-            number=len(record.finalists) + repeat,
+        trial_record(
+            len(record.finalists) + repeat,
+            make_outcome(FAILED if score is None else COMPLETE, score or 0.0),
             role=Role.BASELINE,
             params={"hidden_size": 32, "dropout": 0.0},
             seed=2000 + repeat,
-            status=Status.FAILED if score is None else Status.COMPLETE,
-            asked_at=None,
-            outcome=make_outcome(FAILED if score is None else COMPLETE, score or 0.0),
             repeat=repeat,
         )
         for repeat, score in enumerate(scores)
@@ -175,7 +156,7 @@ def with_default(record, scores, tested=None):
         default = {"name": "default LSTM", "params": {}, "is_winner": False, "scores": tested,
                    "mean": mean, "std": None}  # fmt: skip
         changed["test"] = TestScore.from_json(record.test.raw | {"default": default})
-    return StudyRecord(**{**vars(record), **changed})
+    return dataclasses.replace(record, **changed)
 
 
 def values_test(n=30, *, every=1, horizon=1, series=None, at=None, configuration=0, **fields):

@@ -6,6 +6,7 @@ import dataclasses
 
 import optuna
 
+from helpers.simulated_executor import Killed, SimulatedExecutor
 from tuner.coordination.coordinator import AsynchronousCoordinator, Coordinator, Limits
 from tuner.coordination.opening import open_study
 from tuner.coordination.pruning import make_pruner
@@ -116,6 +117,25 @@ class Bench:
             )
             finished = coordinator.run()
             return finished, read_study(storage, "s", self.location)
+
+
+def run_killed(bench, experiment, die_after=1, executor=SimulatedExecutor):
+    """Search, and be killed after so many results again and again.
+
+    Returns:
+        The record, how often it was killed, and the keys of the results that came.
+    """
+    delivered = []
+    for life in range(100):
+        simulated = executor(3, chaos=life, die_after=die_after)
+        try:
+            _, record = bench.run(experiment, simulated)
+        except Killed:
+            continue
+        finally:
+            delivered += simulated.delivered
+        return record, life, delivered
+    raise AssertionError("it does not end")
 
 
 def told(record):

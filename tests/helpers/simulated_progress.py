@@ -25,6 +25,19 @@ def taken_up(progress, *args, **keys):
     return progress
 
 
+def trial(number: int) -> TrialKey:
+    return TrialKey(Role.TRIAL, number)
+
+
+def hand_out(observer: Observer, *keys: int | TrialKey, params=None, cost: float = 1.0) -> None:
+    """Ask for trials, given by their numbers or keys, and dispatch them."""
+    known = [trial(key) if isinstance(key, int) else key for key in keys]
+    for key in known:
+        observer.asked(Asked(key, None, params or {}))
+    for key in known:
+        observer.dispatched(key, cost)
+
+
 def epoch(number: int, metric: float = 1.0) -> Epoch:
     return Epoch(number, 1.0, 1.0, metric, 0.0)
 
@@ -63,10 +76,10 @@ def simulate(
     for begin in range(0, len(costs), generation):
         numbers = range(begin, min(begin + generation, len(costs)))
         for k in numbers:
-            observer.asked(Asked(TrialKey(Role.TRIAL, first + k), None, {}))
+            observer.asked(Asked(trial(first + k), None, {}))
         events: list[tuple[float, int, int, int]] = []
         for k in sorted(numbers, key=lambda k: -costs[k]):
-            observer.dispatched(TrialKey(Role.TRIAL, first + k), costs[k])
+            observer.dispatched(trial(first + k), costs[k])
             since = max(heapq.heappop(free), clock.now)
             last = epochs[k] if epochs else n_epochs
             events += [
@@ -75,9 +88,9 @@ def simulate(
             heapq.heappush(free, since + seconds[k])
         for time, _, k, e in sorted(events):
             clock.now = time
-            observer.epoch(TrialKey(Role.TRIAL, first + k), epoch(e))
+            observer.epoch(trial(first + k), epoch(e))
             if e + 1 == (epochs[k] if epochs else n_epochs):
-                observer.finished(TrialKey(Role.TRIAL, first + k), complete(float(k)))
+                observer.finished(trial(first + k), complete(float(k)))
                 n_ended += 1
                 after(n_ended)
     return clock.now

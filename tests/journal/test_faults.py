@@ -196,20 +196,30 @@ def test_a_connection_that_was_closed_while_idle_is_no_news():
     assert notes == []
 
 
-def test_ctrl_c_ends_the_wait_and_the_clean_up_at_once():
-    inner, is_away = InMemoryStorage(), False
+@pytest.fixture
+def lost():
+    """A study, and a search that loses its database and does something then."""
+    inner, is_away = InMemoryStorage(), []
     storage = RetryingStorage(Flaky(inner, lambda name: "before" if is_away else None), "there")
     study = optuna.create_study(storage=storage)
     study.set_user_attr(STUDY_ATTR, {"experiment": make_experiment().to_dict()})
 
-    def search_that_is_cut_off():
-        nonlocal is_away
+    def search_that_is_cut_off(then):
         with recorded_run(study, make_experiment()):
-            is_away = True
-            try:
-                study.ask()
-            finally:
-                study.set_user_attr("seconds", 1.0)
+            is_away.append(True)
+            then()
+
+    return study, search_that_is_cut_off
+
+
+def test_ctrl_c_ends_the_wait_and_the_clean_up_at_once(lost):
+    study, search_that_is_cut_off = lost
+
+    def ask():
+        try:
+            study.ask()
+        finally:
+            study.set_user_attr("seconds", 1.0)
 
     main = threading.main_thread().ident
     before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
@@ -217,7 +227,7 @@ def test_ctrl_c_ends_the_wait_and_the_clean_up_at_once():
         threading.Timer(0.5, lambda: signal.pthread_kill(main, signal.SIGUSR1)).start()
         begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            search_that_is_cut_off()
+            search_that_is_cut_off(ask)
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert time.monotonic() - begun < 20
@@ -235,21 +245,13 @@ def test_ctrl_c_ends_the_wait_and_the_clean_up_at_once():
     assert failures == ["there: the search was interrupted"]
 
 
-def test_ctrl_c_elsewhere_does_not_wait_for_a_lost_database():
-    inner, is_away = InMemoryStorage(), False
-    storage = RetryingStorage(Flaky(inner, lambda name: "before" if is_away else None), "there")
-    study = optuna.create_study(storage=storage)
-    study.set_user_attr(STUDY_ATTR, {"experiment": make_experiment().to_dict()})
-
-    def search_that_is_cut_off():
-        nonlocal is_away
-        with recorded_run(study, make_experiment()):
-            is_away = True
-            raise KeyboardInterrupt
+def test_ctrl_c_elsewhere_does_not_wait_for_a_lost_database(lost):
+    def interrupt():
+        raise KeyboardInterrupt
 
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        search_that_is_cut_off()
+        lost[1](interrupt)
     assert time.monotonic() - begun < 20
 
 

@@ -439,6 +439,7 @@ def test_a_silent_server_is_given_up_within_ten_seconds(silent):
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_many_addresses_that_never_answer_take_no_longer(silent):
     hosts = "&".join(f"host=127.0.0.1:{silent}" for _ in range(4))
     begun = time.monotonic()

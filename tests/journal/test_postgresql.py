@@ -3,7 +3,6 @@
 import os
 import random
 import re
-import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -89,24 +88,6 @@ def test_a_server_that_crashes_at_random_moments_changes_nothing(
     assert all(note.startswith(AWAY) for note in notes[::2])
     assert set(notes[1::2]) <= {BACK}
     assert len(notes) % 2 == 0
-
-
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGQUIT, marks=SLOW), signal.SIGINT])
-def test_a_server_that_is_away_for_a_while_is_waited_for(
-    how, postgresql, own_url, make_bench, notes
-):
-    def stop():
-        postgresql.stop(how)
-        threading.Timer(1.5, postgresql.start).start()
-
-    experiment = make_experiment("woa", trials=12)
-    _, found = Bench(own_url).run(experiment, SimulatedExecutor(2), observer=After({3: stop}))
-    assert told(found) == expected_of(experiment, make_bench)
-    assert len(notes) == 2
-    assert re.match(
-        r"the journal's database does not answer \(.+\); waiting for it; Ctrl-C twice", notes[0]
-    )
-    assert notes[1] == BACK
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -290,6 +271,7 @@ def test_a_suspended_creator_is_named_and_not_waited_for(postgresql_url, monkeyp
         pass
 
 
+@pytest.mark.slow
 def test_another_process_that_creates_tables_is_waited_for(postgresql_url, monkeypatch):
     monkeypatch.setattr("tuner.journal.locks._CREATION_WAIT_S", 3.0)
     first, second = connect(postgresql_url), connect(postgresql_url)
@@ -332,40 +314,6 @@ def test_a_server_refusal_ends_a_search_in_one_line(postgresql_url, make_bench, 
     _, found = Bench(postgresql_url).run(experiment, SimulatedExecutor(2))
     assert told(found) == expected_of(experiment, make_bench)
     assert notes == []
-
-
-def test_a_full_disk_of_the_server_ends_a_search_in_one_line(
-    postgresql_url, make_bench, notes, monkeypatch
-):
-    def full(connection):
-        connection.rollback()
-        raise psycopg.errors.DiskFull("could not extend file: No space left on device")
-
-    def fill():
-        monkeypatch.setattr(psycopg.Connection, "commit", full)
-
-    experiment = make_experiment("woa", trials=12)
-    begun = time.monotonic()
-    with pytest.raises(RunError, match="No space left on device; what is in it is kept: mend"):
-        Bench(postgresql_url).run(experiment, SimulatedExecutor(2), observer=After({3: fill}))
-    assert time.monotonic() - begun < 20
-    monkeypatch.undo()
-    _, found = Bench(postgresql_url).run(experiment, SimulatedExecutor(2))
-    assert told(found) == expected_of(experiment, make_bench)
-
-
-def test_who_reads_while_the_server_is_away_is_told_in_one_line(postgresql, own_url):
-    with write_journal(own_url):
-        pass
-    storage = read_journal(own_url)
-    postgresql.stop()
-    try:
-        with pytest.raises(JournalError, match="cannot be read: does not answer: ") as error:
-            study_names(storage)
-    finally:
-        postgresql.start()
-    assert "\n" not in str(error.value)
-    assert study_names(storage) == []
 
 
 def test_a_commit_waits_for_the_disk_whatever_the_server_does(postgresql_url):

@@ -92,21 +92,6 @@ def test_columns_that_no_comma_separates_are_read_and_it_is_said(separator, caps
     assert run(["check", "s.yaml"]) == 0
 
 
-def test_a_file_written_elsewhere_still_finds_its_data(tmp_path):
-    Path("data").mkdir()
-    Path("experiments").mkdir()
-    Path("data/s.csv").write_text(series("year,sales"))
-    assert run(["init", "data/s.csv", "-o", "experiments/s.yaml"]) == 0
-    assert 'path: "../data/s.csv"' in Path("experiments/s.yaml").read_text()
-    assert Experiment.load("experiments/s.yaml").data.path == str(tmp_path / "data/s.csv")
-
-
-def test_a_target_can_be_chosen():
-    Path("s.csv").write_text("date,a,b\n" + "".join(f"20{i:02},{i},{-i}\n" for i in range(40)))
-    assert run(["init", "s.csv", "--target", "a"]) == 0
-    assert Experiment.load("s.yaml").data.targets == ["a"]
-
-
 @pytest.fixture
 def init(capsys):
     """Run `tuner init s.csv` on columns; return what it prints, or why it refuses."""
@@ -410,11 +395,6 @@ def test_columns_are_read_where_they_help(init):
     assert Experiment.load("s.yaml").data.features == ["sales"]
 
 
-def test_each_of_several_series_has_its_own_scale(init):
-    init("--id", "store", store=["a"] * 60 + ["b"] * 60, day=days() * 2, units=NUMBERS * 2)
-    assert Experiment.load("s.yaml").data.scale_by == "series"
-
-
 def sequences(target, steps=6):
     """Return forty sequences of two columns and a target."""
     rows = [(i, s) for i in range(40) for s in range(steps)]
@@ -630,12 +610,6 @@ def test_a_column_of_classes_with_an_id_is_what_is_predicted(init, name, classes
     assert (experiment.task.kind, experiment.data.id) == ("classify", "id")
     assert experiment.data.features == ["x", "value"]
     assert run(["check", "s.yaml"]) == 0
-
-
-def test_a_text_constant_within_an_id_is_a_class(init):
-    rows = sequences(lambda i, s: "abc"[i % 3])
-    printed = init("--id", "who", who=rows["who"], kind_of_thing=rows["y"], x=rows["x"])
-    assert "predicts kind_of_thing, the class of a sequence" in printed
 
 
 def test_a_panel_with_a_category_is_still_a_panel_of_sales(init):

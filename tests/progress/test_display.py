@@ -1,11 +1,9 @@
 """The table and the bars of a search on a terminal."""
 
 import io
-import json
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -288,20 +286,6 @@ def test_a_blocked_terminal_holds_up_no_epoch(folder):
 
 
 TUNER = [sys.executable, "-m", "tuner"]
-# Trials so long, two seconds or so, that a signal after the first one meets the search at work.
-LONG = [
-    *("--set", "budget.epochs=800", "--set", "budget.patience=1000"),
-    *("--set", "finalists.repeats=1"),
-]
-
-
-def trials_of(folder, study="air-random-0"):
-    shown = subprocess.run(
-        [*TUNER, "show", study, "--json"], cwd=folder, capture_output=True, check=True
-    )
-    record = json.loads(shown.stdout)
-    scores = [(f["trial"], *f["scores"]) for f in record["finalists"]]
-    return [(t["number"], t["params"], t["value"]) for t in record["all_trials"]] + scores
 
 
 def test_a_retraining_is_called_by_the_trial_that_it_retrains(folder):
@@ -349,37 +333,6 @@ def test_on_a_terminal_a_search_draws_a_bar(folder):
     assert re.search(r"finalists ━+ 6/6", text)
     assert "Best configuration" in text
     assert "[1/4] trial" not in text
-
-
-@pytest.mark.slow
-def test_a_search_stopped_by_ctrl_c_goes_on_to_the_same_result(folder):
-    command = [*TUNER, "run", "air.yaml", "--workers", "1", "--no-tracking", *LONG]
-    subprocess.run([*command, "--study", "calm"], capture_output=True, check=True)
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("searching air-random-0: 4 trials, 1 at a time")
-    first = process.stdout.readline()
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the whole group
-    out, err = process.communicate(timeout=180)
-    finished_first = re.match(r"\[1/4\] (trial \d complete)", first)
-    assert finished_first
-    assert process.returncode == 130
-    assert "stopping when the trials in progress have ended; Ctrl-C again stops now" in out
-    assert err == "tuner: stopped; what was finished is kept, and the same command resumes\n"
-    assert len([t for t in trials_of(folder) if t[2] is not None]) < 4
-
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (again.returncode, again.stderr) == (0, "")
-    assert finished_first[1] not in again.stdout  # what is finished is not shown again
-    assert trials_of(folder) == trials_of(folder, "calm")
 
 
 def test_a_long_trial_prints_a_line_with_the_time_left(folder):

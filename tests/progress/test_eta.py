@@ -6,7 +6,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from helpers.simulated_progress import Clock, complete, epoch, simulate, taken_up
+from helpers.simulated_progress import (
+    Clock,
+    complete,
+    epoch,
+    hand_out,
+    simulate,
+    taken_up,
+    trial,
+)
 
 from tuner.coordination.events import Asked
 from tuner.experiment import Experiment, Override
@@ -16,6 +24,11 @@ from tuner.progress.progress import Progress, clock_text
 
 N_EPOCHS = 10
 TEMPLATE = Path(__file__).parents[2] / "experiments" / "air_passengers.yaml"
+
+
+@pytest.fixture
+def clock():
+    return Clock()
 
 
 class Paced(Progress):
@@ -35,19 +48,19 @@ class Paced(Progress):
         trials = [*self.running.values(), *self.waiting.values()]
         return self.trials.seconds_left(n_left, trials, self.clock())
 
+    def hand_out(self, *numbers, cost=1.0):
+        for number in numbers:
+            self.dispatched(trial(number), cost)
 
-def hand_out_one(paced, number, cost):
-    paced.dispatched(TrialKey(Role.TRIAL, number), cost)
+    def train(self, n_epochs, *numbers):
+        """End an epoch of each a second."""
+        for _ in range(n_epochs):
+            self.clock.now += 1
+            for key in map(trial, numbers):
+                self.epoch(key, epoch(self.running[key].epochs if key in self.running else 0))
 
-
-def end_epoch(paced, number):
-    key = TrialKey(Role.TRIAL, number)
-    done = paced.running[key].epochs if key in paced.running else 0
-    paced.epoch(key, epoch(done))
-
-
-def finish(paced, number):
-    paced.finished(TrialKey(Role.TRIAL, number), complete())
+    def finish(self, number):
+        self.finished(trial(number), complete())
 
 
 def estimates(costs, **options):
@@ -91,13 +104,6 @@ def test_waiting_for_a_generation_is_learned_from_the_first():
         assert found[n_ended - 1] == pytest.approx(truth[n_ended - 1], rel=0.25), n_ended
 
 
-def test_counting_trials_misjudges_one_costly_trial():
-    costs = [30.0, *[2.0] * 9] * 4
-    found, truth, counted = estimates(costs, n_workers=1)
-    assert counted[0] > 2 * truth[0]
-    assert found[0] == pytest.approx(truth[0], rel=0.01)
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_early_stops_are_learned_from_the_first_ones(seed):
     costs = spread_costs(seed)
@@ -117,87 +123,64 @@ def test_starting_the_workers_is_no_part_of_the_pace():
     assert counted[1] > 5 * truth[1]
 
 
-def test_before_any_end_the_eta_assumes_all_epochs():
-    clock = Clock()
+def test_before_any_end_the_eta_assumes_all_epochs(clock):
     pace = Paced(clock, n_epochs=100)
-    hand_out_one(pace, 0, 5.0)
-    hand_out_one(pace, 1, 5.0)
+    pace.hand_out(0, 1, cost=5.0)
     assert pace.seconds_left(2) is None
-    clock.now += 50
-    end_epoch(pace, 0)
+    clock.now += 49
+    pace.train(1, 0)
     assert pace.seconds_left(2) is None  # nothing to compare it with yet
-    for _ in range(10):
-        clock.now += 1
-        end_epoch(pace, 0)
+    pace.train(10, 0)
     assert pace.seconds_left(2) == pytest.approx(89 + 100)
     assert not pace.trials.n_ended
-    finish(pace, 0)
+    pace.finish(0)
     assert pace.trials.n_ended
 
 
-def test_an_estimate_falls_while_trials_run():
-    clock = Clock()
-    pace = Paced(clock, n_epochs=100)
-    hand_out_one(pace, 0, 5.0)
-    left = []
+def test_an_estimate_falls_while_trials_run(clock):
+    pace, left = Paced(clock, n_epochs=100), []
+    pace.hand_out(0, cost=5.0)
     for _ in range(90):
-        clock.now += 1
-        end_epoch(pace, 0)
+        pace.train(1, 0)
         left.append(pace.seconds_left(1))
     known = [seconds for seconds in left if seconds is not None]
     assert len(known) > 80
     assert all(later < earlier for earlier, later in pairwise(known))
 
 
-def test_an_overlong_trial_is_never_taken_for_done():
-    clock = Clock()
+def test_an_overlong_trial_is_never_taken_for_done(clock):
     pace = Paced(clock, n_epochs=100)
     for number in range(5):
-        hand_out_one(pace, number, 1.0)
-        clock.now += 1
-        end_epoch(pace, number)
-        finish(pace, number)
-    hand_out_one(pace, 5, 1.0)
-    for _ in range(99):
-        clock.now += 1
-        end_epoch(pace, 5)
-    left = pace.seconds_left(1)
-    assert left is not None
-    assert left > 0
+        pace.hand_out(number)
+        pace.train(1, number)
+        pace.finish(number)
+    pace.hand_out(5)
+    pace.train(99, 5)
+    assert pace.seconds_left(1) > 0
 
 
-def test_a_trial_that_runs_again_has_its_work_before_it_again():
-    clock = Clock()
+def test_a_trial_that_runs_again_has_its_work_before_it_again(clock):
     pace = Paced(clock, n_epochs=10)
-    hand_out_one(pace, 0, 1.0)
-    hand_out_one(pace, 1, 1.0)
-    for _ in range(8):
-        clock.now += 1
-        end_epoch(pace, 0)
-        end_epoch(pace, 1)
+    pace.hand_out(0, 1)
+    pace.train(8, 0, 1)
     before = pace.seconds_left(2)
-    pace.lost(TrialKey(Role.TRIAL, 0), "its worker died")
-    after = pace.seconds_left(2)
-    assert before is not None
-    assert after is not None
-    assert after > 2 * before
-    finish(pace, 0)
-    finish(pace, 0)  # told twice, counted once
-    pace.lost(TrialKey(Role.TRIAL, 7), "its worker died")  # nor does it know this one
-    end_epoch(pace, 7)
+    pace.lost(trial(0), "its worker died")
+    assert pace.seconds_left(2) > 2 * before > 0
+    pace.finish(0)
+    pace.finish(0)  # told twice, counted once
+    pace.lost(trial(7), "its worker died")  # nor does it know this one
+    pace.train(1, 7)
     assert pace.seconds_left(0) is None
 
 
-def test_trials_without_an_epoch_break_no_estimate():
-    clock = Clock()
+def test_trials_without_an_epoch_break_no_estimate(clock):
     pace = Paced(clock, n_epochs=10)
-    for number in range(4):
-        hand_out_one(pace, number, 1.0)
+    pace.hand_out(*range(4))
     assert pace.seconds_left(4) is None
     clock.now += 3
-    finish(pace, 0)
+    pace.finish(0)
     assert pace.seconds_left(3) == pytest.approx(9)
-    end_epoch(pace, 1)
+    pace.train(1, 1)
     assert pace.seconds_left(3) is not None
 
 
@@ -206,8 +189,8 @@ def test_only_the_pace_of_this_run_counts_after_a_resume(folder):
     standing = taken_up(Progress(clock=clock), Experiment.load("air.yaml"))
     standing.stages[Role.TRIAL].total = 60
     for number in range(30):
-        standing.asked(Asked(TrialKey(Role.TRIAL, number), None, {}))
-        standing.finished(TrialKey(Role.TRIAL, number), complete())
+        standing.asked(Asked(trial(number), None, {}))
+        standing.finished(trial(number), complete())
     assert standing.time_left(standing.stages[Role.TRIAL]) == ""
     clock.now += 500  # the workers start
     simulate(standing, clock, [4.0] * 10, n_workers=1, first=30)
@@ -224,46 +207,12 @@ def test_an_asynchronous_eta_counts_trials_not_asked_yet(folder):
     assert left in [f"2:{s} left, then 6 finalists" for s in (39, 40)]
 
 
-def test_a_late_epoch_costs_no_more_than_the_first(folder):
-    import time
-
-    def seconds_for_epochs(n_done):
-        standing = taken_up(Progress(), Experiment.load("air.yaml"), 4)
-        for number in range(n_done):
-            standing.asked(Asked(TrialKey(Role.TRIAL, number), None, {}))
-            standing.dispatched(TrialKey(Role.TRIAL, number), 1.0)
-            standing.finished(TrialKey(Role.TRIAL, number), complete())
-        standing.asked(Asked(TrialKey(Role.TRIAL, n_done), None, {}))
-        standing.dispatched(TrialKey(Role.TRIAL, n_done), 1.0)
-        begun = time.process_time()
-        for k in range(20_000):
-            standing.epoch(TrialKey(Role.TRIAL, n_done), epoch(k))
-            if k % 100 == 0:
-                standing.time_left(standing.stages[Role.TRIAL])
-        return time.process_time() - begun
-
-    few = min(seconds_for_epochs(10) for _ in range(3))
-    many = min(seconds_for_epochs(20_000) for _ in range(3))
-    assert many < 4 * few
-
-
 TRIAL, FINALIST = Role.TRIAL, Role.FINALIST
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 @pytest.fixture
 def standing(folder, clock):
     return taken_up(Progress(clock=clock), Experiment.load("air.yaml"), 2)
-
-
-def hand_out(standing, *numbers):
-    for number in numbers:
-        standing.asked(Asked(TrialKey(TRIAL, number), None, {"hidden_size": number}))
-        standing.dispatched(TrialKey(TRIAL, number), 1.0)
 
 
 def running(standing):
@@ -277,18 +226,18 @@ def waiting(standing):
 def test_as_many_trials_run_as_there_are_workers(standing):
     hand_out(standing, 3, 0, 2, 1)
     assert (running(standing), waiting(standing)) == ([3, 0], [2, 1])
-    standing.finished(TrialKey(TRIAL, 3), complete())
+    standing.finished(trial(3), complete())
     assert (running(standing), waiting(standing)) == ([0, 2], [1])
-    assert standing.running[TrialKey(TRIAL, 2)].params == {"hidden_size": 2}
+    assert standing.running[trial(2)].params == {}
 
 
 def test_a_trial_that_reports_an_epoch_runs_whatever_the_order(standing):
     hand_out(standing, 0, 1, 2, 3)
-    standing.epoch(TrialKey(TRIAL, 3), epoch(0, 21.5))
+    standing.epoch(trial(3), epoch(0, 21.5))
     assert running(standing) == [0, 1, 3]
-    trial = standing.running[TrialKey(TRIAL, 3)]
-    assert (trial.epochs, trial.value) == (1, 21.5)
-    standing.finished(TrialKey(TRIAL, 0), complete())
+    third = standing.running[trial(3)]
+    assert (third.epochs, third.value) == (1, 21.5)
+    standing.finished(trial(0), complete())
     assert (running(standing), waiting(standing)) == ([1, 3], [2])
 
 
@@ -298,17 +247,17 @@ def test_the_time_of_a_trial_counts_from_when_it_began_to_train(folder, clock):
     standing = taken_up(Progress(clock=clock, wall=wall), Experiment.load("air.yaml"), 2)
     begun = clock.now
     hand_out(standing, 0, 1, 2)
-    assert [trial.since for trial in standing.running.values()] == [None, None]
+    assert [each.since for each in standing.running.values()] == [None, None]
     clock.now += 60
     wall.now += 60
-    standing.began(TrialKey(TRIAL, 0), wall.now - 40)
-    standing.epoch(TrialKey(TRIAL, 0), epoch(0))
-    assert standing.running[TrialKey(TRIAL, 0)].since == begun + 20
-    assert standing.running[TrialKey(TRIAL, 1)].since is None
-    standing.began(TrialKey(TRIAL, 2), wall.now - 10)  # it has a worker after all
-    assert standing.running[TrialKey(TRIAL, 2)].since == begun + 50
-    standing.lost(TrialKey(TRIAL, 0), "its worker died")
-    assert standing.waiting[TrialKey(TRIAL, 0)].since is None
+    standing.began(trial(0), wall.now - 40)
+    standing.epoch(trial(0), epoch(0))
+    assert standing.running[trial(0)].since == begun + 20
+    assert standing.running[trial(1)].since is None
+    standing.began(trial(2), wall.now - 10)  # it has a worker after all
+    assert standing.running[trial(2)].since == begun + 50
+    standing.lost(trial(0), "its worker died")
+    assert standing.waiting[trial(0)].since is None
 
 
 @pytest.mark.parametrize(("ago", "since"), [(1e6, 0), (-1e6, 60)])
@@ -317,8 +266,8 @@ def test_a_wrong_remote_clock_gives_no_impossible_times(folder, clock, ago, sinc
     begun = clock.now
     hand_out(standing, 0)
     clock.now += 60
-    standing.began(TrialKey(TRIAL, 0), clock.now - ago)
-    assert standing.running[TrialKey(TRIAL, 0)].since == begun + since
+    standing.began(trial(0), clock.now - ago)
+    assert standing.running[trial(0)].since == begun + since
 
 
 def with_timeout(clock, seconds, used=0, **budget):
@@ -331,8 +280,8 @@ def train_one_in(standing, clock, seconds):
     hand_out(standing, 0, 1, 2, 3)
     for k in range(3):
         clock.now += seconds / 3
-        standing.epoch(TrialKey(TRIAL, 0), epoch(k))
-    standing.finished(TrialKey(TRIAL, 0), complete())
+        standing.epoch(trial(0), epoch(k))
+    standing.finished(trial(0), complete())
 
 
 @pytest.mark.parametrize(
@@ -360,8 +309,7 @@ def test_a_search_without_a_trial_budget_shows_its_time(folder, clock):
 def test_the_time_left_of_finalists_is_theirs_alone(folder, clock):
     standing = with_timeout(clock, 5)
     for number in range(2):
-        standing.asked(Asked(TrialKey(FINALIST, number), None, {}))
-        standing.dispatched(TrialKey(FINALIST, number), 1.0)
+        hand_out(standing, TrialKey(FINALIST, number))
     for k in range(3):
         clock.now += 4
         standing.epoch(TrialKey(FINALIST, 0), epoch(k))
@@ -371,13 +319,13 @@ def test_the_time_left_of_finalists_is_theirs_alone(folder, clock):
 
 def test_a_lost_trial_requeues_last_and_restarts(standing, clock):
     hand_out(standing, 0, 1, 2)
-    standing.epoch(TrialKey(TRIAL, 0), epoch(6))
-    standing.lost(TrialKey(TRIAL, 0), "its worker died")
+    standing.epoch(trial(0), epoch(6))
+    standing.lost(trial(0), "its worker died")
     assert (running(standing), waiting(standing)) == ([1, 2], [0])
-    standing.finished(TrialKey(TRIAL, 1), complete())
+    standing.finished(trial(1), complete())
     assert running(standing) == [2, 0]
-    assert standing.running[TrialKey(TRIAL, 0)].epochs == 0
-    assert standing.running[TrialKey(TRIAL, 0)].params == {"hidden_size": 0}
+    assert standing.running[trial(0)].epochs == 0
+    assert standing.running[trial(0)].params == {}
     assert standing.stages[TRIAL].done == 1
 
 
@@ -386,7 +334,7 @@ def test_once_it_is_stopping_what_waits_is_not_begun_any_more(folder):
     standing = taken_up(Progress(stopping=lambda: stopping), Experiment.load("air.yaml"), 1)
     hand_out(standing, 0, 1)
     stopping = True
-    standing.finished(TrialKey(TRIAL, 0), complete())
+    standing.finished(trial(0), complete())
     assert running(standing) == []
     assert standing.time_left(standing.stages[TRIAL]) == ""
 
@@ -395,17 +343,16 @@ def test_before_any_end_the_time_left_is_an_upper_bound(standing, clock):
     hand_out(standing, 0)
     for k in range(2):
         clock.now += 10
-        standing.epoch(TrialKey(TRIAL, 0), epoch(k))
+        standing.epoch(trial(0), epoch(k))
     assert standing.time_left(standing.stages[TRIAL]) == "up to 1:40 left, then 6 finalists"
-    standing.finished(TrialKey(TRIAL, 0), complete())
+    standing.finished(trial(0), complete())
     assert not standing.time_left(standing.stages[TRIAL]).startswith("up to")
 
 
 def test_trials_of_an_earlier_run_were_never_in_progress(standing):
-    standing.asked(Asked(TrialKey(TRIAL, 0), None, {}))
-    standing.finished(TrialKey(TRIAL, 0), complete(3.0), earlier=True)
-    standing.asked(Asked(TrialKey(TRIAL, 1), None, {}))
-    standing.dispatched(TrialKey(TRIAL, 1), 1.0)
+    standing.asked(Asked(trial(0), None, {}))
+    standing.finished(trial(0), complete(3.0), earlier=True)
+    hand_out(standing, 1)
     assert running(standing) == [1]
     assert standing.stages[TRIAL].done == 1
     assert standing.best == (3.0, 0)
@@ -413,15 +360,15 @@ def test_trials_of_an_earlier_run_were_never_in_progress(standing):
 
 def test_a_repeat_is_no_trial_that_was_trained(standing):
     hand_out(standing, 0)
-    standing.asked(Asked(TrialKey(TRIAL, 1), 0, {}))
-    standing.finished(TrialKey(TRIAL, 0), complete())
+    standing.asked(Asked(trial(1), 0, {}))
+    standing.finished(trial(0), complete())
     assert standing.stages[TRIAL].done == 1
     assert (running(standing), waiting(standing)) == ([], [])
 
 
 def test_a_trial_lost_for_good_is_a_failed_one(standing):
     hand_out(standing, 0)
-    standing.finished(TrialKey(TRIAL, 0), Outcome(OutcomeState.FAILED, reason="lost 3 times"))
+    standing.finished(trial(0), Outcome(OutcomeState.FAILED, reason="lost 3 times"))
     assert standing.stages[TRIAL].counts[OutcomeState.FAILED] == 1
     assert running(standing) == []
     assert standing.best is None
@@ -435,9 +382,8 @@ def test_the_best_is_the_first_of_equals_in_the_search(folder, metric, values, b
     standing = taken_up(Progress(), experiment)
     for number, value in enumerate(values):
         hand_out(standing, number)
-        standing.finished(TrialKey(TRIAL, number), complete(value))
-    standing.asked(Asked(TrialKey(FINALIST, 0), None, {}))
-    standing.dispatched(TrialKey(FINALIST, 0), 1.0)
+        standing.finished(trial(number), complete(value))
+    hand_out(standing, TrialKey(FINALIST, 0))
     standing.finished(TrialKey(FINALIST, 0), complete(math.inf if metric == "r2" else 0.0))
     assert standing.best == (values[best], best)
 
@@ -461,7 +407,7 @@ def test_the_time_of_a_stage_stands_still_when_it_is_over(standing, clock):
     clock.now += 30
     assert standing.elapsed(standing.stages[TRIAL]) == 30
     for number in range(4):
-        standing.finished(TrialKey(TRIAL, number), complete())
+        standing.finished(trial(number), complete())
     clock.now += 12
     standing.asked(Asked(TrialKey(FINALIST, 0), None, {}))
     clock.now += 7
@@ -471,10 +417,10 @@ def test_the_time_of_a_stage_stands_still_when_it_is_over(standing, clock):
 def test_nothing_of_a_trial_that_ended_is_kept(standing):
     for number in range(1000):
         hand_out(standing, number)
-        standing.epoch(TrialKey(TRIAL, number), epoch(0))
-        standing.finished(TrialKey(TRIAL, number), complete())
-        standing.asked(Asked(TrialKey(TRIAL, 1000 + number), None, {}))  # an earlier run's
-        standing.finished(TrialKey(TRIAL, 1000 + number), complete())
+        standing.epoch(trial(number), epoch(0))
+        standing.finished(trial(number), complete())
+        standing.asked(Asked(trial(1000 + number), None, {}))  # an earlier run's
+        standing.finished(trial(1000 + number), complete())
     kept = [standing.running, standing.waiting, standing._asked]
     assert [len(what) for what in kept] == [0, 0, 0]
 

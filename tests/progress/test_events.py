@@ -125,23 +125,6 @@ def test_every_event_is_written_at_once():
     assert read(raw.getvalue().decode())[0]["text"] == "now"
 
 
-def test_epochs_are_told_while_a_trial_runs(folder):
-    command = [*TUNER, "run", "air.yaml", "--json", "--workers", "1", "--no-tracking"]
-    long = ["--set", "budget.epochs=100000", "--set", "budget.patience=100000"]
-    process = subprocess.Popen([*command, *long], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if json.loads(line)["event"] == "epoch":
-                break
-        else:
-            raise AssertionError("it ended without an epoch")
-        assert process.poll() is None
-    finally:
-        process.terminate()
-        process.communicate(timeout=120)
-
-
 def start():
     return SearchStart(study([]), lambda: study([]), "studies/air.journal", 4, "local")
 

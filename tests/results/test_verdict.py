@@ -265,11 +265,6 @@ def test_no_share_in_a_sentence_is_nonsense(opening):
         assert all(share <= 100 for share in shares)  # no error is below 0
 
 
-@given(openings())
-def test_the_same_opening_gives_the_same_verdict(opening):
-    assert judged(*opening) == judged(*opening)
-
-
 @given(st.lists(error, min_size=5, max_size=7))
 def test_with_enough_repeats_the_same_scores_never_pay(scores):
     found = judged("rmse", scores, {}, default(list(reversed(scores))))

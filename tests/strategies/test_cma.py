@@ -80,38 +80,12 @@ def test_a_search_that_has_converged_begins_anew():
     pytest.fail("a plateau was searched for 200 generations")
 
 
-@pytest.mark.parametrize(("argument", "value"), [("population_size", 3), ("sigma", 0.0)])
-def test_an_argument_out_of_range_is_refused_by_name_and_value(argument, value):
-    with pytest.raises(ValueError, match=rf"^{argument} must be .*, got {value}$"):
-        CmaSampler(**{argument: value})  # type: ignore[arg-type]
-
-
-class TestWhaleSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
-    @pytest.fixture
-    def sampler(self):
-        return lambda: WhaleSampler(population_size=2, seed=0)
-
-
-class TestParticleSwarmSampler(
+class TestPopulationSamplers(
     BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
 ):
-    @pytest.fixture
-    def sampler(self):
-        return lambda: ParticleSwarmSampler(population_size=2, seed=0)
-
-
-class TestQuantumSwarmSampler(
-    BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
-):
-    @pytest.fixture
-    def sampler(self):
-        return lambda: QuantumSwarmSampler(population_size=2, seed=0)
-
-
-class TestCmaSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
-    @pytest.fixture
-    def sampler(self):
-        return lambda: CmaSampler(population_size=4, seed=0)
+    @pytest.fixture(params=[WhaleSampler, ParticleSwarmSampler, QuantumSwarmSampler, CmaSampler])
+    def sampler(self, request):
+        return lambda: request.param(population_size=4, seed=0)
 
 
 class TestKeyedSampler(BasicSamplerTestCase, RelativeSamplerTestCase):
@@ -163,15 +137,15 @@ def test_particles_find_a_shifted_optimum(name, error, n_seeds):
     assert median(SWARMS[name], n_seeds) <= error
 
 
-@pytest.mark.parametrize("n_seeds", N_SEEDS)
-def test_whales_are_no_worse_than_chance_on_a_shifted_optimum(n_seeds):
-    assert median(SWARMS["woa"], n_seeds) <= median(RandomSampler, n_seeds)
+@pytest.mark.slow
+def test_whales_are_no_worse_than_chance_on_a_shifted_optimum():
+    assert median(SWARMS["woa"], 100) <= median(RandomSampler, 100)
 
 
-@pytest.mark.parametrize("n_seeds", N_SEEDS)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWARMS)
-def test_a_search_of_which_a_third_is_pruned_ends_nearly_as_well(name, n_seeds):
-    whole, pruned = (median(SWARMS[name], n_seeds, pruned=p) for p in (False, True))
+def test_a_search_of_which_a_third_is_pruned_ends_nearly_as_well(name):
+    whole, pruned = (median(SWARMS[name], 100, pruned=p) for p in (False, True))
     assert pruned <= 1.5 * whole
 
 

@@ -88,23 +88,6 @@ def test_studies_do_not_share_what_is_remembered(make):
     assert [t.params for t in studies[1].trials] == [t.params for t in alone.trials]
 
 
-def test_a_study_replacing_a_deleted_one_starts_empty(make):
-    sampler, storage = make(), get_storage("sqlite:///:memory:")
-    found = []
-    for sign in (1, -1):
-        study = optuna.create_study(sampler=sampler, storage=storage, study_name="s")
-        for _ in range(2 * N):
-            trial = study.ask(SPACE)
-            study.tell(trial, sign * trial.params["u"])
-        found.append([t.params for t in study.trials])
-        optuna.delete_study(study_name="s", storage=storage)
-    alone = optuna.create_study(sampler=make())
-    for _ in range(2 * N):
-        trial = alone.ask(SPACE)
-        alone.tell(trial, -trial.params["u"])
-    assert found[1] == [t.params for t in alone.trials]
-
-
 def test_a_sampler_can_be_copied_and_pickled(make):
     sampler = make()
     study = optuna.create_study(sampler=sampler)
@@ -146,6 +129,7 @@ def full(n_trials):
     return study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [SPACE, None])
 def test_asking_stays_cheap_with_many_trials(make, space):
     def cost_s(n_trials):

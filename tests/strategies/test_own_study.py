@@ -85,12 +85,6 @@ def test_a_seed_that_was_drawn_can_be_read_and_given_again(swarm):
     assert repr(eval(repr(drawn))) == repr(drawn)
 
 
-def test_samplers_refuse_several_objectives_by_name():
-    study = optuna.create_study(directions=["minimize"] * 2, sampler=WhaleSampler(seed=0))
-    with pytest.raises(ValueError, match=r"^WhaleSampler is for one objective, got a study with 2"):
-        study.ask(SPACE)
-
-
 def test_samplers_are_listed_and_a_typo_gets_the_nearest():
     assert {"ParticleSwarmSampler", "QuantumSwarmSampler", "WhaleSampler"} <= set(
         dir(tuner.strategies)

@@ -159,12 +159,6 @@ def test_bytes_are_no_velocities(value):
         ParticleSwarmSampler(velocity_clamp=value)
 
 
-def test_the_cmaes_message_names_its_least_population():
-    for n in (1, 3):
-        with pytest.raises(ValueError, match=rf"^population_size must be at least 4, got {n}$"):
-            CmaSampler(population_size=n)
-
-
 FINITE = {
     "n": IntDistribution(1, 4),
     "c": CategoricalDistribution(["a", "b", "c"]),

@@ -1,4 +1,3 @@
-import random
 import subprocess
 import sys
 
@@ -68,12 +67,6 @@ def test_a_trial_that_is_still_running_is_not_waited_for(make):
     assert study.trials[running.number].state is TrialState.RUNNING
 
 
-def test_maximizing_is_minimizing_the_negative(make):
-    up = optuna.create_study(sampler=make(), direction="maximize")
-    down = optuna.create_study(sampler=make(), direction="minimize")
-    assert search(up, 4 * N, lambda p: -value_of(p)) == search(down, 4 * N)
-
-
 def finish(study, trial, how):
     if how == "pruned":
         trial.report(5.0, 0)
@@ -124,16 +117,6 @@ def test_a_trial_pruned_before_its_first_value_counts_as_failed(make):
     assert len({str(t.params) for t in study.trials}) == 2 * N
 
 
-def test_a_search_of_failures_draws_fresh_positions(make):
-    study = optuna.create_study(sampler=make())
-    for _ in range(2 * N):
-        study.tell(study.ask(SPACE), state=TrialState.FAIL)
-    search(study, 4 * N)
-    first, second, third = (positions(study, range(g * N, g * N + N)) for g in range(3))
-    assert not (first == second).any()
-    assert not (second == third).any()
-
-
 def test_without_a_space_a_swarm_moves_in_the_shared_one(make):
     study = optuna.create_study(sampler=make(search_space=None))
     search(study, 2 * N)
@@ -151,13 +134,6 @@ def test_a_parameter_outside_the_space_is_random_by_name(make):
     assert extra(make()) == extra(make())
     assert len(set(extra(make()))) == 6
     assert extra(make()) != extra(make(seed=4))
-
-
-def test_the_order_of_the_space_changes_nothing(make):
-    shuffled = dict(random.Random(0).sample(list(SPACE.items()), len(SPACE)))
-    study = optuna.create_study(sampler=make())
-    other = optuna.create_study(sampler=make(search_space=shuffled))
-    assert search(study, 3 * N) == search(other, 3 * N)
 
 
 def test_a_seed_that_is_not_given_is_drawn(make):
@@ -190,29 +166,7 @@ def test_a_swarm_runs_under_hyperband(make):
     assert all("swarm" in t.system_attrs for t in study.trials)
 
 
-def test_threads_get_the_trials_that_one_thread_gets(make):
-    study = optuna.create_study(sampler=make(search_space=SPACE))
-    search(study, N)
-    expected = [
-        study.sampler.sample_relative(study, frozen(study, k), SPACE) for k in range(N, 2 * N)
-    ]
-    other = optuna.create_study(sampler=make(search_space=SPACE))
-    search(other, N)
-
-    def objective(trial):
-        return value_of({name: trial._suggest(name, d) for name, d in SPACE.items()})
-
-    other.optimize(objective, n_trials=N, n_jobs=N)
-    got = [t.params for t in other.trials[N:]]
-    assert [{k: v for k, v in p.items() if k != "one"} for p in got] == expected
-
-
-def frozen(study, number):
-    while len(study.trials) <= number:
-        study._storage.create_new_trial(study._study_id)
-    return study.trials[number]
-
-
+@pytest.mark.slow
 def test_processes_share_a_study_and_none_waits_for_another(make, tmp_path):
     name = type(make()).__name__
     code = f"""

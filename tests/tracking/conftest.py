@@ -5,11 +5,10 @@ import time
 import uuid
 
 import pytest
+from helpers.records import study_record, trial_record
 
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
-from tuner.journal.records import Status, StudyRecord, TrialRecord
-from tuner.journal.storage import Role
 from tuner.journal.test_scores import TestScore
 from tuner.tracking import open_store
 
@@ -44,16 +43,8 @@ def _trial(
             seconds=float(epochs),
             finished_at=end_s,
         )
-    return TrialRecord(
-        number=number,
-        role=fields.pop("role", Role.TRIAL),
-        params={"hidden_size": 8 + number} if params is None else params,
-        seed=1000 + number,
-        status=Status(state.value) if state else Status.RUNNING,
-        asked_at=None,
-        outcome=outcome,
-        **fields,
-    )
+    params = {"hidden_size": 8 + number} if params is None else params
+    return trial_record(number, outcome, params=params, seed=1000 + number, **fields)
 
 
 @pytest.fixture
@@ -78,20 +69,18 @@ def make_record():
                 **fields.pop("experiment", {}),
             }
         )
-        test = fields.pop("test", None)
-        return StudyRecord(
-            test=None if test is None else TestScore.from_json(test),
-            baselines={"last_value": 1.0},
-            id=fields.pop("id", uuid.uuid4().hex),
-            name=fields.pop("name", "s1"),
-            experiment=experiment,
-            data={"sha256": "ab" * 32, "rows": 144, "path": "air.csv"},
-            versions={"torch": "2.13.0", "python": "3.11.7"},
-            created="2023-11-14T22:00:00+00:00",
-            trials=trials,
-            finalists=tuple(fields.pop("finalists", ())),
-            ended=fields.pop("ended", None),
-        )
+        known = {
+            "id": uuid.uuid4().hex,
+            "name": "s1",
+            "baselines": {"last_value": 1.0},
+            "data": {"sha256": "ab" * 32, "rows": 144, "path": "air.csv"},
+            "versions": {"torch": "2.13.0", "python": "3.11.7"},
+            "created": "2023-11-14T22:00:00+00:00",
+        }
+        fields["finalists"] = tuple(fields.get("finalists", ()))
+        if "test" in fields:
+            fields["test"] = TestScore.from_json(fields["test"])
+        return study_record(experiment, trials, **known | fields)
 
     return make
 

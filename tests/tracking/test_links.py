@@ -6,8 +6,6 @@ import dataclasses
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 import urllib.parse
@@ -210,18 +208,6 @@ def test_a_running_ui_is_known_to_its_user_while_it_answers(
         assert running_ui(uri) == Address(server, 2), "the first to end was not the last to begin"
     assert running_ui(uri) is None
     assert list(tmp_path.glob("*.json")) == []
-
-
-def test_links_are_found_without_importing_mlflow(server, record):
-    command = (
-        "import sys, tuner.cli.studies; from tuner.tracking.links import running_ui; "
-        "from tuner.tracking.store import tracking_uri; "
-        "from tuner.tracking.links import RestServer; "
-        "ui = running_ui(tracking_uri()); "
-        "found = RestServer(ui.base_url, 5, ours=True).ask('experiments/search?max_results=1'); "
-        "sys.exit('experiments' not in found or 'mlflow' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", command]).returncode == 0
 
 
 def test_a_default_that_wins_is_there_by_its_name(server, client, make_record, make_trial):

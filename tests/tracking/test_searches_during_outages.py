@@ -8,7 +8,6 @@ import subprocess
 
 import pytest
 from helpers.gateway import Gateway
-from helpers.mlflow_runs import runs_of
 from helpers.mlflow_server import MlflowServer
 from helpers.real_searches import (
     LONGER,
@@ -23,7 +22,7 @@ from helpers.real_searches import (
     when,
 )
 
-from tuner.tracking import MlflowTracker, open_store
+from tuner.tracking import open_store
 
 pytestmark = pytest.mark.slow
 
@@ -174,40 +173,6 @@ def test_wrong_credentials_are_reported_as_such(here, servers, untracked, monkey
     assert (shown.status, shown.out, shown.err) == (1, "", f"tuner: {refused}\n")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
     sync_completes(here, server.url)
-
-
-def test_a_server_that_comes_back_gets_all_of_it(
-    gateway, make_record, make_trial, wait_for, monkeypatch
-):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.url)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr("tuner.tracking.tracker._SHORT_S", 60)
-    records = [make_record(make_trial(0))]
-    told = []
-    tracker = MlflowTracker(lambda: records[-1], "s1", told.append)
-    client = open_store()
-
-    def n_runs():
-        experiment = client.get_experiment_by_name(records[0].experiment.name)
-        return len(client.search_runs([experiment.experiment_id])) if experiment else 0
-
-    wait_for(lambda: n_runs() == 2)
-    gateway.status = 500
-    records.append(make_record(make_trial(0), make_trial(1), id=records[0].id))
-    tracker.wake()
-    wait_for(lambda: bool(told))
-    gateway.answer_again()
-    wait_for(lambda: n_runs() == 3)
-    records.append(make_record(*map(make_trial, range(3)), id=records[0].id))
-    assert tracker.close(done=True)
-    assert told == [
-        f"the MLflow server at {gateway.url} answers with error 500; the search goes on, and "
-        "`tuner sync s1` completes the copy later",
-        "MLflow answers again, and has all of it",
-    ]
-    parent, children = runs_of(client, records[-1])
-    assert parent.info.status == "FINISHED"
-    assert set(children) == {"0", "1", "2"}
 
 
 def test_ctrl_c_does_not_wait_for_a_server_that_answers_slowly(here, gateway, monkeypatch):

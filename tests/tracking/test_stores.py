@@ -17,8 +17,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from helpers.mlflow_runs import runs_of
-from helpers.mlflow_server import MlflowServer
-from helpers.real_searches import RUN, STUDY, copy_at, full_copy, make_folder, tuner
+from helpers.real_searches import RUN, STUDY, make_folder, tuner
 
 from tuner.errors import InputError
 from tuner.tracking import (
@@ -213,24 +212,6 @@ def test_a_store_created_meanwhile_by_another_is_left_alone(here, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_process_killed_while_creating_a_store_leaves_no_harm(here):
-    command = [sys.executable, "-c", "from tuner.tracking import open_store; open_store()"]
-    for wait_s in (0.0, 0.2, 0.4):
-        process = subprocess.Popen(command)
-        deadline = time.monotonic() + 180
-        while not list(here.glob("mlflow.db.new-*")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        time.sleep(wait_s)
-        process.kill()
-        process.wait()
-        (here / "mlflow.db").unlink(missing_ok=True)
-    assert subprocess.run(command).returncode == 0
-    assert open_store().search_experiments()
-
-
-@pytest.mark.slow
 def test_a_uri_that_mlflow_cannot_use_costs_a_search_one_warning(tmp_path, monkeypatch):
     uri = "http//localhost"
     here = make_folder(tmp_path / "here")
@@ -252,21 +233,6 @@ def test_a_uri_that_mlflow_cannot_use_costs_a_search_one_warning(tmp_path, monke
     assert refused.status == 2
     assert f"did you mean '{STUDY}'?" in refused.err
     assert sorted(path.name for path in here.iterdir()) == ["air.csv", "air.yaml", "studies"]
-
-
-@pytest.mark.slow
-def test_a_search_is_copied_to_a_server_on_postgresql(tmp_path, monkeypatch, postgresql_url):
-    here = make_folder(tmp_path / "here")
-    server = MlflowServer(tmp_path, store=postgresql_url).start()
-    try:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-        ended = tuner(here, *RUN)
-        assert (ended.status, ended.err, ended.said_of_mlflow) == (0, "", [])
-        assert "0 created, 0 completed, 0 replaced, " in tuner(here, "sync", STUDY).out
-        found = copy_at(server.url)
-    finally:
-        server.kill()
-    assert found == full_copy(here)
 
 
 @pytest.mark.slow
@@ -473,24 +439,6 @@ def test_the_file_of_a_store_is_known_for_sqlite_alone():
     assert sqlite_path("sqlite:////data/runs.db") == Path("/data/runs.db")
     assert sqlite_path("postgresql:///runs") is None
     assert sqlite_path("http://localhost") is None
-
-
-def test_a_search_continues_with_one_warning_and_its_remedy(
-    make_record, wait_for, monkeypatch, capfd
-):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
-    told = []
-    tracker = MlflowTracker(make_record, "s1", told.append)
-    wait_for(lambda: told)
-    for _ in range(3):
-        tracker.wake()
-    assert not tracker.close(done=True)
-    assert told == [
-        "MLFLOW_TRACKING_URI: must begin with http:// or https://, got 'localhost:5000'; "
-        "write http://localhost:5000; the search goes on, and `tuner sync s1` completes the "
-        "copy later"
-    ]
-    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("uri", ["foo://x", "http://[::1", "./mlruns"])

@@ -11,25 +11,10 @@ from helpers.mlflow_runs import PARENT, Spy, runs_of, snapshot, sync, writes_of_
 from tuner.cli import studies as commands
 from tuner.cli.app import run
 from tuner.errors import InputError
-from tuner.experiment import Experiment
 from tuner.jobs import OutcomeState
 from tuner.journal.storage import Role
 from tuner.journal.test_scores import TestScore
 from tuner.tracking import MlflowTracker, SyncCount, SyncState, open_store
-
-
-def test_a_second_sync_writes_nothing(client, make_record, make_trial, four_trials):
-    finalist = make_trial(0, role=Role.FINALIST, configuration=0, repeat=0)
-    record = make_record(*four_trials, finalists=[finalist], test={"rmse": 1.0})
-    artifacts = {"experiment.yaml": "a: 1\n", "best.yaml": "b: 2\n", "pictures/a.png": b"\x89"}
-    state = SyncState()
-    assert sync(client, record, state, artifacts=artifacts) == SyncCount(created=5)
-    before = snapshot(client, record)
-    spy = Spy(client)
-    assert sync(spy, record, state, artifacts=artifacts) == SyncCount(unchanged=5)
-    assert sync(spy, record, artifacts=artifacts) == SyncCount(unchanged=5)  # knowing nothing
-    assert spy.writes == []
-    assert snapshot(client, record) == before
 
 
 def test_the_data_set_is_an_input_of_the_studys_run(client, make_record, make_trial):
@@ -161,29 +146,6 @@ def test_a_foreign_run_beside_the_studys_is_left_alone(client, make_record, make
     assert snapshot(client, record) == before
 
 
-def with_budget(record, **budget):
-    raw = record.experiment.to_dict()
-    raw["budget"] = {"epochs": 100, **budget}
-    return dataclasses.replace(record, experiment=Experiment.model_validate(raw))
-
-
-def test_the_tag_of_a_raised_budget_is_updated(client, make_record, make_trial):
-    record = with_budget(make_record(make_trial(0)), trials=3, timeout=60, retries=1)
-
-    def budget():
-        data = runs_of(client, record)[0].data
-        return [{k: v for k, v in d.items() if "budget" in k} for d in (data.params, data.tags)]
-
-    sync(client, record, running=True)
-    fixed = {"budget.epochs": "100", "budget.patience": "15"}
-    first = {"budget.trials": "3", "budget.timeout": "60.0", "budget.retries": "1"}
-    assert budget() == [fixed, first]
-    extended = with_budget(record, trials=5, retries=1)  # without a limit of time
-    assert sync(client, extended) == SyncCount(unchanged=1)
-    assert budget() == [fixed, {"budget.trials": "5", "budget.retries": "1"}]
-    assert writes_of_sync(client, extended) == []
-
-
 def test_an_older_copy_keeps_its_params_and_gets_tags(client, make_record, make_trial):
     record = make_record(make_trial(0))
     sync(client, record)
@@ -194,17 +156,6 @@ def test_an_older_copy_keeps_its_params_and_gets_tags(client, make_record, make_
     data = client.get_run(run_id).data
     assert (data.params["budget.trials"], data.tags["budget.trials"]) == ("3", "4")
     assert writes_of_sync(client, record) == []
-
-
-def test_two_studies_of_one_name_never_meet(client, make_record, make_trial):
-    mine, yours = make_record(make_trial(0)), make_record(make_trial(0), make_trial(1))
-    assert (mine.name, mine.experiment.name) == (yours.name, yours.experiment.name)
-    sync(client, mine)
-    before = snapshot(client, mine)
-    sync(client, yours)
-    sync(client, mine)
-    assert snapshot(client, mine) == before
-    assert set(runs_of(client, yours)[1]) == {"0", "1"}
 
 
 def test_the_study_is_running_interrupted_resumed_and_done(client, make_record, make_trial):
@@ -370,10 +321,6 @@ def test_a_store_without_files_still_gets_the_studys_end(client, make_record, ma
     assert text_of(client, record, "best.yaml") == "x: 1\n"
 
 
-def fails(record):
-    raise BAD
-
-
 @pytest.mark.parametrize("done", [True, False])
 def test_a_tracker_names_missing_files_once_and_copies_the_rest(
     client, make_record, make_trial, monkeypatch, done
@@ -397,18 +344,6 @@ def test_a_tracker_names_missing_files_once_and_copies_the_rest(
     assert set(children) == {"0"}
     there = {"experiment.yaml", "pictures"} if done else {"experiment.yaml"}
     assert names_of(client, record) == there
-
-
-def test_failing_artifact_makers_cost_a_tracker_only_their_files(client, make_record, make_trial):
-    record, told = make_record(make_trial(0)), []
-    tracker = MlflowTracker(
-        lambda: record, "s1", told.append, fails, lambda record: {"report.html": "<p>"}
-    )
-    assert tracker.close(done=True)
-    assert len(told) == 1
-    assert told[0].startswith(f"MLflow has all but its files ({WHY}); ")
-    assert runs_of(client, record)[0].info.status == "FINISHED"
-    assert names_of(client, record) == {"report.html"}
 
 
 def test_sync_reports_missing_files_until_they_are_made(
@@ -476,18 +411,6 @@ def test_a_trial_is_one_finished_child_run(client, make_record, four_trials):
     }
 
 
-def test_default_trainings_are_child_runs_with_all_values(client, make_record, make_trial):
-    default = make_trial(0, role=Role.BASELINE, repeat=0, params={"hidden_size": 32})
-    record = make_record(make_trial(0), finalists=[default])
-    sync(client, record)
-    _, children = runs_of(client, record)
-    assert set(children) == {"0", "default repeat 0"}
-    tags, params = children["default repeat 0"].data.tags, children["default repeat 0"].data.params
-    assert (tags["role"], tags["repeat"], params["hidden_size"]) == ("baseline", "0", "32")
-    assert "configuration" not in tags
-    assert params["learning_rate"] == "0.001"
-
-
 def test_the_verdict_is_a_tag_of_the_study(client, make_record, make_trial):
     record = make_record(make_trial(0), test={"verdict": "the search paid"})
     sync(client, record)
@@ -495,15 +418,6 @@ def test_the_verdict_is_a_tag_of_the_study(client, make_record, make_trial):
     older = make_record(make_trial(0), test={"mean": 1.0})
     sync(client, older)
     assert "verdict" not in runs_of(client, older)[0].data.tags
-
-
-def test_trials_that_still_run_are_left_out(client, make_record, make_trial):
-    record = make_record(make_trial(0), make_trial(1, None), make_trial(2))
-    sync(client, record, running=True)
-    parent, children = runs_of(client, record)
-    assert set(children) == {"0", "2"}
-    assert parent.info.status == "RUNNING"
-    assert all(r.info.status != "RUNNING" for r in children.values())
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("rmse", [5, 5, 5, 2]), ("r2", [5, 5, 7, 7])])
@@ -528,25 +442,12 @@ def test_the_best_so_far_moves_in_the_order_of_trials(
     assert [(m.step, m.value) for m in history] == list(enumerate(expected))
 
 
-def test_fold_scores_are_a_curve_and_layer_widths_params(client, make_record, four_trials):
-    trial = four_trials[0]
-    history = [
-        dataclasses.replace(epoch, fold=k, fold_score=10.0 + k)
-        for k, epoch in enumerate(trial.outcome.history)
-    ]
-    outcome = dataclasses.replace(trial.outcome, history=tuple(history))
-    params = {"hidden_size_1": 8, "hidden_size_2": 4}
-    record = make_record(dataclasses.replace(trial, outcome=outcome, params=params))
+def test_layer_widths_are_params(client, make_record, make_trial):
+    record = make_record(make_trial(0, params={"hidden_size_1": 8, "hidden_size_2": 4}))
     sync(client, record)
-    _, children = runs_of(client, record)
-    scores = client.get_metric_history(children["0"].info.run_id, "fold_score")
-    assert [(m.step, m.value) for m in scores] == [(0, 10.0), (1, 11.0), (2, 12.0)]
-    shown = children["0"].data.params
-    assert (shown["hidden_size"], shown["hidden_size_1"], shown["num_layers"]) == (
-        "[8, 4]",
-        "8",
-        "2",
-    )
+    shown = runs_of(client, record)[1]["0"].data.params
+    names = ("hidden_size", "hidden_size_1", "num_layers")
+    assert [shown[name] for name in names] == ["[8, 4]", "8", "2"]
 
 
 def test_baselines_and_test_score_are_metrics_of_the_study(client, make_record, make_trial):

@@ -1,5 +1,3 @@
-import os
-import socket
 import subprocess
 import sys
 import threading
@@ -7,9 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.ports import free_port
 
-from tuner.tracking import MlflowTracker, SyncCount, SyncState, open_store, sync_study
+from tuner.tracking import MlflowTracker, open_store
 
 
 def runs_of(client, record):
@@ -17,11 +14,6 @@ def runs_of(client, record):
     if experiment is None:
         return []
     return list(client.search_runs([experiment.experiment_id], order_by=["start_time ASC"]))
-
-
-@pytest.fixture
-def dead_uri():
-    return f"http://127.0.0.1:{free_port()}"
 
 
 def test_a_search_is_copied_while_it_runs(client, make_record, make_trial, capfd, wait_for):
@@ -62,47 +54,6 @@ def test_closing_twice_says_the_same(make_record):
     assert tracker.close(done=True)
     assert tracker.close(done=False)
     tracker.wake()
-
-
-def test_a_server_that_is_down_costs_one_warning_and_a_sync(
-    client, make_record, make_trial, dead_uri, monkeypatch, capfd
-):
-    record, warnings = make_record(make_trial(0)), []
-    with monkeypatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", dead_uri)
-        tracker = MlflowTracker(lambda: record, "s1", warnings.append)
-        for _ in range(8):
-            tracker.wake()
-            time.sleep(0.5)
-        begun = time.monotonic()
-        assert not tracker.close(done=True)
-        assert time.monotonic() - begun < 15
-    assert warnings == [
-        f"the MLflow server at {dead_uri} does not answer (Connection refused); the search goes "
-        f"on, and `tuner sync s1` completes the copy later"
-    ]
-    assert capfd.readouterr() == ("", "")
-    count = sync_study(client, record, SyncState(), running=False, artifacts={})
-    assert count == SyncCount(created=1)
-
-
-def test_a_server_that_hangs_does_not_hang_the_end(make_record, monkeypatch):
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen()
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{deaf.getsockname()[1]}")
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        warnings = []
-        tracker = MlflowTracker(make_record, "s1", warnings.append)
-        begun = time.monotonic()
-        assert not tracker.close(done=True, timeout_s=0.5)
-        assert time.monotonic() - begun < 10
-        assert not tracker.close(done=True, timeout_s=20)
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    assert warnings == [
-        f"the MLflow server at {uri} takes too long to answer; `tuner sync s1` completes the copy"
-    ]
 
 
 def test_a_copy_goes_on_when_mlflow_is_back(client, make_record, make_trial, wait_for, monkeypatch):

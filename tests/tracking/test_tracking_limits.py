@@ -15,6 +15,7 @@ from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.tracking import SyncCount, open_store
 from tuner.tracking import layout as limits
 
+SLOW = pytest.mark.slow
 NO_CUTTING = {"MLFLOW_TRUNCATE_LONG_VALUES": "false"}
 
 
@@ -31,7 +32,7 @@ def database():
         yield url
 
 
-@pytest.fixture(params=["SQLite", "HTTP", pytest.param("PostgreSQL", marks=pytest.mark.slow)])
+@pytest.fixture(params=["SQLite", *(pytest.param(s, marks=SLOW) for s in ("HTTP", "PostgreSQL"))])
 def store(request, monkeypatch):
     for name, value in NO_CUTTING.items():
         monkeypatch.setenv(name, value)

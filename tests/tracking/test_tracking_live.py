@@ -4,9 +4,9 @@ import dataclasses
 import time
 
 import pytest
-from helpers.mlflow_runs import Spy, runs_of, snapshot, sync, writes_of_sync
+from helpers.mlflow_runs import Spy, runs_of, sync, writes_of_sync
 
-from tuner.jobs import Epoch, OutcomeState
+from tuner.jobs import Epoch
 from tuner.journal.storage import Role, TrialKey
 from tuner.tracking import MlflowTracker, SyncCount, SyncState
 from tuner.tracking.layout import Attempt
@@ -56,29 +56,6 @@ def test_the_curve_of_a_trial_grows_while_it_trains(client, study):
     assert (after.info.status, after.data.tags["state"]) == ("FINISHED", "complete")
 
 
-@pytest.mark.parametrize("state", [OutcomeState.COMPLETE, OutcomeState.PRUNED])
-def test_a_live_copy_equals_one_made_at_the_end(client, make_record, make_trial, state):
-    trial = make_trial(0, state, epochs=6)
-    records = [make_record(trial, id=f"{kind}-{state}-{make_record().id}") for kind in "ab"]
-    live_state = SyncState()
-    running = dataclasses.replace(records[0], trials=(in_progress(trial),))
-    for n in (1, 3):
-        sync(client, running, live_state, **of_trial(0, attempt_of(trial, n)))
-    sync(client, records[0], live_state)
-    sync(client, records[1])
-    found = []
-    for record in records:
-        seen = list(snapshot(client, record).values())
-        for run in seen:
-            for tag in ("study_id", "mlflow.parentRunId"):
-                run[4].pop(tag, None)
-            for history in run[5].values():
-                history.sort()
-        found.append(sorted(seen, key=str))
-    assert found[0] == found[1]
-    assert writes_of_sync(client, records[0]) == []
-
-
 def test_what_was_copied_live_is_not_written_again(client, study):
     running, ended, trial = study
     state = SyncState()
@@ -124,32 +101,6 @@ def test_no_run_is_left_running_whose_trial_is_not(client, study):
     assert writes_of_sync(client, running, running=True) == []
     assert sync(client, ended) == SyncCount(replaced=1, unchanged=1)
     assert runs_of(client, ended)[1]["1"].info.status == "FINISHED"
-
-
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_live_copy_killed_at_any_write_is_completed(client, make_record, make_trial, after):
-    ended = make_trial(0, epochs=4)
-    running = make_record(in_progress(ended))
-    sync(client, running)  # the experiment is there
-    for die_at in range(12):
-        identity = f"{running.id}-{after}-{die_at}"
-        before = dataclasses.replace(running, id=identity)
-        done = dataclasses.replace(before, trials=(ended,))
-        spy, state, died = Spy(client, die_at, after), SyncState(), False
-        for record, n in ((before, 1), (before, 3), (done, None)):
-            live = {TrialKey(Role.TRIAL, 0): attempt_of(ended, n)} if n else {}
-            try:
-                sync(spy, record, state, running=True, live=live)
-            except ConnectionError:
-                died = True
-                sync(client, record, state, running=True, live=live)
-        assert died == (die_at < len(spy.writes))
-        sync(client, done)
-        assert steps(client, done, "0") == [0, 1, 2, 3]
-        run = runs_of(client, done)[1]["0"]
-        assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "complete")
-        assert run.data.metrics["objective"] == 10.0
-    assert not died, "not every write was killed"
 
 
 def test_copying_takes_a_small_share_of_a_processor(

@@ -33,16 +33,6 @@ SHORT = EXPERIMENT.replace("trials: 12", "trials: 3").replace(
     "season: 12", "season: 12, horizon: 2"
 )
 
-TEXTS = """
-name: texts
-data: {path: texts.csv, text: text, level: word, target: label}
-task: {kind: classify}
-search_space: {hidden_size: {type: int, low: 4, high: 8}}
-strategy: {name: random}
-budget: {trials: 2, epochs: 2}
-finalists: {top: 1, repeats: 1, baseline: false}
-"""
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -148,18 +138,6 @@ def test_whoever_loads_the_model_needs_no_tuner(client, tmp_path):
     count, file = done.stdout.split()
     assert count == "2"
     assert "code" in Path(file).parts  # not the one that is installed here
-
-
-def test_unknown_tokens_of_the_example_are_not_the_searchs(tmp_path):
-    texts = [f"{'good' if i % 2 else 'bad'} {i}" for i in range(40)]
-    lines = [f"{text},{'pos' if i % 2 else 'neg'}" for i, text in enumerate(texts)]
-    (tmp_path / "texts.csv").write_text("\n".join(["text,label", *lines]))
-    (tmp_path / "texts.yaml").write_text(TEXTS)
-    done = subprocess.run(
-        [sys.executable, "-m", "tuner", "run", "texts.yaml"],
-        cwd=tmp_path, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert "Warning" not in done.stderr + done.stdout
 
 
 def test_a_model_is_logged_and_registered_once(client, folder):

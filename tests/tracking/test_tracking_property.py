@@ -18,14 +18,15 @@ import uuid
 from pathlib import Path
 
 import pytest
-from helpers.examples import examples
+from helpers.examples import ALL
 from helpers.mlflow_runs import Spy
+from helpers.records import study_record, trial_record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
-from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.records import Status
 from tuner.journal.storage import Role
 from tuner.tracking import SyncState, open_store, sync_study
 from tuner.tracking.layout import Attempt
@@ -129,15 +130,9 @@ def trials(draw, role, number, earlier=()):
         place = {"repeat": number}
     outcome = draw(outcomes())
     asked_at = dt.datetime.fromtimestamp(T + 5, dt.UTC) if draw(st.booleans()) else None
-    return TrialRecord(
-        number=number,
-        role=role,
-        params=draw(params),
-        seed=draw(st.integers(0, 2**32 - 1)),
-        status=Status(outcome.state.value),
-        asked_at=asked_at,
-        outcome=outcome,
-        **place,
+    seed = draw(st.integers(0, 2**32 - 1))
+    return trial_record(
+        number, outcome, role=role, params=draw(params), seed=seed, asked_at=asked_at, **place
     )
 
 
@@ -164,17 +159,16 @@ def studies(draw):
         }
     )
     identity = uuid.uuid4().hex
-    return StudyRecord(
+    return study_record(
+        experiment,
+        found,
         id=identity,
         name=draw(long_texts.filter(bool)),
-        experiment=experiment,
         data={"sha256": identity * 2, "rows": 144, "path": draw(paths)},
         baselines={"last_value": 1.0},
         versions={"torch": "2.13.0", "scikit-learn": "1.8"},
         created=CREATED,
-        trials=tuple(found),
         finalists=tuple(finalists),
-        test=None,
         ended=draw(st.sampled_from(["done", "interrupted"])),
     )
 
@@ -555,19 +549,10 @@ everything = {
 suppressed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=examples(20), suppress_health_check=suppressed)
+@pytest.mark.timeout(1800)
+@settings(max_examples=500 if ALL else 5, suppress_health_check=suppressed)
 @given(**everything)
 def test_mlflow_holds_what_the_journal_says_field_by_field(stores, monkeypatch, **drawn):
-    store, client, folder = stores
-    monkeypatch.chdir(folder)
-    copy_and_compare(store, client, **drawn)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@settings(max_examples=examples(500), suppress_health_check=suppressed)
-@given(**everything)
-def test_mlflow_holds_what_hundreds_of_journals_say(stores, monkeypatch, **drawn):
     store, client, folder = stores
     monkeypatch.chdir(folder)
     copy_and_compare(store, client, **drawn)

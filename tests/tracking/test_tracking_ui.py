@@ -6,13 +6,11 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
 import psutil
 import pytest
 
 from tuner.errors import InputError, RunError
-from tuner.jobs import OutcomeState
 from tuner.tracking import SyncCount, SyncState, find_links, open_store, start_ui, sync_study
 from tuner.tracking.links import running_ui, studies_view, study_view, trials_view
 from tuner.tracking.store import tracking_uri
@@ -40,31 +38,6 @@ def server(shared_folder):
 def get(url):
     with urllib.request.urlopen(url, timeout=60) as answer:
         return answer.read().decode()
-
-
-def test_a_study_is_copied_over_http_as_it_is_to_a_file(
-    server, make_record, make_trial, monkeypatch
-):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    client, state = open_store(), SyncState()
-    odd = {"hidden_size": 8, "note": "", "a[0]": "ü" * 7000}
-    record = make_record(
-        make_trial(0, epochs=600, params=odd),
-        make_trial(1, OutcomeState.PRUNED),
-        make_trial(2, OutcomeState.FAILED, reason="loss is nan\n" * 900),
-    )
-    artifacts = {"experiment.yaml": "ä: 1\n"}
-    done = sync_study(client, record, state, running=False, artifacts=artifacts)
-    assert done == SyncCount(created=3)
-    again = sync_study(client, record, SyncState(), running=False, artifacts=artifacts)
-    assert again == SyncCount(unchanged=3)
-    runs = client.search_runs([state.parent.experiment_id])
-    assert sorted(r.info.status for r in runs) == ["FAILED", "FINISHED", "KILLED", "KILLED"]
-    first = next(r for r in runs if r.info.run_name.startswith("trial 0 of "))
-    assert len(client.get_metric_history(first.info.run_id, "train_loss")) == 600
-    assert first.data.params["note"] == ""
-    path = client.download_artifacts(state.parent.run_id, "experiment.yaml")
-    assert Path(path).read_text(encoding="utf-8") == "ä: 1\n"
 
 
 def test_a_nan_travels_over_http_twice(server, make_record, make_trial, monkeypatch):
@@ -135,13 +108,6 @@ def test_a_store_has_one_ui_which_others_find(server, client, make_record):
     assert running_ui(tracking_uri()) == address
     assert running_ui("sqlite:////somewhere/else.db") is None
     assert find_links(make_record()) is None
-
-
-def test_without_a_store_the_ui_says_what_to_do_first(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="run `tuner run"), start_ui():
-        pass
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_port_in_use_is_refused(client):
