@@ -5,32 +5,35 @@ import pytest
 from helpers.waves import EXPERIMENT, trials, tuner, write_series
 
 
-@pytest.fixture
-def folder(tmp_path):
-    def make(name, **series):
-        path = tmp_path / name
-        path.mkdir()
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """Makes a folder in which a search has ended; returns it and what was printed."""
+
+    def make(**series):
+        path = tmp_path_factory.mktemp("waves")
         write_series(path, **series)
         (path / "waves.yaml").write_text(EXPERIMENT)
-        return path
+        return path, tuner(path, "run", "waves.yaml", "--no-tracking")
 
     return make
 
 
-def test_the_test_set_changes_nothing_before_it_is_opened(folder):
-    one, other = folder("one"), folder("other", changed={85: 1e6, 88: -3.0})
-    for each in (one, other):
-        tuner(each, "run", "waves.yaml", "--no-tracking")
-    trials_of_one, finalists_of_one, test_of_one = trials(one)
+@pytest.fixture(scope="module")
+def one(searched):
+    return searched()
+
+
+def test_the_test_set_changes_nothing_before_it_is_opened(one, searched):
+    other, _ = searched(changed={85: 1e6, 88: -3.0})
+    trials_of_one, finalists_of_one, test_of_one = trials(one[0])
     trials_of_other, finalists_of_other, test_of_other = trials(other)
     assert trials_of_one == trials_of_other
     assert finalists_of_one == finalists_of_other
     assert test_of_one["scores"] != test_of_other["scores"]
 
 
-def test_the_test_score_uses_rows_the_search_never_saw(folder):
-    path = folder("score")
-    out = tuner(path, "run", "waves.yaml", "--no-tracking")
+def test_the_test_score_uses_rows_the_search_never_saw(one):
+    path, out = one
     _, finalists, test = trials(path)
     assert test["configuration"] == finalists[0]["trial"]
     assert len(test["scores"]) == 2

@@ -65,23 +65,6 @@ def test_a_space_loads_and_gives_a_configuration(path, tmp_path):
     assert path.read_text().startswith("# ")
 
 
-def test_the_first_space_holds_the_four_usual_parameters(tmp_path):
-    first = with_space(ROOT / "search_spaces/lstm.yaml", tmp_path).search_space
-    assert set(first) == {"hidden_size", "num_layers", "dropout", "batch_size"}
-
-
-def test_the_stacked_space_has_two_layers(tmp_path):
-    experiment = with_space(ROOT / "search_spaces/stacked.yaml", tmp_path)
-    assert set(experiment.search_space) == {
-        "hidden_size_1",
-        "hidden_size_2",
-        "dropout",
-        "batch_size",
-    }
-    widths = {"hidden_size_1": 16, "hidden_size_2": 8}
-    assert Hyperparameters(**experiment.configuration(widths)).widths == [16, 8]
-
-
 def test_the_test_set_of_air_passengers_is_its_last_22_months():
     file = ROOT / "experiments/air_passengers.yaml"
     experiment = Experiment.load(file)
@@ -91,9 +74,20 @@ def test_the_test_set_of_air_passengers_is_its_last_22_months():
     assert re.search(r"test +22 rows +1959-03-01 to 1960-12-01", shown)
 
 
-def test_the_space_of_forecasts_has_what_decides_one(tmp_path):
-    space = with_space(ROOT / "search_spaces/forecast.yaml", tmp_path).search_space
-    assert set(space) == {"normalize", "hidden_size", "dropout", "learning_rate", "batch_size"}
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("lstm", "hidden_size num_layers dropout batch_size"),
+        ("stacked", "hidden_size_1 hidden_size_2 dropout batch_size"),
+        ("forecast", "normalize hidden_size dropout learning_rate batch_size"),
+    ],
+)
+def test_a_space_holds_the_usual_parameters(name, parameters, tmp_path):
+    experiment = with_space(ROOT / f"search_spaces/{name}.yaml", tmp_path)
+    assert set(experiment.search_space) == set(parameters.split())
+    if name == "stacked":
+        widths = {"hidden_size_1": 16, "hidden_size_2": 8}
+        assert Hyperparameters(**experiment.configuration(widths)).widths == [16, 8]
 
 
 def test_the_panel_has_every_month_of_every_sector():

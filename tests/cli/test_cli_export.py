@@ -448,27 +448,9 @@ def test_every_command_accepts_an_exported_experiment(tuner):
             assert REFUSED[name] in err
         else:
             assert (status, err) == (0, ""), name
-
-
-@pytest.mark.slow
-def test_a_run_of_an_export_trains_its_one_configuration(here, tuner):
-    tuner("export", STUDY, "-o", "best.yaml")
-    before = (here / f"studies/{STUDY}.journal").read_bytes()
-    options = ("--set", "finalists.top=0", "--no-tracking", "--no-test", "--workers", "1")
-    status, out, err = tuner("run", "best.yaml", *options)
-    assert (status, err) == (0, "")
-    assert out.startswith(
-        "there is no search space: the one configuration is trained on seeds of this study; "
-        "`tuner train` reproduces the recorded score\n"
-    )
-    assert "[1/1] trial 0 complete" in out
-    assert "every configuration of the search space" not in out
-    assert (here / "studies/air-fixed-0.journal").exists()
-    assert (here / f"studies/{STUDY}.journal").read_bytes() == before
-    assert tuner("export", "air-fixed-0", "-o", "again.yaml")[0] == 0
-    again, best = Experiment.load("again.yaml"), Experiment.load("best.yaml")
-    assert again.hyperparameters == best.hyperparameters
-    assert recorded_of("again.yaml").study == "air-fixed-0"
+        if name == "run":
+            assert out.startswith("there is no search space: the one configuration is trained on s")
+            assert "[1/1] trial 0 complete" in out
 
 
 def test_what_another_study_came_to_is_replaced_with_force_alone(here, tuner):

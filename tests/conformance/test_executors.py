@@ -264,16 +264,6 @@ def test_a_limit_excludes_waiting_times(executor, job):
     assert {end.state for end in ended.values()} == {OutcomeState.COMPLETE}
 
 
-def test_a_coordinator_that_was_away_does_not_use_up_a_limit(executor, job):
-    workers = executor(1)
-    workers.submit(job("warm"))
-    events(workers, n_finished(1))
-    workers.submit(job(timeout_s=1.5, can_be_pruned=True))
-    time.sleep(2.5)
-    ended = outcomes(events(workers, n_finished(1), go_on))
-    assert ended["a"].state is OutcomeState.COMPLETE
-
-
 def test_a_job_that_hangs_in_c_code_is_ended(hanging, job):
     workers = hanging(2)
     workers.submit(job("hangs", seed=0, timeout_s=1.0))

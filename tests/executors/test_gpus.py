@@ -5,9 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.executor_events import events, n_finished, outcomes
 
 from tuner.data import SeriesRef, Shape
-from tuner.executors import Finished, LocalExecutor
+from tuner.executors import LocalExecutor
 from tuner.executors.local import find_gpus
 from tuner.jobs import TrainJob
 
@@ -108,13 +109,8 @@ def gpus_seen(executor, n_jobs):
     for n in range(n_jobs):
         ref = SeriesRef("/nowhere", Shape("forecast", features=1))
         executor.submit(TrainJob(f"{time.monotonic()}-{n}", {}, 1, 1, 1, "rmse", (ref,)))
-    ends, deadline = {}, time.monotonic() + 180
-    while len(ends) < n_jobs:
-        assert time.monotonic() < deadline
-        for event in executor.poll(0.2):
-            assert isinstance(event, Finished)
-            ends[event.key.split("-")[1]] = event.outcome.reason
-    return [ends[n] for n in sorted(ends)]
+    ended = outcomes(events(executor, n_finished(n_jobs)))
+    return [ended[key].reason for key in sorted(ended, key=lambda key: key.split("-")[1])]
 
 
 def pinned(executor):

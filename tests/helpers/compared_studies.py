@@ -40,10 +40,8 @@ def search(
 ) -> StudyRecord:
     """A search of trials with these scores; None stands for one that failed.
 
-    Args:
-        spans: when each trained, in seconds after noon; one second each, in turn, by default.
-        recorded_s: how long the search took, by its own account.
-        repeats: trials that take the outcome of an earlier one.
+    Each trained for a second, in turn, unless `spans` says when, in seconds after noon. `repeats`
+    are trials that take the outcome of an earlier one.
     """
     outcomes: list[Outcome] = []
     for number, score in enumerate(scores):

@@ -16,14 +16,7 @@ from helpers.ports import free_port
 
 
 class MlflowServer:
-    """One server on a port of its own, with its store in a folder.
-
-    Args:
-        folder: where its log, its artifacts and, by default, its SQLite store are.
-        options: for `mlflow server`, besides.
-        store: the URI of its store.
-        settings: environment variables for it.
-    """
+    """One server on a port of its own, with its log, artifacts and SQLite store in a folder."""
 
     def __init__(
         self,

@@ -120,11 +120,7 @@ class Bench:
 
 
 def run_killed(bench, experiment, die_after=1, executor=SimulatedExecutor):
-    """Search, and be killed after so many results again and again.
-
-    Returns:
-        The record, how often it was killed, and the keys of the results that came.
-    """
+    """Be killed after every few results; return the record, the kills, the keys of results."""
     delivered = []
     for life in range(100):
         simulated = executor(3, chaos=life, die_after=die_after)

@@ -31,14 +31,10 @@ def weights(job: TrainJob) -> int:
 
 
 class SimulatedExecutor:
-    """Some jobs at a time, in an order of events that `chaos` decides.
+    """Some jobs at a time, in an order of events that `chaos` seeds, as on another machine.
 
-    Args:
-        n_workers: jobs in progress at a time.
-        chaos: seeds the order of events: another seed is another machine.
-        p_lost: how likely each event is that a worker dies instead.
-        die_after: the coordinator is killed after this many results.
-        fails: says for a job whether it fails.
+    With the probability `p_lost` a worker dies instead of an event; the coordinator is killed
+    after `die_after` results; `fails(job)` is whether a job fails.
     """
 
     def __init__(self, n_workers, chaos=0, p_lost=0.0, die_after=None, fails=lambda job: False):

@@ -60,15 +60,9 @@ def simulate(
     starting_s: float = 0.0,
     after: Callable[[int], None] = lambda n_ended: None,
 ) -> float:
-    """Train trials in generations, the dearest of each first; return when the last ended.
+    """Train trials in generations, in each the most expensive first; return when the last ended.
 
-    Args:
-        costs: of the trials, as the coordinator estimates them.
-        seconds: how long each takes; as long as its cost, by default.
-        epochs: after how many each ends; all of `n_epochs`, by default.
-        first: the first trial's number.
-        starting_s: how long a worker takes to start.
-        after: is called after every end of a trial.
+    A trial takes its cost in seconds and all epochs, unless `seconds` and `epochs` are given.
     """
     seconds, order = seconds or costs, itertools.count()
     free = [clock.now + starting_s] * n_workers

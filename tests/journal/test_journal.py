@@ -168,11 +168,8 @@ def test_an_unusable_file_is_refused_by_every_name(why, journal, remedy, tmp_pat
             assert refusal(location, lock_for_reading).endswith(" UTC; wait for it or stop it")
 
 
-def test_an_unknown_database_is_an_error_of_one_line(tmp_path):
-    for url in ("nosuch://x/y", f"sqlite:////proc/{tmp_path.name}/x.db"):
-        with pytest.raises(JournalError, match="--journal: ") as error, write_journal(url):
-            pass
-        assert "\n" not in str(error.value)
+def test_a_database_that_cannot_be_made_is_an_error_of_one_line():
+    assert refusal("sqlite:////proc/nowhere/x.db").startswith("--journal: ")
 
 
 def reopen(bench, experiment, data=DATA):
@@ -385,19 +382,12 @@ def test_a_slowly_ending_own_connection_is_waited_for(monkeypatch):
 
 def refusal_of_url(url):
     """What every way of opening a journal says."""
-    messages = set()
-    begun = time.monotonic()
-    with pytest.raises(JournalError) as error, write_journal(url, "s"):
-        pass
-    messages.add(str(error.value))
-    assert time.monotonic() - begun < 10
-    with pytest.raises(JournalError) as error:
-        read_journal(url)
-    messages.add(str(error.value))
-    with pytest.raises(JournalError) as error, lock_for_reading(url, "s"):
-        pass
-    messages.add(str(error.value))
-    assert len(messages) == 1
+    messages, begun = set(), time.monotonic()
+    for way in (write, read_journal, read):
+        with pytest.raises(JournalError) as error:
+            way(url)
+        messages.add(str(error.value))
+    assert time.monotonic() - begun < 30
     (message,) = messages
     assert "\n" not in message
     assert message.startswith("--journal: ")
