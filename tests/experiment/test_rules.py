@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tuner.coordination.finalists import canonical, untuned
 from tuner.experiment import Experiment, dump_yaml
-from tuner.experiment.space import text_of, value_of
+from tuner.experiment.yaml_files import text_of, value_of
 from tuner.metrics import METRICS
 
 FORECAST = {"data": {"path": "d.csv", "target": "y"}}

@@ -92,7 +92,7 @@ def _dialect(options: list[str]) -> Dialect:
         lines = key.strip() in ("skip_rows", "skip_footer") and text.isdigit()
         keys[key.strip()] = int(text) if lines else held
     try:
-        return Read.model_validate(keys).dialect
+        return Dialect.of(Read.model_validate(keys).model_dump())
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""

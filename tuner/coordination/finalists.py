@@ -16,10 +16,10 @@ import optuna
 from optuna.storages import BaseStorage
 
 from tuner.coordination.history import configuration_key
+from tuner.experiment.data import PREPARED
 from tuner.experiment.experiment import Experiment
 from tuner.experiment.hyperparameters import CELLS, WIDTH, Hyperparameters
 from tuner.experiment.rules import check_rules
-from tuner.experiment.space import PREPARED
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.journal.storage import BASELINE_ATTR, FINALIST_ATTR, FINALISTS_SUFFIX, Role
 

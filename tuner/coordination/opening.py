@@ -27,7 +27,7 @@ from tuner import __version__
 from tuner.coordination.history import STATES, configuration_key, objectives_of
 from tuner.errors import RunError, StudyError, one_line, show_location
 from tuner.experiment import Experiment, flat
-from tuner.experiment.space import PREPARED
+from tuner.experiment.data import PREPARED
 from tuner.jobs import intermediate_values
 from tuner.journal.records import FORMAT, StudyRecord, TrialRecord, begun_with
 from tuner.journal.storage import OUTCOME_ATTR, RUN_ATTR, STUDY_ATTR, TAKEN_ATTR, TOLD_ATTR

@@ -6,7 +6,7 @@ import functools
 import json
 import subprocess
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -17,6 +17,9 @@ from tuner.experiment.space import Domain, FloatDomain, IntDomain
 from tuner.processes import start_command
 from tuner.strategies.base import Section
 from tuner.user_code import is_reference, reference_of
+
+if TYPE_CHECKING:
+    from tuner.experiment.experiment import Experiment
 
 GROUP = "tuner.cells"
 """The entry points by whose names installed packages offer cells."""
@@ -37,9 +40,8 @@ class Key(Section):
     @model_validator(mode="after")
     def _check(self) -> Key:
         if self.default not in self.range:
-            raise ExperimentError(
-                f"must lie in {self.in_words}", key="default", got=repr(self.default)
-            )
+            rule = f"must lie in {self.in_words}"
+            raise ExperimentError(rule, key="default", got=repr(self.default))
         return self
 
     @property
@@ -84,25 +86,20 @@ def named_code(raw: dict[str, Any]) -> tuple[str, str] | None:
     return next(((key, value) for key, value in found if is_reference(value)), None)
 
 
-def check_losses(hyperparameters: Any, search_space: Any, kind: str) -> None:
+def check_losses(experiment: Experiment) -> None:
     """Refuse a loss that is an installed function and does not work.
 
-    Args:
-        hyperparameters: of the experiment.
-        search_space: of it.
-        kind: of its task.
-
     Raises:
-        ExperimentError: naming the key, rule, value and remedy.
+        ExperimentError: the function cannot be imported, or fails.
     """
-    domain = search_space.get("loss")
-    key = "hyperparameters.loss" if domain is None else "search_space.loss.choices"
-    for name in (hyperparameters.loss,) if domain is None else domain.bounds():
-        if is_reference(name):
-            try:
-                _inspected(json.dumps({"loss": name, "kind": kind}), name)
-            except ExperimentError as error:
-                raise error.with_(key=key) from None
+    key, names = "hyperparameters.loss", [experiment.hyperparameters.loss]
+    if domain := experiment.search_space.get("loss"):
+        key, names = "search_space.loss.choices", list(domain.bounds())
+    for name in filter(is_reference, names):
+        try:
+            _inspected(json.dumps({"loss": name, "kind": experiment.task.kind}), name)
+        except ExperimentError as error:
+            raise error.with_(key=key) from None
 
 
 def with_cells(raw: Any) -> Any:
@@ -115,13 +112,9 @@ def with_cells(raw: Any) -> Any:
     """
     if not isinstance(raw, dict):
         return raw
-    raw = dict(raw)
-    known = {
-        cell["name"] if isinstance(cell, dict) else cell.name: cell
-        for cell in raw.get("cells") or []
-        if isinstance(cell, DeclaredCell) or (isinstance(cell, dict) and "name" in cell)
-    }
-    named: dict[str, Any] = {}
+    raw, named = dict(raw), dict[str, Any]()
+    given = [dict(cell) for cell in raw.get("cells") or [] if isinstance(cell, DeclaredCell | dict)]
+    known = {cell["name"]: cell for cell in given if "name" in cell}
     for block, key, at, value in list(_places(raw, "cell")):
         reference = _reference(value)
         if reference is None:
@@ -168,13 +161,14 @@ def _reference(value: Any) -> str | None:
 
 def _sample(raw: dict[str, Any]) -> str:
     """Return, as JSON, the shape of the data on which a whole model is tried."""
-    task, data = raw.get("task"), raw.get("data")
-    given = task if isinstance(task, dict) else {}
-    targets = data.get("target") if isinstance(data, dict) else None
-    sample = {key: given[key] for key in ("kind", "horizon", "quantiles") if key in given}
+    task, data = (
+        block if isinstance(block := raw.get(key), dict) else {} for key in ("task", "data")
+    )
+    sample = {key: task[key] for key in ("kind", "horizon", "quantiles") if key in task}
+    targets = data.get("target")
     sample["targets"] = len(targets) if isinstance(targets, list) else 1
-    sample["tokens"] = isinstance(data, dict) and any(data.get(k) for k in ("text", "tokens"))
-    sample["known"] = isinstance(data, dict) and data.get("known_future") is not None
+    sample["tokens"] = any(data.get(key) for key in ("text", "tokens"))
+    sample["known"] = data.get("known_future") is not None
     return json.dumps(sample, sort_keys=True, default=str)
 
 
@@ -190,11 +184,9 @@ def _declared(reference: str, sample: str) -> DeclaredCell:
     found = _inspected(argument, reference)
     keys = {}
     for name, declared in found["keys"].items():
+        domain = {key: value for key, value in declared.items() if key != "default"}
         try:
-            keys[name] = Key(
-                range={key: value for key, value in declared.items() if key != "default"},
-                default=declared["default"],
-            )
+            keys[name] = Key.model_validate({"range": domain, "default": declared["default"]})
         except ValidationError as error:
             broken = first_problem(error)
             rule = f"{reference} declares {name!r} wrongly: {broken.with_(got=None, remedy=None)}"
@@ -225,9 +217,8 @@ def _inspected(argument: str, reference: str) -> dict[str, Any]:
         raise ExperimentError(rule, got=repr(reference), remedy="correct it") from None
     except ValueError:
         last = one_line((done.stderr.strip().splitlines() or ["no output"])[-1])
-        raise ExperimentError(
-            "ended the process that imported it", got=f"{reference!r}: {last}"
-        ) from None
+        rule, got = "ended the process that imported it", f"{reference!r}: {last}"
+        raise ExperimentError(rule, got=got) from None
     if "problem" in found:
         raise ExperimentError(**found["problem"])
     return dict(found)

@@ -20,7 +20,6 @@ Name = Annotated[str, Field(min_length=1)]
 
 Count = Annotated[int, Field(strict=True)]
 
-
 _Words = Annotated[list[Name], BeforeValidator(lambda value: _as_texts(value))]
 
 _Lines = Annotated[int, Field(strict=True, ge=0, le=100_000)]
@@ -115,15 +114,9 @@ class Read(Section):
     @model_validator(mode="after")
     def _check(self) -> Read:
         if self.decimal is not None and self.decimal == self.thousands:
-            rule = "must differ from decimal"
-            got = f"{self.thousands!r} for both"
+            rule, got = "must differ from decimal", f"{self.thousands!r} for both"
             raise ExperimentError(rule, key="thousands", got=got, remedy="remove one")
         return self
-
-    @property
-    def dialect(self) -> Dialect:
-        """What the keys declare."""
-        return Dialect.of(self.model_dump())
 
 
 class Wide(Section):
@@ -139,9 +132,8 @@ class Wide(Section):
     """Columns of the file, each a series: a pattern with `*` or `?`, or a list of names."""
 
 
-_NEEDS = {"moving_average": "length", "emd": "components"}
-
-_SAID = {"length": 24, "components": 3}
+_PARTS = {"moving_average": ("length", 24), "emd": ("components", 3)}
+"""By kind of decomposition, the key that it needs and an example of its value."""
 
 
 class Decomposition(Section):
@@ -156,21 +148,21 @@ class Decomposition(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Decomposition:
-        for kind, key in _NEEDS.items():
+        for kind, (key, example) in _PARTS.items():
             value = getattr(self, key)
             if kind == self.kind and value is None:
-                rule = f"is required by {kind}"
-                raise ExperimentError(rule, key=key, remedy=f"write `{key}: {_SAID[key]}`, say")
+                rule, remedy = f"is required by {kind}", f"write `{key}: {example}`, say"
+                raise ExperimentError(rule, key=key, remedy=remedy)
             if kind != self.kind and value is not None:
                 got = f"{value} with {self.kind}"
                 raise ExperimentError(f"is of {kind}", key=key, got=got, remedy="remove it")
         return self
 
 
-def _check_written(value: Any) -> Any:
-    if isinstance(value, str) and value in _NEEDS:
-        key = _NEEDS[value]
-        remedy = f"write {{kind: {value}, {key}: {_SAID[key]}}}, say"
+def _refuse_bare_kind(value: Any) -> Any:
+    if isinstance(value, str) and value in _PARTS:
+        key, example = _PARTS[value]
+        remedy = f"write {{kind: {value}, {key}: {example}}}, say"
         raise ExperimentError(f"{value} needs {key}", got="none", remedy=remedy)
     return value
 
@@ -178,7 +170,7 @@ def _check_written(value: Any) -> Any:
 Decompose = Annotated[
     Annotated[Literal["none"], Tag("(none)")] | Annotated[Decomposition, Tag("(decomposition)")],
     Discriminator(lambda v: "(decomposition)" if isinstance(v, dict | Decomposition) else "(none)"),
-    BeforeValidator(_check_written),
+    BeforeValidator(_refuse_bare_kind),
 ]
 
 
@@ -202,21 +194,18 @@ Lag = Annotated[int, BeforeValidator(_parse_lag), Field(strict=True, ge=1, le=1_
 
 def _parse_extent(value: Any) -> Any:
     """A share of the rows (0.2), a number of rows (24), or a date at which the part begins."""
-    if isinstance(value, dt.datetime | dt.date):
+    if isinstance(value, dt.date):
         return value.isoformat()
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        rule = "must be a fraction, a number of rows or an ISO date"
-        raise ExperimentError(rule, remedy="write 0.2, 24 or 1960-01-01")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        try:
+            dt.datetime.fromisoformat(value)  # type: ignore[arg-type]  # refuses what is no text
+        except (TypeError, ValueError):
+            rule = "must be a fraction, a number of rows or an ISO date"
+            raise ExperimentError(rule, remedy="write 0.2, 24 or 1960-01-01") from None
     if isinstance(value, int) and value < 1:
         raise ExperimentError("a number of rows must be at least 1", remedy="write 24, say")
     if isinstance(value, float) and not 0 < value < 1:
         raise ExperimentError("a fraction must be between 0 and 1", remedy="write 0.2, say")
-    if isinstance(value, str):
-        try:
-            dt.datetime.fromisoformat(value)
-        except ValueError:
-            rule = "must be a fraction, a number of rows or an ISO date"
-            raise ExperimentError(rule, remedy="write 0.2, 24 or 1960-01-01") from None
     return value
 
 
@@ -229,19 +218,15 @@ TransformKey = Annotated[
 ]
 """`none`, one step, or a list of several; a step is a name or `{seasonal_difference: n}`."""
 
+PREPARED = ("transform", "scale", "calendar", "lags", "decompose")
+"""The keys of `data` that may be searched."""
+
 # Keys of `data` that need another one, or one of several.
 _NEEDED = {
-    "min_count": ("text", "tokens"),
-    "max_vocabulary": ("text", "tokens"),
-    "vocabulary_size": ("tokens",),
-    "level": ("text",),
-    "keep": ("max_length",),
-    "aggregate": ("resample",),
-    "resample": ("time",),
-    "calendar": ("time",),
-    "scale_by": ("id",),
-    "static": ("id",),
-}
+    "min_count": "text tokens", "max_vocabulary": "text tokens", "vocabulary_size": "tokens",
+    "level": "text", "keep": "max_length", "aggregate": "resample", "resample": "time",
+    "calendar": "time", "scale_by": "id", "static": "id",
+}  # fmt: skip
 
 # Keys whose columns stand in no other one, and why.
 _NOT_IN: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -291,19 +276,15 @@ class Split(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Split:
-        given = self.model_fields_set
-        others = {
-            "column": ("test_file", "group", "validation", "test", "seed"),
-            "test_file": ("test",),
-        }
-        for key, excluded in others.items():
-            if (name := getattr(self, key)) is None:
-                continue
-            for other in excluded:
-                if other in given and getattr(self, other) is not None:
-                    rule = "gives the parts itself"
-                    got = f"{other} {getattr(self, other)} beside {key} {name!r}"
-                    raise ExperimentError(rule, key=key, got=got, remedy="remove one of them")
+        excluded = [
+            *[("column", key) for key in ("test_file", "group", "validation", "test", "seed")],
+            ("test_file", "test"),
+        ]
+        for key, other in excluded:
+            name, value = getattr(self, key), getattr(self, other)
+            if name is not None and value is not None and other in self.model_fields_set:
+                rule, got = "gives the parts itself", f"{other} {value} beside {key} {name!r}"
+                raise ExperimentError(rule, key=key, got=got, remedy="remove one of them")
         return self
 
     def key_of(self, part: str) -> str:
@@ -316,11 +297,10 @@ class Split(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Return a mapping that is read as this split, without keys that another one excludes."""
-        record = self.model_dump(mode="json", exclude_none=True)
-        excluded = ("validation", "test", "seed") if self.column is not None else ("test",)
-        if self.column is not None or self.test_file is not None:
-            record = {key: value for key, value in record.items() if key not in excluded}
-        return record
+        excluded = set() if self.test_file is None else {"test"}
+        if self.column is not None:
+            excluded = {"validation", "test", "seed"}
+        return self.model_dump(mode="json", exclude_none=True, exclude=excluded)
 
 
 class Data(Section):
@@ -405,13 +385,11 @@ class Data(Section):
             return raw
         names, given = dict(wide), dict(raw)
         for key, of_wide in (("id", "id"), ("target", "value")):
-            name = names.get(of_wide)
+            name, own = names.get(of_wide), raw.get(key)
             if not isinstance(name, str) or not name:
                 continue  # the block itself is refused
-            own = given.setdefault(key, name)
-            if own is None or own == [name]:
-                given[key] = name
-            elif own != name:
+            given[key] = name
+            if own not in (None, name, [name]):
                 rule = f"must be data.wide.{of_wide}, {name!r}"
                 remedy = f"remove {key}, or write the same name twice"
                 raise ExperimentError(rule, key=key, got=repr(own), remedy=remedy)
@@ -419,33 +397,32 @@ class Data(Section):
 
     @property
     def dialect(self) -> Dialect:
-        """What is declared of how the file writes its table."""
-        return self.read.dialect
+        """How the file is written, as far as `read` declares it."""
+        return Dialect.of(self.read.model_dump())
 
     @model_validator(mode="after")
     def _check(self) -> Data:
         if self.read.time_columns is not None and self.time is None:
-            rule = "needs a name for what is joined"
-            got = f"{self.read.time_columns} without data.time"
+            rule, got = (
+                "needs a name for what is joined",
+                f"{self.read.time_columns} without data.time",
+            )
             raise ExperimentError(rule, key="read.time_columns", got=got, remedy="set it as well")
         kinds = [key for key in ("features", "text", "tokens") if getattr(self, key) is not None]
         if len(kinds) > 1:
             rule = f"a model sees {kinds[0]} or {kinds[1]}"
             raise ExperimentError(rule, key=kinds[1], got="both", remedy="remove one")
-        for key, others in _NEEDED.items():
-            value, default = getattr(self, key), type(self).model_fields[key].get_default()
-            if value and value != default and not any(getattr(self, other) for other in others):
-                raise ExperimentError(
-                    f"needs {' or '.join(f'data.{other}' for other in others)}",
-                    key=key,
-                    got=f"{value!r} without",
-                    remedy=f"set data.{others[0]} as well, or remove it",
-                )
+        for key, needed in _NEEDED.items():
+            value, others = getattr(self, key), [f"data.{other}" for other in needed.split()]
+            lacks = not any(getattr(self, other) for other in needed.split())
+            if lacks and value and value != type(self).model_fields[key].get_default():
+                rule, got = f"needs {' or '.join(others)}", f"{value!r} without"
+                remedy = f"set {others[0]} as well, or remove it"
+                raise ExperimentError(rule, key=key, got=got, remedy=remedy)
         self._check_columns()
         if self.resample is not None and not _STEP.fullmatch(self.resample):
-            rule = "must be a frequency"
-            remedy = "write 15min, 1h or 1D, say"
-            raise ExperimentError(rule, key="resample", got=repr(self.resample), remedy=remedy)
+            got, remedy = repr(self.resample), "write 15min, 1h or 1D, say"
+            raise ExperimentError("must be a frequency", key="resample", got=got, remedy=remedy)
         return self
 
     def _check_columns(self) -> None:
@@ -481,7 +458,7 @@ class Data(Section):
         return None
 
 
-OF_FORECASTS = ("window", "horizon", "season", "quantiles", "intervals", "step_weights")
+_FORECAST_KEYS = ("window", "horizon", "season", "quantiles", "intervals", "step_weights")
 
 
 class Task(Section):
@@ -523,17 +500,20 @@ class Task(Section):
         """Whether it is the class of a series' coming row: classify with a window."""
         return self.kind == "classify" and "window" in self.model_fields_set
 
+    @property
+    def unused_keys(self) -> list[str]:
+        """The keys that only forecasts have, where it is no forecast."""
+        if self.kind == "forecast":
+            return []
+        return [key for key in _FORECAST_KEYS if key != "window" or not self.of_coming_class]
+
     @model_validator(mode="after")
     def _check(self) -> Task:
-        if self.kind != "forecast":
-            for key in OF_FORECASTS:
-                if key == "window" and self.of_coming_class:
-                    continue
-                if getattr(self, key) != type(self).model_fields[key].get_default(
-                    call_default_factory=True
-                ):
-                    got = f"{getattr(self, key)!r} with kind {self.kind}"
-                    raise ExperimentError("is of forecasts", key=key, got=got, remedy="remove it")
+        default = type(self).model_construct()
+        for key in self.unused_keys:
+            if (value := getattr(self, key)) != getattr(default, key):
+                got = f"{value!r} with kind {self.kind}"
+                raise ExperimentError("is of forecasts", key=key, got=got, remedy="remove it")
         for key, values in (("quantiles", self.quantiles), ("intervals", self.intervals)):
             if any(a >= b for a, b in pairwise(values)):
                 raise ExperimentError("must rise", key=key, got=values, remedy="sort them")

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from tuner.errors import ExperimentError, SpaceError, show_path
 from tuner.experiment.cells import DeclaredCell, cell_of, check_losses, named_code, with_cells
-from tuner.experiment.data import OF_FORECASTS, Count, Data, Folds, Task
+from tuner.experiment.data import PREPARED, Count, Data, Folds, Task
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
 from tuner.experiment.messages import explain
 from tuner.experiment.rules import check_rules
@@ -29,8 +29,8 @@ from tuner.experiment.schema import (
     Strategy,
     Training,
 )
-from tuner.experiment.space import PREPARED, SearchSpace, prepared_with, space_size, text_of
-from tuner.experiment.yaml_files import Override, apply_override, dump_yaml, read_mapping
+from tuner.experiment.space import SearchSpace, prepared_with, space_size
+from tuner.experiment.yaml_files import Override, apply_override, dump_yaml, read_mapping, text_of
 from tuner.metrics import metrics_of
 from tuner.strategies.base import Section
 from tuner.strategies.model_based import TPEStrategy
@@ -38,8 +38,7 @@ from tuner.user_code import is_allowed
 
 _MEASURED = {"classify": "classes", "label": "classes", "translate": "texts"}
 
-
-_OF_THE_LOSS = ("loss", "class_weights", "transform", "scale")
+_LOSS_KEYS = ("loss", "class_weights", "transform", "scale")
 """Keys that decide the quantity and the unit of a validation loss."""
 
 
@@ -73,14 +72,14 @@ class Experiment(Section):
             return raw
         if raw.get("objective", {}) in ({}, None):
             task = raw.get("task")
-            of_task = task if isinstance(task, dict) else getattr(task, "__dict__", {})
-            usual = "quantiles" if of_task.get("quantiles") else "values"
-            measured = _MEASURED.get(str(of_task.get("kind")), usual)
+            keys = task if isinstance(task, dict) else getattr(task, "__dict__", {})
+            usual = "quantiles" if keys.get("quantiles") else "values"
+            measured = _MEASURED.get(str(keys.get("kind")), usual)
             raw = raw | {"objective": {"metric": metrics_of(measured)[0]}}
         match raw:
             case {"objective": {"metrics": [_, *_]}} | {"objective": Objective(metrics=[_, *_])}:
                 raw = {"strategy": {"name": "nsga2"}, "pruner": {"name": "none"}, **raw}
-        return with_cells(raw if raw.get("recorded") is None else completed(raw))
+        return with_cells(raw if raw.get("recorded") is None else _completed(raw))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -122,7 +121,7 @@ class Experiment(Section):
         Raises:
             ValueError: this version cannot read it.
         """
-        return cls.model_validate(completed(values))
+        return cls.model_validate(_completed(values))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -138,14 +137,15 @@ class Experiment(Section):
         Raises:
             ExperimentError: a value breaks a rule.
         """
+        source, here = "experiment", Path.cwd()
         if not isinstance(values, Mapping):
             rule, got = "must be a mapping of keys to values", f"a {type(values).__name__}"
             remedy = "write {'name': 'sales', 'data': {...}}, say"
-            raise ExperimentError(rule, where="experiment", got=got, remedy=remedy)
+            raise ExperimentError(rule, where=source, got=got, remedy=remedy)
         raw = {str(key): copy.deepcopy(value) for key, value in values.items()}
-        space_file = _inline_space(raw, Path.cwd())
-        _make_absolute(raw, Path.cwd(), "experiment")
-        return cls._checked(raw, "experiment", [], space_file)
+        space_file = _inline_space(raw, here)
+        _make_absolute(raw, here, source)
+        return cls._checked(raw, source, [], space_file)
 
     def changed(self, values: Mapping[str, Any]) -> Self:
         """Return the experiment with other values.
@@ -194,7 +194,7 @@ class Experiment(Section):
         except ValidationError as error:
             raise _located(explain(error, cls, raw), source, overrides, space_file) from None
         try:
-            check_losses(found.hyperparameters, found.search_space, found.task.kind)
+            check_losses(found)
         except ExperimentError as error:
             raise error.with_(where=source) from None
         return found
@@ -218,7 +218,7 @@ class Experiment(Section):
         They are not where the loss, or what its units depend on, has several values in the search,
         or one that the untuned default has not.
         """
-        searched = [name for name in _OF_THE_LOSS if name in self.search_space]
+        searched = [name for name in _LOSS_KEYS if name in self.search_space]
         values = [{*self.search_space[name].bounds(), self.given(name)} for name in searched]
         return all(len(of_one) == 1 for of_one in values)
 
@@ -246,7 +246,7 @@ class Experiment(Section):
             return widths[min(int(layer[1]), len(widths)) - 1]
         if name not in Hyperparameters.model_fields:
             fixed = self.hyperparameters.model_extra or {}
-            return fixed.get(name, self.default_of(name))
+            return fixed[name] if name in fixed else self.default_of(name)
         value = getattr(self.hyperparameters, name)
         return self.task.window if name == "window" and value is None else value
 
@@ -259,8 +259,8 @@ class Experiment(Section):
     def configuration(self, searched: dict[str, Any]) -> dict[str, Any]:
         """Return every hyperparameter: the fixed ones, and `searched` over them.
 
-        A searched preparation of the data is none: see `prepared_as`. Of keys that cells of one's
-        own declare it has those of its cell.
+        Searched preparations of the data are left out: see `prepared_as`. Of the keys that cells
+        from user code declare, it has those of its cell.
         """
         rest = {name: value for name, value in searched.items() if name not in PREPARED}
         whole = gather_widths(self.hyperparameters.model_dump(exclude_none=True) | rest)
@@ -268,8 +268,8 @@ class Experiment(Section):
             return whole
         cell = cell_of(self.cells, whole["cell"])
         own = {} if cell is None else {name: key.default for name, key in cell.keys.items()}
-        ours = Hyperparameters.model_fields
-        return own | {name: v for name, v in whole.items() if name in ours or name in own}
+        known = Hyperparameters.model_fields.keys() | own.keys()
+        return own | {name: value for name, value in whole.items() if name in known}
 
     def preparation(self, searched: Mapping[str, Any]) -> dict[str, str]:
         """Return the text of every preparation that is searched: those in `searched`, and `data`'s.
@@ -298,20 +298,16 @@ class Experiment(Section):
     def read_rows(self) -> list[Self]:
         """The experiment with every preparation that decides the first readable row of a series.
 
-        Those that are searched, or were in the search that an exported file is of, and `data`'s,
-        which is the first. Whatever the preparation, a model is scored on the rows that each of
-        them leaves.
+        `data`'s is the first; others are searched, or were in the search of an exported file.
+        Every model is scored on the rows that all of them leave.
         """
         options: list[list[tuple[str, str]]] = []
         recorded = {} if self.recorded is None else self.recorded.preparations
         for name in ("transform", "lags"):
             domain = self.search_space.get(name)
-            texts = [
-                self.given(name),
-                *(domain.bounds() if domain else ()),
-                *recorded.get(name, ()),
-            ]
-            options.append([(name, text) for text in dict.fromkeys(texts)])
+            searched = domain.bounds() if domain else ()
+            texts = dict.fromkeys([self.given(name), *searched, *recorded.get(name, ())])
+            options.append([(name, text) for text in texts])
         return [self.prepared_as(dict(chosen)) for chosen in itertools.product(*options)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -324,19 +320,16 @@ class Experiment(Section):
         """
         record = self.model_dump(mode="json", exclude_none=True)
         record["data"]["split"] = self.data.split.to_dict()
-        if self.task.kind != "forecast":
-            for key in OF_FORECASTS:
-                if not (key == "window" and self.task.of_coming_class):
-                    record["task"].pop(key, None)
+        for key in self.task.unused_keys:
+            record["task"].pop(key, None)
+        if not self.cells:
+            del record["cells"]
         searched = set(self.search_space)
         if any(map(WIDTH.fullmatch, searched)):
             searched |= {"hidden_size", "num_layers"}
-        if not self.cells:
-            del record["cells"]
-        for name in searched - self.hyperparameters.model_fields_set:
-            record["hyperparameters"].pop(name, None)
-        for name in searched - self.data.model_fields_set:
-            record["data"].pop(name, None)
+        for block in ("hyperparameters", "data"):
+            for name in searched - getattr(self, block).model_fields_set:
+                record[block].pop(name, None)
         return record
 
     def to_yaml(self) -> str:
@@ -362,13 +355,10 @@ def _located(
     space_file: str | None,
 ) -> ExperimentError:
     """Return the first problem with the file or option that it comes from, and a remedy."""
-    first, key = problems[0], problems[0].key or ""
-    origins = [
-        o.origin
-        for o in overrides
-        if f"{key}.".startswith(f"{o.key}.") or f"{o.key}.".startswith(f"{key}.")
-    ]
-    origin = origins[-1] if origins else None
+    first, key, origin = problems[0], problems[0].key or "", None
+    for override in overrides:
+        inner, outer = sorted((f"{key}.", f"{override.key}."), key=len, reverse=True)
+        origin = override.origin if inner.startswith(outer) else origin
     remedy = first.remedy
     if remedy is None and first.example is not None:
         written = f"{key.rpartition('.')[2]}: {first.example}"
@@ -408,38 +398,32 @@ def _inline_space(raw: dict[str, Any], folder: Path) -> str | None:
 
 
 def _make_absolute(raw: dict[str, Any], folder: Path, source: str) -> None:
-    data = raw.get("data")
-    split = data.get("split") if isinstance(data, dict) else None
-    for block, name, key in (
-        (data, "path", "data.path"),
-        (split, "test_file", "data.split.test_file"),
-    ):
+    """Make the paths of data files absolute; they are relative to a folder."""
+    for key in ("data.path", "data.split.test_file"):
+        block: Any = raw
+        *parents, name = key.split(".")
+        for parent in parents:
+            block = block.get(parent) if isinstance(block, dict) else None
         if not isinstance(block, dict) or not isinstance(path := block.get(name), str) or not path:
             continue
-        rule = remedy = None
-        if "\0" in path:
-            rule, remedy = "must be a path", "correct it"
-        elif "://" in path:
-            rule, remedy = "must be a file here", "download it first"
-        if rule is not None:
-            raise ExperimentError(rule, where=source, key=key, got=repr(path), remedy=remedy)
+        for sign, rule, remedy in (
+            ("\0", "must be a path", "correct it"),
+            ("://", "must be a file here", "download it first"),
+        ):
+            if sign in path:
+                raise ExperimentError(rule, where=source, key=key, got=repr(path), remedy=remedy)
         block[name] = str((folder / path).resolve())
 
 
-_OF_TOKENS = ("text", "tokens", "categories")  # keys of data
-
-
-def completed(record: Any) -> Any:
+def _completed(record: Any) -> Any:
     """Return a recorded experiment with the values of keys that an older version lacked.
 
     Without `unknown_rate` no token was read as unknown. A new experiment has the default.
     """
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) or not isinstance(data := record.get("data"), dict):
         return record
-    data, fixed = record.get("data"), record.get("hyperparameters") or {}
-    embeds = isinstance(data, dict) and any(data.get(key) for key in _OF_TOKENS)
-    if not (embeds and isinstance(fixed, dict)):
-        return record
-    if "unknown_rate" in fixed or "unknown_rate" in (record.get("search_space") or {}):
+    fixed = record.get("hyperparameters") or {}
+    embeds = any(data.get(key) for key in ("text", "tokens", "categories"))
+    if not embeds or "unknown_rate" in {*fixed, *(record.get("search_space") or {})}:
         return record
     return record | {"hyperparameters": fixed | {"unknown_rate": 0.0}}

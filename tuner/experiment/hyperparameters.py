@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.errors import ExperimentError
+from tuner.errors import ExperimentError, one_line
 from tuner.strategies.base import Section, broken_rule, optional
 from tuner.user_code import is_reference, is_user_code, parse_user_code
 
@@ -61,11 +61,11 @@ CELLS = {
 WIDTH = re.compile(r"hidden_size_([1-9]\d?)")
 """The name under which the width of one layer is searched: hidden_size_1 is the first layer's."""
 
-WHOLE = frozenset((
+WHOLE_NUMBERS = frozenset((
     "hidden_size", "num_layers", "proj_size", "embedding_size", "beam", "window", "batch_size",
     "segment", "conv_channels", "conv_kernel",
 ))  # fmt: skip
-"""Hyperparameters that are whole numbers, and so is the width of a layer."""
+"""Hyperparameters that are whole numbers, as the widths of layers are."""
 
 _MOST_LAYERS = 16
 
@@ -75,7 +75,7 @@ else:
     _CellName = Literal[tuple(CELLS)]
 
 
-def _check_reference(value: Any) -> Any:
+def _check_reference(value: str) -> str:
     if not is_reference(value):
         rule = "must be a cell, or package.module:Class"
         raise ExperimentError(rule, got=repr(value), remedy="write lstm, say")
@@ -89,13 +89,9 @@ CellName = Annotated[
 ]
 
 
-def _check_loss(value: Any) -> str:
-    return parse_user_code(" ".join(str(value).split()))
-
-
 Loss = Annotated[
     Annotated[Literal["auto", "mse", "mae", "huber", "quantile", "cross_entropy"], Tag("(loss)")]
-    | Annotated[str, BeforeValidator(_check_loss), Tag("(own)")],
+    | Annotated[str, BeforeValidator(lambda text: parse_user_code(one_line(text))), Tag("(own)")],
     Discriminator(lambda v: "(own)" if is_user_code(v) else "(loss)"),
 ]
 
@@ -184,17 +180,21 @@ class Hyperparameters(Section):
     @classmethod
     def _refuse_others(cls, values: Any, check: ModelWrapValidatorHandler[Any]) -> Any:
         """Allow unknown keys where the cell is user code."""
+        known = cls.model_fields
         if not isinstance(values, dict) or is_reference(values.get("cell")):
             return check(values)
-        others = [name for name in values if name not in cls.model_fields]
-        if not others:
+        if values.keys() <= known.keys():
             return check(values)
         lines: list[Any] = []
         try:
-            check({name: value for name, value in values.items() if name in cls.model_fields})
+            check({name: value for name, value in values.items() if name in known})
         except ValidationError as error:
             lines += error.errors(include_url=False)
-        lines += [{"type": "extra_forbidden", "loc": (k,), "input": values[k]} for k in others]
+        lines += [
+            {"type": "extra_forbidden", "loc": (name,), "input": value}
+            for name, value in values.items()
+            if name not in known
+        ]
         raise ValidationError.from_exception_data(cls.__name__, lines)
 
     @property

@@ -6,7 +6,6 @@ import datetime as dt
 import re
 import types
 import typing
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import ValidationError
@@ -14,6 +13,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from tuner.errors import ExperimentError, nearest
+from tuner.experiment.data import PREPARED
+from tuner.experiment.yaml_files import text_of
 from tuner.strategies.base import Section, Strategy, broken_rule
 from tuner.strategies.registry import installed_names
 
@@ -56,7 +57,7 @@ def explain(error: ValidationError, root: type[Section], raw: Any) -> list[Exper
 def shown(value: Any) -> str:
     """Return a value as text for a message: as in the file, at most 80 characters."""
     if value is None or isinstance(value, bool):
-        return _as_yaml(value)
+        return text_of(value)
     if isinstance(value, list):
         text = f"[{', '.join(map(shown, value))}]"
     else:
@@ -83,14 +84,13 @@ def _problem(
         remedy = f"{remedy}, or remove it"
         return ExperimentError(_rule([details]), key=key, got=shown(value), remedy=remedy)
     if kind == "extra_forbidden":
-        known = section.model_fields if section else ()
-        word = str(loc[-1])
-        hint = _hint(word, known)
+        known, word = section.model_fields if section else (), str(loc[-1])
+        remedy = nearest(word.lower(), known)
         if len(loc) == 1 and (inside := _in_a_block(root, word)):
-            hint = f"write {' or '.join(inside)}"
+            remedy = f"write {' or '.join(inside)}"
         elif word.lower() not in known and (meant := key_meant(word)):
-            hint = meant
-        return ExperimentError(f"unknown key {loc[-1]!r}", key=key, remedy=hint)
+            remedy = meant
+        return ExperimentError(f"unknown key {loc[-1]!r}", key=key, remedy=remedy)
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         tag = details["ctx"]["discriminator"].strip("'")
         key = f"{key}.{tag}"
@@ -98,11 +98,11 @@ def _problem(
             return ExperimentError("is required", key=key, remedy=nearest("", _tags(field)))
         given = value[tag] if isinstance(value, dict) else details["ctx"]["tag"]
         what = tag if tag != "name" else name
-        hint = _hint(_spoken(str(given), field), _tags(field))
-        return ExperimentError(f"unknown {what} {shown(given)}", key=key, remedy=hint)
+        remedy = nearest(_tag_meant(str(given), field).lower(), _tags(field))
+        return ExperimentError(f"unknown {what} {shown(given)}", key=key, remedy=remedy)
     if kind == "literal_error" and field is not None and len(of_key) == 1:
-        hint = _hint(str(value), _literals(field.annotation))
-        return ExperimentError(f"unknown {name} {shown(value)}", key=key, remedy=hint)
+        remedy = nearest(str(value).lower(), _literals(field.annotation))
+        return ExperimentError(f"unknown {name} {shown(value)}", key=key, remedy=remedy)
     example = _example(field, inner)
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         problem = ExperimentError("must be a block of keys", key=key, got=shown(value))
@@ -123,10 +123,10 @@ def _problem(
         problem = ExperimentError(_rule(of_key), key=key, got=shown(value))
     if not isinstance(path[-1], int):
         return problem.with_(example=example or ("..." if kind == "missing" else None))
+    remedy = f"write {example}, say" if example else "remove it"
     if any(d["type"] == "string_type" for d in of_key):
-        quotes = "remove it" if value is None else "put it in quotes, or remove it"
-        return problem.with_(remedy=quotes)
-    return problem.with_(remedy=f"write {example}, say" if example else "remove it")
+        remedy = "remove it" if value is None else "put it in quotes, or remove it"
+    return problem.with_(remedy=remedy)
 
 
 def _rule(of_key: list[ErrorDetails]) -> str:
@@ -145,10 +145,8 @@ def _no_domain(
     problem: ExperimentError, root: type[Section], name: str, value: Any
 ) -> ExperimentError:
     """Add a remedy for a value or a list in place of a domain: fix it, or search it."""
-    if name in ("transform", "scale", "calendar", "lags", "decompose") and isinstance(
-        value, str | list
-    ):
-        written = _as_yaml(value if isinstance(value, list) and value else ["none", value])
+    if name in PREPARED and isinstance(value, str | list):
+        written = text_of(value if isinstance(value, list) and value else ["none", value])
         return problem.with_(example=f"{{type: categorical, choices: {written}}}")
     fixed = _sections(root.model_fields["hyperparameters"].annotation)[0]
     field = fixed.model_fields.get(name)
@@ -163,7 +161,7 @@ def _no_domain(
         return isinstance(value, str | int | float)
 
     if obeys(value):
-        remedy = f"for one value write hyperparameters.{name}: {_as_yaml(value)}"
+        remedy = f"for one value write hyperparameters.{name}: {text_of(value)}"
         return problem.with_(remedy=remedy)
     choices: list[Any] = _literals(field.annotation) or [False, True] * (field.annotation is bool)
     if isinstance(value, list) and value and all(map(obeys, value)):
@@ -173,7 +171,7 @@ def _no_domain(
         return problem.with_(example=f"{{type: float, low: {low}, high: {high}}}")
     if not choices:
         return problem
-    return problem.with_(example=f"{{type: categorical, choices: {_as_yaml(choices)}}}")
+    return problem.with_(example=f"{{type: categorical, choices: {text_of(choices)}}}")
 
 
 def _example(field: FieldInfo | None, inner: tuple[str | int, ...] = ()) -> str | None:
@@ -187,28 +185,17 @@ def _example(field: FieldInfo | None, inner: tuple[str | int, ...] = ()) -> str 
                 example = next(iter(example.values()))
             elif isinstance(example, list) and isinstance(part, int):
                 example = example[min(part, len(example) - 1)]
-        return _as_yaml(example)
+        return text_of(example)
     if sections := _sections(field.annotation):
         chosen = type(field.default) if isinstance(field.default, Section) else sections[0]
-        fields = chosen.model_fields.items()
-        needed = [(name, f) for name, f in fields if f.is_required()] or list(fields)[:1]
+        fields = list(chosen.model_fields.items())
+        needed = [(name, f) for name, f in fields if f.is_required()] or fields[:1]
         values = {name: _example(f) for name, f in needed}
-        if None in values.values():
-            return None
-        return "{" + ", ".join(f"{name}: {value}" for name, value in values.items()) + "}"
+        text = ", ".join(f"{name}: {value}" for name, value in values.items())
+        return None if None in values.values() else f"{{{text}}}"
     if field.default in (PydanticUndefined, None):
         return next(iter(_literals(field.annotation)), None)
-    return _as_yaml(field.default)
-
-
-def _as_yaml(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{', '.join(map(_as_yaml, value))}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k}: {_as_yaml(v)}" for k, v in value.items()) + "}"
-    return str(value)
+    return text_of(field.default)
 
 
 def _visible(details: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
@@ -242,12 +229,12 @@ def _resolve(
             inner += (part,)
             continue
         holder, field, inner = section, section.model_fields.get(str(part)), ()
-        options = _sections(field.annotation, field) if field else []
+        options = _sections(field.annotation) if field else []
         section = options[0] if len(options) == 1 else None
     return section if section and field is None else holder, field, inner
 
 
-def _sections(annotation: Any, field: FieldInfo | None = None) -> list[type[Section]]:
+def _sections(annotation: Any) -> list[type[Section]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     origin = typing.get_origin(annotation)
@@ -284,12 +271,7 @@ def _in_a_block(root: type[Section], word: str) -> list[str]:
     ]
 
 
-def _hint(word: str, known: Iterable[str]) -> str:
-    """Return the nearest of the file's own words, which are all in lower case."""
-    return nearest(word.lower(), known)
-
-
-def _spoken(word: str, field: FieldInfo | None) -> str:
+def _tag_meant(word: str, field: FieldInfo | None) -> str:
     """Return the tag of the section whose title has the word: `woa` for `whale`; else the word."""
     for section in _sections(field.annotation) if field else ():
         title = re.match(r"[^.:(]+(?=[:(])", section.__doc__ or "")  # "Whale optimization"
@@ -299,7 +281,7 @@ def _spoken(word: str, field: FieldInfo | None) -> str:
 
 
 def _tags(field: FieldInfo | None) -> list[str]:
-    sections = list(_sections(field.annotation)) if field else []
+    sections = _sections(field.annotation) if field else []
     tags = [value for section in sections for value in _literal_values(section)]
     return tags + (installed_names() if any(issubclass(s, Strategy) for s in sections) else [])
 

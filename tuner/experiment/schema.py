@@ -32,13 +32,15 @@ from tuner.strategies.base import Section, optional
 from tuner.strategies.registry import STRATEGIES, installed
 from tuner.user_code import is_user_code, parse_user_code
 
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+
 
 def _parse_duration(value: Any) -> Any:
-    """Seconds, or a text such as 90s, 10m, 1.5h, 1h30m."""
+    """Return the seconds of a text such as 90s, 10m, 1.5h or 1h30m; any other value as it is."""
     if not isinstance(value, str):
         return value
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd])", value)
-    if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([smhd])|\s+", "", value):
+    parts = _DURATION.findall(value)
+    if not parts or _DURATION.sub("", value).strip():
         raise ExperimentError("must be a time", remedy="write 90s, 10m or 1h30m, say")
     return sum(float(n) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for n, unit in parts)
 
@@ -94,10 +96,6 @@ def _check_metric(value: Any) -> str:
     return f"{way} {parse_user_code(rest)}"
 
 
-def _is_own_metric(value: Any) -> bool:
-    return isinstance(value, str) and (value.partition(" ")[0] in WAYS or is_user_code(value))
-
-
 if TYPE_CHECKING:
     _Metric = str
 else:
@@ -106,7 +104,9 @@ else:
 MetricName = Annotated[
     Annotated[_Metric, Tag("(metric)")]
     | Annotated[str, BeforeValidator(_check_metric), Tag("(own)")],
-    Discriminator(lambda v: "(own)" if _is_own_metric(v) else "(metric)"),
+    Discriminator(
+        lambda v: "(own)" if is_user_code(v) or str(v).split(" ")[0] in WAYS else "(metric)"
+    ),
 ]
 """A metric of tuner, or `minimize` or `maximize` and user code."""
 
@@ -314,10 +314,9 @@ class WilcoxonPruner(Section):
     """Folds that every trial gets."""
 
 
-_Patiently = Annotated[
-    NoPruner | MedianPruner | PercentilePruner | SuccessiveHalvingPruner | HyperbandPruner,
-    Field(discriminator="name"),
-]
+_EpochPruner = (
+    NoPruner | MedianPruner | PercentilePruner | SuccessiveHalvingPruner | HyperbandPruner
+)
 
 
 class PatientPruner(Section):
@@ -328,19 +327,11 @@ class PatientPruner(Section):
     """Epochs (with folds: folds) of getting worse before the other pruner is asked."""
     min_delta: Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)] = 0.0
     """How much worse than before the metric may be meanwhile."""
-    wrapped: _Patiently = MedianPruner()
+    wrapped: Annotated[_EpochPruner, Field(discriminator="name")] = MedianPruner()
     """The other pruner; of `none` patience alone stops a trial."""
 
 
-_Pruners = (
-    NoPruner
-    | MedianPruner
-    | PercentilePruner
-    | SuccessiveHalvingPruner
-    | HyperbandPruner
-    | PatientPruner
-    | WilcoxonPruner
-)
+_Pruners = _EpochPruner | PatientPruner | WilcoxonPruner
 Pruner = Annotated[_Pruners, Field(discriminator="name")]
 PRUNERS: tuple[type[Section], ...] = typing.get_args(_Pruners)
 

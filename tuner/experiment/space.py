@@ -2,107 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from tuner.errors import ExperimentError, InputError, TunerError
-from tuner.experiment.data import Data, canonical_decomposition
+from tuner.errors import ExperimentError, InputError
+from tuner.experiment.data import PREPARED, Data, canonical_decomposition
 from tuner.experiment.messages import first_problem
-from tuner.experiment.yaml_files import parse_value
+from tuner.experiment.yaml_files import text_of, value_of
 from tuner.pipeline_steps import parse_transform
 from tuner.strategies.base import Section, optional
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-PREPARED = ("transform", "scale", "calendar", "lags", "decompose")
-"""The keys of `data` that may be searched."""
 
-_ESCAPED = re.compile(r"[^\x20-\x7e]")
-
-
-def text_of(value: Any) -> str:
-    """Return YAML in one line, which `value_of` reads as the value again: [log, difference]."""
-    if isinstance(value, Section):
-        value = value.model_dump(exclude_none=True)
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{text_of(k)}: {text_of(v)}' for k, v in value.items())}}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(text_of, value))}]"
-    if not isinstance(value, str):
-        return json.dumps(value)
-    for written in (value, json.dumps(value, ensure_ascii=False)):
-        try:
-            read = value_of(f"{{{written}: [{written}]}}") if written.isprintable() else None
-        except (TunerError, TypeError):
-            continue
-        if read == {value: [value]}:
-            return written
-    return _ESCAPED.sub(_escape, json.dumps(value, ensure_ascii=False))
-
-
-def _escape(found: re.Match[str]) -> str:
-    """Write a character as YAML does that does not print: JSON would write two for some."""
-    return f"\\U{ord(found[0]):08x}"
-
-
-def value_of(text: str) -> Any:
-    """Return the value of a text of one line.
-
-    Raises:
-        InputError: it is no YAML.
-    """
-    return parse_value(text, "search_space")
-
-
-def canonical_choice(name: str, choice: Any) -> str:
-    """Return the text of a choice of a preparation, the same for choices that mean the same.
-
-    Raises:
-        ValueError: it is no YAML, or no transform.
-    """
-    try:
-        value = value_of(choice) if isinstance(choice, str) else choice
-    except InputError as error:
-        raise ExperimentError(error) from None
-    if name == "transform":
-        value = parse_transform(value)
-    return text_of(canonical_decomposition(value) if name == "decompose" else value)
-
-
-def without_order(name: str, text: str) -> str:
-    """Return the text of a choice, the same for those that differ in an order without meaning.
-
-    Columns of the calendar and of lags may stand in any order, steps of a transform not.
-    """
-    value = value_of(text)
-    if name == "calendar" and isinstance(value, list):
-        return text_of(sorted(value, key=str))
-    if name == "lags" and isinstance(value, dict):
-        lags = {k: sorted(v, key=str) if isinstance(v, list) else v for k, v in value.items()}
-        return text_of(dict(sorted(lags.items(), key=str)))
-    return text
-
-
-def prepared_with(data: Data, texts: dict[str, str]) -> Data:
-    """Return `data` with other preparations, checked.
-
-    Raises:
-        ValueError: one is not what the key takes; rule, value and remedy.
-    """
-    values = {name: value_of(text) for name, text in texts.items()}
-    if all(getattr(data, name) == value for name, value in values.items()):
-        return data
-    try:
-        return Data.model_validate(data.model_dump(exclude_unset=True) | values)
-    except ValidationError as error:
-        problem = first_problem(error)
-    raise problem
+def _check_bounds(domain: Any) -> Any:
+    """Return a range of numbers whose bounds, step and scale fit together."""
+    low, high = domain.low, domain.high
+    if low > high:
+        rule = "low must be below high"
+        raise ExperimentError(rule, got=f"low={low!r}, high={high!r}", remedy="swap them?")
+    if domain.log and low <= 0:
+        rule = "log needs low above 0"
+        raise ExperimentError(rule, got=f"low={low!r}", remedy="raise low or drop log")
+    if domain.log and domain.step not in (None, 1):
+        rule = "log and step exclude each other"
+        raise ExperimentError(rule, got=f"step={domain.step}", remedy="drop one")
+    return domain
 
 
 class IntDomain(Section):
@@ -114,10 +43,7 @@ class IntDomain(Section):
     step: Annotated[int, Field(ge=1, strict=True)] = 1
     log: Annotated[bool, Field(strict=True)] = False
 
-    @model_validator(mode="after")
-    def _check(self) -> IntDomain:
-        _check_bounds(self)
-        return self
+    _check = model_validator(mode="after")(_check_bounds)
 
     def __contains__(self, value: object) -> bool:
         return (
@@ -145,10 +71,7 @@ class FloatDomain(Section):
     step: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] | None = optional(0.1)
     log: Annotated[bool, Field(strict=True)] = False
 
-    @model_validator(mode="after")
-    def _check(self) -> FloatDomain:
-        _check_bounds(self)
-        return self
+    _check = model_validator(mode="after")(_check_bounds)
 
     def __contains__(self, value: object) -> bool:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -216,43 +139,77 @@ class CategoricalDomain(Section):
         return len(self.choices)
 
 
-def _check_bounds(domain: IntDomain | FloatDomain) -> None:
-    low, high = domain.low, domain.high
-    if low > high:
-        rule = "low must be below high"
-        raise ExperimentError(rule, got=f"low={low!r}, high={high!r}", remedy="swap them?")
-    if domain.log and low <= 0:
-        rule = "log needs low above 0"
-        raise ExperimentError(rule, got=f"low={low!r}", remedy="raise low or drop log")
-    if domain.log and domain.step not in (None, 1):
-        rule = "log and step exclude each other"
-        raise ExperimentError(rule, got=f"step={domain.step}", remedy="drop one")
-
-
 Domain = Annotated[IntDomain | FloatDomain | CategoricalDomain, Field(discriminator="type")]
+
+
+def canonical_choice(name: str, choice: Any) -> str:
+    """Return the text of a choice of a preparation, the same for choices that mean the same.
+
+    Raises:
+        ValueError: it is no YAML, or no transform.
+    """
+    try:
+        value = value_of(choice) if isinstance(choice, str) else choice
+    except InputError as error:
+        raise ExperimentError(error) from None
+    if name == "transform":
+        value = parse_transform(value)
+    return text_of(canonical_decomposition(value) if name == "decompose" else value)
+
+
+def without_order(name: str, text: str) -> str:
+    """Return the text of a choice, the same for those that differ in an order without meaning.
+
+    Columns of the calendar and of lags may stand in any order, steps of a transform not.
+    """
+    value = value_of(text)
+    if name == "calendar" and isinstance(value, list):
+        return text_of(sorted(value, key=str))
+    if name == "lags" and isinstance(value, dict):
+        lags = {k: sorted(v, key=str) if isinstance(v, list) else v for k, v in value.items()}
+        return text_of(dict(sorted(lags.items(), key=str)))
+    return text
+
+
+def prepared_with(data: Data, texts: dict[str, str]) -> Data:
+    """Return `data` with other preparations, checked.
+
+    Raises:
+        ValueError: one is not what the key takes; rule, value and remedy.
+    """
+    values = {name: value_of(text) for name, text in texts.items()}
+    if all(getattr(data, name) == value for name, value in values.items()):
+        return data
+    try:
+        return Data.model_validate(data.model_dump(exclude_unset=True) | values)
+    except ValidationError as error:
+        problem = first_problem(error)
+    raise problem
 
 
 def _with_canonical_choices(space: dict[str, Domain]) -> dict[str, Domain]:
     """Return the space where each choice of a preparation has one form: [log] is log."""
-    return {name: _canonical(name, domain) for name, domain in space.items()}
+    return {
+        name: _canonical(name, domain)
+        if name in PREPARED and isinstance(domain, CategoricalDomain)
+        else domain
+        for name, domain in space.items()
+    }
 
 
-def _canonical(name: str, domain: Domain) -> Domain:
-    if name not in PREPARED or not isinstance(domain, CategoricalDomain):
-        return domain
+def _canonical(name: str, domain: CategoricalDomain) -> Domain:
     choices: list[str] = []
     meanings: dict[str, str] = {}
+    key = f"{name}.choices"
     for choice in domain.choices:
         try:
             text = canonical_choice(name, choice)
         except ExperimentError as error:
-            raise error.with_(key=f"{name}.choices") from None
+            raise error.with_(key=key) from None
         other = meanings.setdefault(without_order(name, text), text)
         if other != text or text in choices:
-            got = f"{text!r} twice"
-            if other != text:
-                got = f"{other!r} and {text!r}, which are the same"
-            key = f"{name}.choices"
+            same = f"{other!r} and {text!r}, which are the same"
+            got = f"{text!r} twice" if other == text else same
             raise ExperimentError("must differ", key=key, got=got, remedy="remove one")
         choices.append(text)
     return domain.model_copy(update={"choices": choices})

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import ComposerError
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.representer import SafeRepresenter
 
-from tuner.errors import ExperimentError, InputError, one_line
+from tuner.errors import ExperimentError, InputError, TunerError, one_line
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,36 @@ def parse_value(text: str, origin: str) -> Any:
     except _NOT_YAML as error:
         problem = _yaml_problem(error, line=False)
         raise InputError("must be YAML", where=origin, got=f"{text!r}: {problem}") from None
+
+
+def text_of(value: Any) -> str:
+    """Return YAML in one line, which `value_of` reads as the value again: [log, difference]."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(exclude_none=True)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{text_of(k)}: {text_of(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(text_of, value))}]"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    for written in (value, json.dumps(value, ensure_ascii=False)):
+        try:
+            read = value_of(f"{{{written}: [{written}]}}") if written.isprintable() else None
+        except (TunerError, TypeError):
+            continue
+        if read == {value: [value]}:
+            return written
+    quoted = json.dumps(value, ensure_ascii=False)  # as in YAML, but it may hold signs of control
+    return re.sub(r"[^\x20-\x7e]", lambda found: f"\\U{ord(found[0]):08x}", quoted)
+
+
+def value_of(text: str) -> Any:
+    """Return the value of a text of one line.
+
+    Raises:
+        InputError: it is no YAML.
+    """
+    return parse_value(text, "search_space")
 
 
 def apply_override(raw: dict[str, Any], override: Override) -> None:

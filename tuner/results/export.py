@@ -18,7 +18,7 @@ from tuner.executors import Executor, LocalExecutor
 from tuner.executors.base import run_jobs
 from tuner.experiment import Experiment, dump_yaml
 from tuner.experiment.cells import cell_of, named_code
-from tuner.experiment.space import value_of
+from tuner.experiment.yaml_files import value_of
 from tuner.jobs import ExportJob, Outcome, Weights
 from tuner.journal.records import StudyRecord
 from tuner.prediction.model import FORMAT, MODEL, OLDEST, PIPELINE, checksum, record_checksum
