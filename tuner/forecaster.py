@@ -222,7 +222,7 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
         """Return the experiment of `tuner init` for a table, with the parameters applied."""
         from tuner.experiment import parse_value
         from tuner.planning.columns import guess_columns
-        from tuner.planning.forecast_file import forecast_file
+        from tuner.planning.forecast import forecast_file
         from tuner.planning.text import Asked, quoted
         from tuner.tables.table import RawTable
 

@@ -23,7 +23,7 @@ from tuner.experiment.schema import EXPERIMENT_BYTES, mended
 from tuner.outputs import written_whole
 from tuner.pipeline_steps import Dialect
 from tuner.planning.columns import guess_columns
-from tuner.planning.forecast_file import FILLED, forecast_file
+from tuner.planning.forecast import FILLED, forecast_file
 from tuner.planning.sequences import kind_of, sequence_file
 from tuner.planning.text import Asked, Sample, Written, check_text, listed, quoted, sampled
 from tuner.progress.display import console

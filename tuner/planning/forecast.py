@@ -1,27 +1,51 @@
-"""Plans a forecast: window, horizon, season and preprocessing, each with its reason."""
+"""The first experiment on series: they are inspected, a search is planned, the file is written."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from tuner.data.profile import Profile
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+from pydantic import ValidationError
+from rich.markup import escape
+
+from tuner.data.baselines import season_of
+from tuner.data.profile import Profile, columns_that_help, profile_of
+from tuner.data.quality import even_rows
+from tuner.data.series_table import Series, read_series, series_of
+from tuner.errors import DataError, InputError, Setting
+from tuner.experiment.data import Data, Read, Wide
+from tuner.experiment.messages import first_problem
 from tuner.metrics import metrics_of
+from tuner.planning.columns import Columns
 from tuner.planning.text import (
     Asked,
     Choice,
     SearchPlan,
+    Written,
     batch_sizes_for,
     choices,
     commented,
     flow_list,
     flow_map,
+    key,
+    listed,
+    printable,
     quoted,
 )
 from tuner.tables.rows import WideColumns
+from tuner.tables.table import RawTable
 
-TEST_SHARE = 0.15  # of the rows of a series
+FILLED = "ffill"
+_TEST_SHARE = 0.15  # of the rows of a series
+_HORIZONS = 8  # in the longest series, at least
 _SECONDS = 20.0  # that a trial may take on one core, about,
 _MOST_SECONDS = 60.0  # and where its epochs are few
 _LEAST_EPOCHS = 8
@@ -33,7 +57,229 @@ _SEASON_FITS = 192  # rows: a longer season is no window
 _SEASONS_FOR_ONE = 3  # in the training part, for each one in a window
 _FEW, _VERY_FEW = 200, 100  # windows that are trained on
 _WINDOWS_FOR_A_UNIT = 6
-_OWN_SCALE = "each series in its own scale, learned on its training rows"
+
+
+def forecast_file(asked: Asked) -> Written:
+    """Inspect the series in a file, and write an experiment for them.
+
+    Raises:
+        DataError, InputError: what `tuner check` would refuse.
+    """
+    columns = asked.columns
+    series, coming, missing = _read_filled(asked)
+    rows_to_come = min(coming.rows, int(np.diff(series.bounds).max()) // _HORIZONS)
+    horizon = asked.horizon or max(1, rows_to_come)
+    usual = season_of(series.frequency)
+    rows = int(np.median(np.diff(series.bounds)))
+    later = (float(validation_share(rows, horizon).value), _TEST_SHARE)
+    parts = _training_parts(series, later)
+    names = [str(name) for name in series.frame.columns]
+    at = [names.index(target) for target in columns.targets]
+    positive = not bool((series.frame[columns.targets] <= 0).any(axis=None))
+    profile = profile_of([part[:, i] for part in parts for i in at], usual, positive=positive)
+
+    hourly = bool(re.fullmatch(r"\d*(h|min|s)", series.frequency or ""))
+    planned = partial(
+        plan_forecast,
+        replace(profile, series=len(parts)),
+        usual,
+        rows=rows,
+        horizon=horizon,
+        hourly=hourly,
+        times_more=asked.times_more,
+    )
+    plan = planned(n_features=len(columns.targets))
+    features, why = _features(asked, series, parts, int(plan.window.value), horizon)
+    if set(coming.columns) - set(features):
+        features = [c for c in series.features if c in {*features, *coming.columns}]
+        why = "the target, and what is known ahead"
+    plan = planned(n_features=len(features))
+    file = ForecastFile(
+        asked=asked,
+        title=_title(asked, series, profile.described, profile.rows),
+        read=series.dialect.to_dict(),
+        features=features,
+        why_features=why,
+        missing=None if missing == "refuse" else missing,
+        horizon=horizon,
+        known_future=coming.columns,
+        rows_to_come=coming.rows,
+    )
+    ahead = "one row" if horizon == 1 else f"{horizon} rows"
+    where = f"in the {coming.rows} rows behind the last {columns.target}"
+    return Written(
+        text=forecast_text(file, plan),
+        does=f"forecasts [bold]{escape(listed(columns.targets))}[/] {ahead} ahead from the "
+        f"{plan.window.value} before",
+        found=f"{profile.described} (in the training part)",
+        read=tuple(dict.fromkeys((*columns.found, *series.found))),
+        filled=missing != "refuse",
+        made_up=(int(series.inserted.sum()), len(series.frame)),
+        known_ahead=f"{', '.join(coming.columns)} {where}" if coming.columns else "",
+        not_read=[c for c in series.features if c not in features],
+        seconds=plan.seconds,
+        hourly=hourly,
+    )
+
+
+def _read_filled(asked: Asked) -> tuple[Series, _RowsToCome, str]:
+    """Return the result of `_read`, and the required policy for missing values."""
+    try:
+        return *_read(asked, "refuse"), "refuse"
+    except DataError as error:
+        if not any(f"data.missing: {FILLED}" in str(change) for change in error.changes):
+            raise
+    return *_read(asked, FILLED), FILLED
+
+
+def _title(asked: Asked, series: Series, described: str, training: int) -> list[str]:
+    frequency = f", frequency {series.frequency}" if series.frequency else ""
+    several = f", {len(series.names)} series" if len(series.names) > 1 else ""
+    numbers = printable(listed(asked.columns.numbers))
+    about = "" if asked.times_more == 1 else "The first "
+    of = "training rows of a series" if several else "training rows"
+    return [
+        f"{about}{series.rows} rows of {printable(asked.path.name)}{frequency}{several}. "
+        f"Columns of numbers: {numbers}.",
+        f"The {training} {of} show {described}.",
+    ]
+
+
+def _features(
+    asked: Asked, series: Series, parts: list[np.ndarray], window: int, horizon: int
+) -> tuple[list[str], str]:
+    """Return the columns that the model reads, and why."""
+    targets = asked.columns.targets
+    if asked.features is not None:
+        return list(series.features), ""
+    others = [c for c in series.features if c not in targets]
+    if not others:
+        return targets, ""
+    names = [str(c) for c in series.frame.columns]
+    chosen, gain = columns_that_help(
+        parts,
+        [names.index(c) for c in targets],
+        [names.index(c) for c in others],
+        window,
+        horizon,
+    )
+    if not chosen:
+        return targets, "no other column helped a linear forecast in the training part"
+    used = [*targets, *(names[i] for i in chosen)]
+    whose = "it takes" if len(chosen) == 1 else "they take"
+    what = f"{names[chosen[0]]}: " if len(chosen) == 1 and len(others) > 1 else ""
+    why = f"{printable(what)}{whose} {gain:.0%} off a linear forecast's error in the training part"
+    return [c for c in series.features if c in used], why
+
+
+def _training_parts(series: Series, later: tuple[float, float]) -> list[np.ndarray]:
+    """Return the first rows of each series, (rows, columns), with gaps closed: the training part.
+
+    With times it ends at the same one in all series, as the split does.
+
+    Args:
+        later: shares of the rows that are not looked at: validation and test part.
+    """
+    ends = np.array([start + _first_rows(end - start, later) for start, end in series.bounds])
+    if series.times is not None:
+        times = series.times.unique().sort_values()
+        cut = times[min(len(times) - 1, _first_rows(len(times), later))]
+        ends = np.array(
+            [start + int((series.times[start:end] < cut).sum()) for start, end in series.bounds]
+        )
+    parts = []
+    for (start, _), end in zip(series.bounds, ends, strict=True):
+        part = pd.DataFrame(series.frame.iloc[start:end]).ffill().bfill()
+        if len(part) and part.notna().all().all():
+            parts.append(part.to_numpy())
+    return parts
+
+
+def _first_rows(rows: int, later: tuple[float, float]) -> int:
+    return rows - sum(int(rows * share + 0.5) for share in later)
+
+
+@dataclass(frozen=True)
+class _RowsToCome:
+    """Rows behind the last target, and the columns that are filled in all of them."""
+
+    columns: list[str]
+    rows: int  # of the series that has the fewest, but for those without any; 0 where none has
+
+
+def _read(asked: Asked, missing: str) -> tuple[Series, _RowsToCome]:
+    """Return the series with even rows, without rows to come in which any column is known."""
+    columns = asked.columns
+    try:
+        wide = columns.wide
+        data = Data(
+            path=str(asked.path),
+            read=Read(**columns.dialect.to_dict()),
+            wide=None if wide is None else Wide(id=wide.id, value=wide.value, columns=wide.columns),
+            time=columns.time,
+            id=columns.id,
+            target=columns.targets[0] if len(columns.targets) == 1 else columns.targets,
+            features=asked.features or columns.numbers or None,
+            missing=missing,
+            resample=asked.resample,
+            known_future=[],
+        )
+        series = series_of(RawTable.read(asked.path, data.dialect, data.time), data, coming=True)
+        coming = _rows_to_come(series)
+        if coming.columns:
+            series = series.until(series.ends - series.bounds[:, 0])
+        elif (series.ends < series.bounds[:, 1]).any():  # a target that is late, then
+            data = data.model_copy(update={"known_future": None})
+            series = read_series(data)
+        return even_rows(series, data), coming
+    except ValidationError as error:
+        broken = first_problem(error)
+        where = f"--{broken.key}"
+        raise InputError(broken.rule, where=where, got=broken.got, remedy=broken.remedy) from None
+    except DataError as error:
+        if error.key != "data.time":
+            raise _with_classes(error, asked.path, columns) from None
+        raise error.with_(changes=tuple(_as_options(error.changes))) from None
+
+
+def _as_options(changes: Iterable[str | Setting]) -> Iterator[str | Setting]:
+    """Yield the changes of an experiment as options of `tuner init`; times may be left out."""
+    no_time = "init with --no-time"
+    for change in changes:
+        match change:
+            case Setting("data.resample", step):
+                yield f"init with --resample {step}"  # and init fills what is missing
+                no_time = "with --no-time"
+            case Setting("data.id"):
+                yield "name the column that tells several series apart with --id"
+            case Setting("data.time"):
+                continue
+            case _:
+                yield change
+    yield no_time
+
+
+def _rows_to_come(series: Series) -> _RowsToCome:
+    ends = series.ends
+    counts = series.bounds[:, 1] - ends
+    rows = np.concatenate([np.arange(*of) for of in zip(ends, series.bounds[:, 1], strict=True)])
+    filled = series.frame.iloc[rows].notna().all() if len(rows) else pd.Series(dtype=bool)
+    known = [str(name) for name in filled.index[filled] if name in series.features]
+    return _RowsToCome(known, int(counts[counts > 0].min()) if known else 0)
+
+
+def _with_classes(error: DataError, path: Path, columns: Columns) -> DataError:
+    """Add the remedy for a target of texts, which may well be classes of sequences."""
+    if error.key != "data.target" or not (error.remedy or error.changes):
+        return error
+    table = RawTable.read(path, columns.dialect, columns.time)
+    texts = [t for t in columns.targets if not is_numeric_dtype(table.frame[t])]
+    if not set(texts) - table.ambiguous.keys():
+        return error
+    classes = "for classes name the column that tells sequences apart with --id, see "
+    classes += "docs/tasks-and-data.md"
+    remedy = None if error.changes else error.remedy
+    return error.with_(remedy=remedy, changes=(*error.changes, classes))
 
 
 @dataclass(frozen=True)
@@ -81,18 +327,16 @@ def plan_forecast(
     epochs = max(2, min(epochs, int(_MOST_SECONDS / seconds)))
     far = usual is not None and usual > _SEASON_FITS and hourly
     validation = validation_share(rows, horizon)
-    of_segment = None
-    if segment is not None:
-        steps = f"{math.ceil(max(windows) / segment)} steps in place of {max(windows)}"
-        of_segment = Choice(str(segment), f"rows that are read as one: {steps}")
+    steps = f"{math.ceil(max(windows) / (segment or 1))} steps in place of {max(windows)}"
     repeats = Choice("3", "five can tell luck from a gain, and take longer")
     if seconds * epochs < _SECONDS / 2:
         repeats = Choice("5", "five can tell luck from a gain")
     search = profile.trending and not profile.walking
+    own_scale = "each series in its own scale, learned on its training rows"
     return ForecastPlan(
         window=window,
         windows=windows,
-        segment=of_segment,
+        segment=Choice(str(segment), f"rows that are read as one: {steps}") if segment else None,
         season=profile.season if usual is None else None,
         calendar=("hour",) if far else (),
         transform=_transform(profile),
@@ -110,7 +354,7 @@ def plan_forecast(
         startup=8,
         warmup=max(min(2, epochs - 1), epochs // 8),
         repeats=repeats,
-        scale_by=Choice("series", _OWN_SCALE) if profile.series > 1 else None,
+        scale_by=Choice("series", own_scale) if profile.series > 1 else None,
         metric=_metric(profile),
         seconds=seconds * epochs,
     )
@@ -174,22 +418,16 @@ def _windows(
         windows: tuple[int, ...] = (wanted,)
         if longer <= min(known // 8, _MOST_ROWS):
             windows = (wanted, longer)
-        segment = season if season <= 48 else _divisor(season, 24)
+        divisors = [d for d in range(2, season + 1) if season % d == 0]
+        segment = season if season <= 48 else min(divisors, key=lambda d: abs(d - 24))
         why = f"{wanted // season} seasons of {season} rows"
         return Choice(str(wanted), why), windows, segment
-    counts = [
-        k
-        for k in (1, 2, 4, 8)
-        if k * season + 1 <= known // _SEASONS_FOR_ONE and (k <= 2 or k * season + 1 <= _LONG)
-    ][-3:]
-    windows = tuple(k * season + 1 for k in counts)
-    best = 2 if 2 in counts else counts[0]
+    fitting = {k: k * season + 1 for k in (1, 2, 4, 8) if k * season < known // _SEASONS_FOR_ONE}
+    by_count = {k: rows for k, rows in fitting.items() if k <= 2 or rows <= _LONG}
+    best = min(2, max(by_count))
     seasons = "a season" if best == 1 else f"{best} seasons"
-    return (
-        Choice(str(windows[counts.index(best)]), f"{seasons} of {season} rows, and one"),
-        windows,
-        None,
-    )
+    window = Choice(str(by_count[best]), f"{seasons} of {season} rows, and one")
+    return window, tuple(by_count.values())[-3:], None
 
 
 def _window_without_season(
@@ -200,11 +438,6 @@ def _window_without_season(
         return Choice("240", why), (240,), 12
     window = max(1, min(12 if horizon <= 12 else 24, rows // 8))
     return Choice(str(window), "no season shows in the training part"), (window,), None
-
-
-def _divisor(number: int, near: int) -> int:
-    divisors = [d for d in range(2, number + 1) if number % d == 0]
-    return min(divisors, key=lambda d: abs(d - near))
 
 
 def _metric(profile: Profile) -> Choice:
@@ -270,31 +503,39 @@ def forecast_text(file: ForecastFile, plan: ForecastPlan) -> str:
     """Return the text of the experiment file."""
     as_many = file.known_future and file.horizon == file.rows_to_come
     ahead = "rows ahead, as many as the file has to come" if as_many else "rows ahead"
+    hold = "hold these shares of the outcomes, by the validation rows"
     lines = [
         *[f"# {line}" for line in file.title],
         f"name: {file.asked.name}",
         "data:",
         *_data(file, plan),
         "task:",
-        "  kind: forecast",
-        commented(f"  window: {plan.window.value}", f"rows that are read: {plan.window.why}"),
-        commented(f"  horizon: {file.horizon}", ahead),
-    ]
-    if plan.season is not None:
-        lines.append(commented(f"  season: {plan.season}", "rows after which the values repeat"))
-    if plan.intervals:
-        why = "hold these shares of the outcomes, by the validation rows"
-        lines.append(commented(f"  intervals: {flow_list(plan.intervals)}", why))
-    lines += [
+        *key("kind", "forecast"),
+        *key("window", plan.window.value, f"rows that are read: {plan.window.why}"),
+        *key("horizon", str(file.horizon), ahead),
+        *key(
+            "season",
+            str(plan.season) if plan.season else None,
+            "rows after which the values repeat",
+        ),
+        *key("intervals", flow_list(plan.intervals) if plan.intervals else None, hold),
         commented("hyperparameters:", "fixed; of what is searched, where it starts"),
-        *_hyperparameters(plan),
+        *key("linear_path", "true", "begins as a ridge regression; the layers learn the rest"),
+        *key("normalize", plan.normalize),
+        *key("segment", plan.segment),
+        *key("learning_rate", "0.001"),
+        *key("weight_averaging", "2.0", "epochs whose weights are averaged, against noise"),
         "search_space:",
-        *_space(plan),
+        *choices("normalize", plan.normalizations),
+        *choices("linear_path", plan.linear_paths),
+        *choices("window", plan.windows),
+        *plan.space_lines(),
+        *choices("batch_size", plan.batch_sizes),
         *plan.search_lines(),
         "finalists:",
-        "  top: 3",
-        commented(f"  repeats: {plan.repeats.value}", plan.repeats.why),
-        commented("  refit: true", "the winner is trained again with the validation rows"),
+        *key("top", "3"),
+        *key("repeats", plan.repeats),
+        *key("refit", "true", "the winner is trained again with the validation rows"),
         "seed: 0",
         "",
     ]
@@ -302,75 +543,49 @@ def forecast_text(file: ForecastFile, plan: ForecastPlan) -> str:
 
 
 def _data(file: ForecastFile, plan: ForecastPlan) -> list[str]:
-    asked, columns = file.asked, file.asked.columns
-    lines = [f"  path: {asked.written_path}"]
-    if file.read:
-        lines.append(commented(f"  read: {flow_map(file.read)}", "how the file is written"))
-    if columns.time is not None:
-        lines.append(f"  time: {quoted(columns.time)}")
-    if asked.resample is not None:
-        why = "a row is the mean of a step, see aggregate"
-        lines.append(commented(f"  resample: {quoted(asked.resample)}", why))
-    if columns.wide is not None:
-        lines += _wide(columns.wide)
-    elif columns.id is not None:
-        lines.append(commented(f"  id: {quoted(columns.id)}", columns.why_id))
-    if columns.wide is None:
-        one = len(columns.targets) == 1
-        target = quoted(columns.targets[0]) if one else flow_list(columns.targets)
-        lines.append(commented(f"  target: {target}", columns.why_target))
-    lines.append(commented(f"  features: {flow_list(file.features)}", file.why_features))
-    lines.append(_known_future(file, plan))
-    if file.missing is not None:
-        lines.append(commented(f"  missing: {file.missing}", "or interpolate, or refuse"))
-    if plan.calendar:
-        why = "the season is longer than the window"
-        lines.append(commented(f"  calendar: {flow_list(plan.calendar)}", why))
-    why = plan.validation.why or "the last rows: fractions, counts, dates"
-    split = f"  split: {{validation: {plan.validation.value}, test: {TEST_SHARE}}}"
-    lines.append(commented(split, why))
-    lines.append(commented(f"  transform: {plan.transform.value}", plan.transform.why))
-    lines.append(commented("  scale: standard", "standard, minmax, none"))
-    if plan.scale_by is not None:
-        lines.append(commented(f"  scale_by: {plan.scale_by.value}", plan.scale_by.why))
-    return lines
+    asked, columns, wide = file.asked, file.asked.columns, file.asked.columns.wide
+    one = len(columns.targets) == 1
+    target = quoted(columns.targets[0]) if one else flow_list(columns.targets)
+    resampled = "a row is the mean of a step, see aggregate"
+    latest = plan.validation.why or "the last rows: fractions, counts, dates"
+    return [
+        *key("path", asked.written_path),
+        *key("read", flow_map(file.read) if file.read else None, "how the file is written"),
+        *key("time", columns.time and quoted(columns.time)),
+        *key("resample", asked.resample and quoted(asked.resample), resampled),
+        *(_wide(wide) if wide else key("id", columns.id and quoted(columns.id), columns.why_id)),
+        *key("target", None if wide else target, columns.why_target),
+        *key("features", flow_list(file.features), file.why_features),
+        *_known_future(file, plan),
+        *key("missing", file.missing, "or interpolate, or refuse"),
+        *key(
+            "calendar",
+            flow_list(plan.calendar) if plan.calendar else None,
+            "the season is longer than the window",
+        ),
+        *key("split", f"{{validation: {plan.validation.value}, test: {_TEST_SHARE}}}", latest),
+        *key("transform", plan.transform),
+        *key("scale", "standard", "standard, minmax, none"),
+        *key("scale_by", plan.scale_by),
+    ]
 
 
 def _wide(wide: WideColumns) -> list[str]:
-    named = isinstance(wide.columns, str)
-    columns = quoted(wide.columns) if isinstance(wide.columns, str) else flow_list(wide.columns)
-    text = f"  wide: {{id: {quoted(wide.id)}, value: {quoted(wide.value)}, columns: {columns}}}"
-    return [commented(text, "each of these columns is a series" if named else "")]
+    columns, why = wide.columns, ""
+    if isinstance(columns, str):
+        text, why = quoted(columns), "each of these columns is a series"
+    else:
+        text = flow_list(columns)
+    value = f"{{id: {quoted(wide.id)}, value: {quoted(wide.value)}, columns: {text}}}"
+    return key("wide", value, why)
 
 
-def _known_future(file: ForecastFile, plan: ForecastPlan) -> str:
+def _known_future(file: ForecastFile, plan: ForecastPlan) -> list[str]:
     """Return the line of `known_future`, as a comment if no column is known ahead."""
     if file.known_future:
         why = f"filled in the {file.rows_to_come} rows behind the last target: known ahead"
-        return commented(f"  known_future: {flow_list(file.known_future)}", why)
+        return key("known_future", flow_list(file.known_future), why)
     why = "known in the rows to come, such as a holiday or a price"
     if plan.calendar:
-        return commented("  known_future: []", f"the calendar; or columns {why}")
-    return commented("  # known_future: [holiday]", f"columns {why}: none was recognized")
-
-
-def _hyperparameters(plan: ForecastPlan) -> list[str]:
-    lines = [
-        commented("  linear_path: true", "begins as a ridge regression; the layers learn the rest"),
-        commented(f"  normalize: {plan.normalize.value}", plan.normalize.why),
-    ]
-    if plan.segment is not None:
-        lines.append(commented(f"  segment: {plan.segment.value}", plan.segment.why))
-    why = "epochs whose weights are averaged: the last steps' noise goes"
-    return [*lines, "  learning_rate: 0.001", commented("  weight_averaging: 2.0", why)]
-
-
-def _space(plan: ForecastPlan) -> list[str]:
-    lines = []
-    if plan.normalizations:
-        lines.append(choices("normalize", plan.normalizations))
-    if plan.linear_paths:
-        lines.append(choices("linear_path", plan.linear_paths))
-    if len(plan.windows) > 1:
-        lines.append(choices("window", plan.windows))
-    return [*lines, *plan.space_lines(), choices("batch_size", plan.batch_sizes)]
+        return key("known_future", "[]", f"the calendar; or columns {why}")
+    return key("# known_future", "[holiday]", f"columns {why}: none was recognized")

@@ -28,6 +28,7 @@ from tuner.planning.text import (
     commented,
     flow_list,
     flow_map,
+    key,
     printable,
     quoted,
 )
@@ -101,25 +102,38 @@ def sequence_text(
     read = columns.dialect.to_dict()
     time = columns.time if asked.time_given or columns.dialect.time_columns else None
     why_repeats = "five can tell luck from a gain, and take longer"
+    regression = "a ridge regression" if kind == "regress" else "a logistic regression"
+    rest = f"begins as {regression}; the layers learn the rest"
     lines = [
         f"# {title}",
         f"name: {asked.name}",
         "data:",
-        f"  path: {asked.written_path}",
-        *([f"  read: {flow_map(read)}"] if read else []),
-        *([f"  time: {quoted(time)}"] if time is not None else []),
-        commented(
-            f"  id: {quoted(columns.id or '')}", columns.why_id or "the rows of one sequence"
-        ),
-        commented(f"  target: {quoted(columns.target)}", columns.why_target),
-        f"  features: {flow_list(features)}",
-        commented("  split: {validation: 0.2, test: 0.15, seed: 0}", drawn),
-        commented("  scale: standard", "standard, minmax, none"),
+        *key("path", asked.written_path),
+        *key("read", flow_map(read) if read else None),
+        *key("time", time and quoted(time)),
+        *key("id", quoted(columns.id or ""), columns.why_id or "the rows of one sequence"),
+        *key("target", quoted(columns.target), columns.why_target),
+        *key("features", flow_list(features)),
+        *key("split", "{validation: 0.2, test: 0.15, seed: 0}", drawn),
+        *key("scale", "standard", "standard, minmax, none"),
         f"task: {{kind: {kind}}}",
         commented("hyperparameters:", "fixed; of what is searched, where it starts"),
-        *_fixed(plan, kind),
+        *key("linear_path", "true" if plan.linear_paths else None, rest),
+        *key("bidirectional", "true", "a sequence is known to its end"),
+        *key("optimizer", "adamw", "its weight_decay is searched"),
+        *key("schedule", "cosine", "the learning rate falls to 0 over budget.epochs"),
+        *key("learning_rate", "0.005"),
+        *key("weight_decay", "0.01"),
+        *key("segment", _middle(plan.segments), "steps that are read as one"),
+        *key("conv_channels", _middle(plan.channels), "a convolution sees neighbouring steps"),
         "search_space:",
-        *_space(plan),
+        *plan.space_lines(),
+        *key("weight_decay", "{type: float, low: 0.0001, high: 0.3, log: true}"),
+        *choices("batch_size", plan.batch_sizes),
+        *choices("linear_path", plan.linear_paths),
+        *choices("pooling", plan.poolings),
+        *choices("segment", plan.segments),
+        *choices("conv_channels", plan.channels),
         *plan.search_lines(),
         commented("finalists: {top: 3, repeats: 3}", why_repeats),
         "seed: 0",
@@ -128,42 +142,9 @@ def sequence_text(
     return "\n".join(lines)
 
 
-def _fixed(plan: SequencePlan, kind: str) -> list[str]:
-    begins = "a ridge regression" if kind == "regress" else "a logistic regression"
-    lines = [
-        *(
-            [commented("  linear_path: true", f"begins as {begins}; the layers learn the rest")]
-            if plan.linear_paths
-            else []
-        ),
-        commented("  bidirectional: true", "a sequence is known to its end"),
-        commented("  optimizer: adamw", "its weight_decay is searched"),
-        commented("  schedule: cosine", "the learning rate falls to 0 over budget.epochs"),
-        "  learning_rate: 0.005",
-        "  weight_decay: 0.01",
-    ]
-    for name, values, why in (
-        ("segment", plan.segments, "steps that are read as one"),
-        ("conv_channels", plan.channels, "a convolution sees what neighbouring steps do"),
-    ):
-        if values not in ((0,), (1,)):
-            lines.append(commented(f"  {name}: {values[len(values) // 2]}", why))
-    return lines
-
-
-def _space(plan: SequencePlan) -> list[str]:
-    lines = [
-        *plan.space_lines(),
-        "  weight_decay: {type: float, low: 0.0001, high: 0.3, log: true}",
-        choices("batch_size", plan.batch_sizes),
-    ]
-    for name, values, least in (
-        ("linear_path", plan.linear_paths, 2), ("pooling", plan.poolings, 1),
-        ("segment", plan.segments, 2), ("conv_channels", plan.channels, 2),
-    ):  # fmt: skip
-        if len(values) >= least:
-            lines.append(choices(name, values))
-    return lines
+def _middle(values: tuple[int, ...]) -> str | None:
+    """Return where a search of several values begins; None where there is no search."""
+    return str(values[len(values) // 2]) if len(values) > 1 else None
 
 
 _TASKS = ("forecast", "classify", "label", "regress", "regress_steps")

@@ -57,9 +57,17 @@ def commented(text: str, why: str) -> str:
     return f"{text:<{_COLUMN}}  # {why}" if why else text
 
 
-def choices(name: str, values: Iterable[str | int | float | bool]) -> str:
-    """Return the line of a search space for a parameter that is one of some values."""
-    return f"  {name}: {{type: categorical, choices: {flow_list(values)}}}"
+def key(name: str, value: str | Choice | None, why: str = "") -> list[str]:
+    """Return the line of a key in a block, with a comment; no line if there is no value."""
+    if isinstance(value, Choice):
+        return key(name, value.value, value.why)
+    return [] if value is None else [commented(f"  {name}: {value}", why)]
+
+
+def choices(name: str, values: Sequence[str | int | float | bool]) -> list[str]:
+    """Return the line of a search space for a parameter with several values; no line for one."""
+    listed = f"{{type: categorical, choices: {flow_list(values)}}}"
+    return key(name, listed if len(values) > 1 else None)
 
 
 def batch_sizes_for(samples: int) -> tuple[int, ...]:
