@@ -38,7 +38,7 @@ from tuner.results.retraining import (
     train_again,
 )
 from tuner.results.winner import find_winner
-from tuner.tables.rows import columns_of_series, read_table
+from tuner.tables.table import columns_of_series, read_table
 
 if TYPE_CHECKING:
     from tuner.data.prepared import Prepared
