@@ -6,28 +6,32 @@ import contextlib
 import html
 import logging
 import shutil
-import tempfile
 import threading
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+import pandas as pd
 
 from tuner.errors import InputError, Interrupted, RunError, TunerError
 from tuner.experiment import Experiment
-from tuner.outputs import check_file, check_model_folder, written_whole
+from tuner.journal.records import StudyRecord, TrialRecord
+from tuner.orchestrator import SearchOptions, run_search, sync_command
+from tuner.outputs import check_file, check_model_folder, temporary_folder, written_whole
+from tuner.prediction import Model, load_model
 from tuner.processes import stopped_by_signals
-from tuner.progress.reporters import Reporter
-from tuner.studies import with_data
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from tuner.journal.records import StudyRecord, TrialRecord
-    from tuner.prediction import Model
-    from tuner.results.summary import Summary
+from tuner.progress.display import PipeConsole
+from tuner.progress.reporters import PlainReporter, Reporter
+from tuner.report import page
+from tuner.results import export
+from tuner.results.summary import Summary, summarize
+from tuner.results.test_score import test_predictions
+from tuner.results.winner import find_winner
+from tuner.studies import read, with_data
+from tuner.winner import KeptModel, retrained
 
 __all__ = [
     "Best",
@@ -41,8 +45,6 @@ __all__ = [
     "load_study",
     "search",
 ]
-
-_SCORES = ("search", "mean", "std")
 
 _PATH = {"argument": "path", "or_else": "remove it first"}
 
@@ -96,17 +98,14 @@ class Report:
             InputError: the path has another ending, its folder does not exist, or it is a file
                 of another kind.
         """
-        from tuner.report import page
-
-        path = Path(path)
-        of_it = partial(page.is_report, study=self.study)
+        path, of_it = Path(path), partial(page.is_report, study=self.study)
         check_file(path, f"report of {self.study}", page.ENDINGS, of_it, **_PATH)
         with written_whole(path) as new:
             new.write_text(self.html, encoding="utf-8")
 
     def _repr_html_(self) -> str:
-        page = html.escape(self.html, quote=True)
-        return f'<iframe srcdoc="{page}" style="width:100%;height:80vh;border:0"></iframe>'
+        source = html.escape(self.html, quote=True)
+        return f'<iframe srcdoc="{source}" style="width:100%;height:80vh;border:0"></iframe>'
 
 
 class Study:
@@ -115,14 +114,12 @@ class Study:
     `search` and `load_study` return it.
     """
 
-    def __init__(
-        self, record: StudyRecord, location: str, model_folder: Path | None = None
-    ) -> None:
+    def __init__(self, record: StudyRecord, model_folder: Path | None = None) -> None:
         """Keep a record and, if given, a copy of the winner's model folder."""
-        self._record, self._location = record, location
+        self._record = record
         self._kept: Path | None = None  # the folder of the winner's model
         if model_folder is not None:
-            self._kept = self._new_folder()
+            self._kept = temporary_folder(self, "lstm-tuner-model-")
             shutil.copytree(model_folder, self._kept, dirs_exist_ok=True)
 
     @property
@@ -144,8 +141,6 @@ class Study:
         Raises:
             RunError: no trial is complete.
         """
-        from tuner.results.winner import find_winner
-
         winner = find_winner(self._record)
         finalist = winner.finalist
         return Best(
@@ -169,9 +164,7 @@ class Study:
         training; `repeat_of`, the earlier trial with the same configuration, whose outcome this
         one takes; `reason` of a failure.
         """
-        import pandas as pd
-
-        rows = [self._row(trial) for trial in self._record.trials]
+        rows = [_row(trial) for trial in self._record.trials]
         index = pd.Index([trial.number for trial in self._record.trials], name="trial")
         columns = ["status", "score", *self.experiment.search_space]
         columns += ["epochs", "seconds", "weights", "latency_ms", "seed", "repeat_of", "reason"]
@@ -190,17 +183,14 @@ class Study:
         Columns: every searched hyperparameter; `search`, the score in the search; `mean`, `std`
         and `scores`, the list, of the retrainings. Scores are in the unit of the metric.
         """
-        import pandas as pd
-
         found = self._summary.finalists
         rows = [
             {**f.params, "search": f.search_score, "mean": f.mean, "std": f.std, "scores": f.scores}
             for f in found
         ]
         index = pd.Index([f.trial for f in found], name="trial", dtype="Int64")
-        return pd.DataFrame(
-            rows, index=index, columns=[*self.experiment.search_space, *_SCORES, "scores"]
-        )
+        columns = [*self.experiment.search_space, "search", "mean", "std", "scores"]
+        return pd.DataFrame(rows, index=index, columns=columns)
 
     @property
     def test(self) -> dict[str, Any] | None:
@@ -225,15 +215,11 @@ class Study:
 
     @property
     def _summary(self) -> Summary:
-        from tuner.results.summary import summarize
-
         return summarize(self._record)
 
     def report(self) -> Report:
         """Return the result as an HTML page with pictures."""
-        from tuner.report.page import report
-
-        return Report(self.name, report(self._record))
+        return Report(self.name, page.report(self._record))
 
     def export(self, path: str | Path) -> Path:
         """Write the best configuration as an experiment file, and return its path.
@@ -248,14 +234,11 @@ class Study:
                 of another kind.
             RunError: no trial is complete.
         """
-        from tuner.results.export import ENDINGS, exported, is_export, is_json, render
-
-        path = Path(path)
-        of_it = partial(is_export, study=self.name)
-        check_file(path, f"export of {self.name}", ENDINGS, of_it, **_PATH)
-        best = exported(self._record, path.absolute().parent, path.name)
+        path, of_it = Path(path), partial(export.is_export, study=self.name)
+        check_file(path, f"export of {self.name}", export.ENDINGS, of_it, **_PATH)
+        best = export.exported(self._record, path.absolute().parent, path.name)
         with written_whole(path) as new:
-            new.write_text(render(best, is_json(path)), encoding="utf-8")
+            new.write_text(export.render(best, export.is_json(path)), encoding="utf-8")
         return path
 
     @cached_property
@@ -269,10 +252,8 @@ class Study:
             InputError: the data cannot be read, or has changed since the search.
             RunError: no trial is complete, or the recorded score is not reproduced.
         """
-        from tuner.prediction import load_model
-
         if self._kept is None:
-            folder = self._new_folder()
+            folder = temporary_folder(self, "lstm-tuner-model-")
             self.export_model(folder)
             self._kept = folder
         return load_model(self._kept)
@@ -306,8 +287,6 @@ class Study:
             InputError: the data cannot be read, or has changed since the search.
             RunError: the test set is not evaluated yet, or another configuration wins now.
         """
-        from tuner.results.test_score import test_predictions
-
         return test_predictions(self._record, lambda: self.model)
 
     def export_model(self, folder: str | Path, *, ensemble: bool = False) -> Model:
@@ -325,13 +304,9 @@ class Study:
                 an ensemble is asked of a winner with a single training.
             RunError: no trial is complete, or the recorded score is not reproduced.
         """
-        from tuner.prediction import load_model
-        from tuner.results.export import write_model
-        from tuner.winner import retrained
-
         path = Path(folder)
         check_model_folder("folder", path)
-        write_model(retrained(self._record, ensemble=ensemble), path)
+        export.write_model(retrained(self._record, ensemble=ensemble), path)
         return load_model(path)
 
     def __repr__(self) -> str:
@@ -346,12 +321,6 @@ class Study:
             parts.append(html.escape(self.verdict))
         return "<br>".join(parts)
 
-    def _new_folder(self) -> Path:
-        """Make a folder that is removed with this object."""
-        folder = Path(tempfile.mkdtemp(prefix="lstm-tuner-model-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return folder
-
     def _standing(self) -> str:
         n_trials = f"{len(self._record.trained)} trials trained"
         if self._record.best is None:
@@ -363,23 +332,25 @@ class Study:
             scores[-1] += f" ± {_short(best.std)}" if best.std is not None else ""
         return f"{n_trials}, best {best.name}, {best.metric} {', '.join(scores)}"
 
-    def _row(self, trial: TrialRecord) -> dict[str, Any]:
-        outcome = trial.outcome
-        return dict(trial.params) | {
-            "status": trial.status.value,
-            "score": trial.value,
-            "epochs": len(outcome.history) if outcome else 0,
-            "seconds": outcome.seconds if outcome else None,
-            "weights": outcome.n_weights if outcome else None,
-            "latency_ms": outcome.latency_ms if outcome else None,
-            "seed": trial.seed,
-            "repeat_of": trial.repeat_of,
-            "reason": outcome.reason if outcome else None,
-        }
-
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _row(trial: TrialRecord) -> dict[str, Any]:
+    """Return a row of `Study.trials`."""
+    outcome = trial.outcome
+    return dict(trial.params) | {
+        "status": trial.status.value,
+        "score": trial.value,
+        "epochs": len(outcome.history) if outcome else 0,
+        "seconds": outcome.seconds if outcome else None,
+        "weights": outcome.n_weights if outcome else None,
+        "latency_ms": outcome.latency_ms if outcome else None,
+        "seed": trial.seed,
+        "repeat_of": trial.repeat_of,
+        "reason": outcome.reason if outcome else None,
+    }
 
 
 def search(
@@ -435,15 +406,6 @@ def search(
         RunError: every trial failed.
         Interrupted: Ctrl-C. Finished trials are kept, and the same call resumes the search.
     """
-    import optuna
-
-    from tuner.journal.storage import journal_location
-    from tuner.orchestrator import SearchOptions, run_search, sync_command
-    from tuner.progress.display import PipeConsole
-    from tuner.progress.reporters import PlainReporter
-    from tuner.winner import KeptModel
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = SearchOptions(
         study=study,
         journal=journal,
@@ -455,7 +417,17 @@ def search(
     )
     options.check(in_python=True)
     experiment = with_data(experiment, data, journal)
-    experiment = _with_arguments(experiment, strategy, trials, seed)
+    same = strategy in (None, experiment.strategy.name)  # which keeps its options
+    values = {"strategy": None if same else {"name": strategy}, "budget.trials": trials}
+    values["seed"] = seed
+    if given := {key: value for key, value in values.items() if value is not None}:
+        experiment = experiment.changed(given)
+    return _searched(experiment, options, progress)
+
+
+def _searched(experiment: Experiment, options: SearchOptions, progress: bool) -> Study:
+    """Search, and keep the winner's model."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     stop = threading.Event()
     reporter: Reporter = _Logged()
     if progress:
@@ -466,9 +438,9 @@ def search(
             if threading.current_thread() is threading.main_thread():  # no other one gets signals
                 stack.enter_context(stopped_by_signals(stop, process_ends=False))
             record, copied = run_search(experiment, options, reporter, kept, stop=stop)
-        if tracking and copied:
-            kept.log(record, None, sync_command(record.name, journal))
-        return Study(record, journal_location(record.name, journal), kept.folder)
+        if options.tracking and copied:
+            kept.log(record, None, sync_command(record.name, options.journal))
+        return Study(record, kept.folder)
 
 
 class _Logged(Reporter):
@@ -488,19 +460,4 @@ def load_study(name: str, journal: str | None = None) -> Study:
     Raises:
         InputError: the study does not exist, or its journal cannot be read.
     """
-    from tuner.journal.storage import journal_location
-    from tuner.studies import read
-
-    return Study(read(name, journal), journal_location(name, journal))
-
-
-def _with_arguments(
-    experiment: Experiment, strategy: str | None, trials: int | None, seed: int | None
-) -> Experiment:
-    values: dict[str, Any] = {
-        "strategy": None if strategy in (None, experiment.strategy.name) else {"name": strategy},
-        "budget.trials": trials,
-        "seed": seed,
-    }
-    given = {key: value for key, value in values.items() if value is not None}
-    return experiment.changed(given) if given else experiment
+    return Study(read(name, journal))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -12,12 +9,18 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
+from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
+from tuner.api import search
 from tuner.errors import InputError
-from tuner.experiment import Experiment
-
-__all__ = ["LSTMForecaster"]
+from tuner.experiment import Experiment, parse_value
+from tuner.outputs import temporary_folder
+from tuner.planning.columns import guess_columns
+from tuner.planning.forecast import forecast_file
+from tuner.planning.text import Asked, quoted
+from tuner.studies import keep_frame
+from tuner.tables.table import RawTable
 
 Table = pd.DataFrame | pd.Series | np.ndarray
 """Rows in order of time: one numeric column, or several named ones."""
@@ -104,17 +107,17 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
             RunError: every trial failed.
             Interrupted: Ctrl-C.
         """
-        from tuner.api import search
-        from tuner.studies import keep_frame
-
         table, target = self._table(X, y)
-        folder = Path("studies") if self.study is not None else self._new_folder()
+        folder, journal = Path("studies"), None
+        if self.study is None:
+            folder = temporary_folder(self, "lstm-tuner-study-")
+            journal = str(folder / f"{_NAME}.journal")
         path = keep_frame(table, folder / "data", self.study or _NAME)
         experiment = self._experiment(path, target)
         self.study_ = search(
             experiment,
             study=self.study,
-            journal=None if self.study is not None else str(folder / f"{_NAME}.journal"),
+            journal=journal,
             workers=self.n_jobs,
             tracking=False,
             progress=bool(self.verbose),
@@ -164,8 +167,6 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
             NotFittedError: `fit` was not called.
             InputError: no row can be forecast.
         """
-        from sklearn.metrics import r2_score
-
         table, target = self._table(X, y)
         found = self.predict(table, all_windows=True)
         columns = self.model_.pipeline.columns
@@ -183,8 +184,6 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
 
     def _table(self, X: Table, y: Table | None) -> tuple[pd.DataFrame, str]:
         """Return a table that holds the target, and the name of the target."""
-        from tuner.tables.table import RawTable
-
         table = X
         if isinstance(table, np.ndarray) and table.ndim == 1:
             table = pd.Series(table)
@@ -207,9 +206,8 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
             table, target = table.assign(**{str(name): values}), str(name)
         table = RawTable.from_frame(table).frame
         if target is None:
-            numbers = [
-                str(c) for c in table.select_dtypes("number") if c not in (self.time, self.id)
-            ]
+            known = self.time, self.id
+            numbers = [str(c) for c in table.select_dtypes("number") if c not in known]
             if len(numbers) != 1:
                 got = ", ".join(numbers) or "none"
                 rule = f"must name the column to forecast, columns of numbers are {got}"
@@ -220,12 +218,6 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
 
     def _experiment(self, path: Path, target: str) -> Experiment:
         """Return the experiment of `tuner init` for a table, with the parameters applied."""
-        from tuner.experiment import parse_value
-        from tuner.planning.columns import guess_columns
-        from tuner.planning.forecast import forecast_file
-        from tuner.planning.text import Asked, quoted
-        from tuner.tables.table import RawTable
-
         features = None if self.features is None else list(self.features)
         columns = guess_columns(
             RawTable.read(path, time=self.time),
@@ -249,9 +241,3 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
         if self.trials is not None:
             values["budget.trials"] = self.trials
         return Experiment.from_dict(written).changed({**values, **(self.settings or {})})
-
-    def _new_folder(self) -> Path:
-        """Make a folder that is removed with this object."""
-        folder = Path(tempfile.mkdtemp(prefix="lstm-tuner-study-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return folder

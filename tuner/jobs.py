@@ -21,30 +21,11 @@ from tuner.data import DataRef, SeriesRef, Shape
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
 
-__all__ = [
-    "LARGEST_ONNX",
-    "Epoch",
-    "ExportJob",
-    "Exported",
-    "Job",
-    "Outcome",
-    "OutcomeState",
-    "PredictJob",
-    "TrainJob",
-    "Weights",
-    "cost",
-    "intermediate_losses",
-    "intermediate_values",
-    "timed_out",
-    "train_job",
-    "without_score",
-]
-
 Weights = dict[str, np.ndarray]
 """A model's parameters by name, as numpy arrays."""
 
 LARGEST_ONNX = 2**31 - 2**20
-"""Bytes of weights that an ONNX file holds: it ends at 2 GB, and the graph takes some."""
+"""Bytes of weights in an ONNX file, at most: it is limited to 2 GB with its graph."""
 
 
 class OutcomeState(StrEnum):
@@ -62,15 +43,15 @@ class Epoch:
     epoch: int  # from 0, over all folds
     train_loss: float  # mean over the training samples, in scaled units
     val_loss: float  # over the validation samples, in scaled units
-    metric: float  # the objective's metric on the validation part, in the data's units
-    time: float  # when it ended, seconds since 1970
+    metric: float  # the objective's metric on the validation set, in the data's units
+    time: float  # of its end, seconds since 1970
     fold: int = 0
-    fold_score: float | None = None  # of the fold that ended with this epoch, where there are folds
+    fold_score: float | None = None  # of the fold that ends with this epoch; None without folds
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Train one configuration and score it on the validation part."""
+    """Train one configuration and score it on the validation set."""
 
     key: str  # unique among the jobs of one run
     hyperparameters: dict[str, Any]
@@ -79,13 +60,13 @@ class TrainJob:
     patience: int
     metric: str
     folds: tuple[DataRef, ...]  # trained one after another; the score is the mean over them
-    device: str = "auto"  # auto (CUDA where there is one) | cpu | cuda
+    device: str = "auto"  # auto (CUDA if there is one) | cpu | cuda
     mixed_precision: bool = False  # on CUDA
     can_be_pruned: bool = False  # the worker then waits for an answer after every epoch
     timeout_s: float | None = None  # the executor ends the job after that; see `timed_out`
     keep_weights: bool = False
-    validates: bool = True  # else it trains all its epochs without a score, and keeps the last
-    schedule_epochs: int | None = None  # that a learning rate's schedule is laid over; `epochs`
+    validates: bool = True  # if not, it trains all epochs without a score, and keeps the last
+    schedule_epochs: int | None = None  # length of the learning rate's schedule; None is `epochs`
 
 
 @dataclass(frozen=True)
@@ -97,19 +78,19 @@ class PredictJob:
     weights: Weights
     data: DataRef
     device: str = "auto"
-    others: tuple[Weights, ...] = ()  # of further models: the mean of all is predicted
+    others: tuple[Weights, ...] = ()  # of further models, for the mean of all predictions
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """Write trained weights as an ONNX model, and check what it puts out against torch."""
+    """Write trained weights as an ONNX model, and compare its outputs with torch's."""
 
     key: str
     hyperparameters: dict[str, Any]
     weights: Weights
     shape: Shape
-    steps: int  # of the sequences that both are given
-    others: tuple[Weights, ...] = ()  # of further models: the mean of all is put out
+    steps: int  # of the sequences on which they are compared
+    others: tuple[Weights, ...] = ()  # of further models, for the mean of all outputs
 
 
 Job = TrainJob | PredictJob | ExportJob
@@ -120,17 +101,16 @@ class Exported:
     """A model as ONNX."""
 
     file: bytes
-    difference: float  # from torch's outputs at most, over the largest of them
+    difference: float  # largest one from torch's outputs, relative to the largest output
 
 
 @dataclass(frozen=True)
 class Outcome:
     """The result of a job.
 
-    `objective` is the metric of the best epoch, in the data's units, or the mean over the folds
-    of theirs; it is None for a failed or pruned job (see `history` and `reason`), and where
-    nothing was validated. Of epochs with the same metric the best is the one with the
-    least validation loss.
+    `objective` is the metric of the best epoch, in the data's units, or its mean over the folds. It
+    is None for a failed or pruned job (see `history` and `reason`), and without validation. Of
+    epochs with the same metric, the best one has the least validation loss.
     """
 
     state: OutcomeState
@@ -141,10 +121,10 @@ class Outcome:
     seconds: float = 0.0  # spent training
     finished_at: float = 0.0  # seconds since 1970
     peak_memory_mb: float = 0.0  # of the worker process
-    device: str = ""  # what calculated, as far as its kind can change the last digit
-    n_weights: int | None = None  # numbers that were learned; of a complete training
-    latency_ms: float | None = None  # of predicting one sample, in torch
-    weights: Weights | None = None  # where the job asked to keep them; of the last fold
+    device: str = ""  # kind of processor, which can change the last digit
+    n_weights: int | None = None  # learned parameters of a complete training
+    latency_ms: float | None = None  # to predict one sample, in torch
+    weights: Weights | None = None  # of the last fold, if the job keeps them
     predictions: np.ndarray | None = None  # of a PredictJob; see DataRef.to_units
     attention: np.ndarray | None = None  # (samples, steps), of a PredictJob with attention pooling
     exported: Exported | None = None  # of an ExportJob
@@ -152,26 +132,24 @@ class Outcome:
     def val_loss(self, sign: int) -> float:
         """Return the validation loss, which decides between trainings with the same objective.
 
-        It is that of the best epoch, or the mean over the folds of theirs; infinite without a
-        history.
+        It is that of the best epoch, or its mean over the folds; infinite without a history.
 
         Args:
-            sign: of the metric: sign * metric is what gets smaller.
+            sign: of the metric, 1 or -1: sign * metric is minimized.
         """
         losses = [loss for _, loss in _best_epochs(self.history, sign)]
         return statistics.fmean(losses) if losses else math.inf
 
     def cost(self, name: str) -> float:
-        """Return one of `tuner.metrics.COSTS`; infinite where it is not known."""
+        """Return one of `tuner.metrics.COSTS`; infinite if it is not known."""
         costs = {"weights": self.n_weights, "seconds": self.seconds, "latency": self.latency_ms}
-        value = costs[name]
-        return math.inf if value is None else float(value)
+        return math.inf if (value := costs[name]) is None else float(value)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that the journal keeps: everything but the arrays."""
-        record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for name in ("weights", "predictions", "attention", "exported"):
-            del record[name]
+        arrays = ("weights", "predictions", "attention", "exported")
+        names = [f.name for f in dataclasses.fields(self) if f.name not in arrays]
+        record = {name: getattr(self, name) for name in names}
         record["state"] = self.state.value
         record["history"] = [
             [e.train_loss, e.val_loss, e.metric, round(e.time, 3)]
@@ -182,17 +160,15 @@ class Outcome:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Outcome:
-        """Rebuild what `to_json` wrote."""
-        fields = dict(record)
-        fields["state"] = OutcomeState(fields["state"])
-        fields["history"] = tuple(Epoch(i, *row) for i, row in enumerate(fields["history"]))
-        return cls(**fields)
+        """Return the outcome of a record by `to_json`."""
+        history = tuple(Epoch(i, *row) for i, row in enumerate(record["history"]))
+        return cls(**record | {"state": OutcomeState(record["state"]), "history": history})
 
 
 def intermediate_values(history: Iterable[Epoch], n_folds: int) -> dict[int, float]:
-    """Return what a pruner may compare: the metric after every epoch, or the score after each fold.
+    """Return the values that a pruner compares: metrics by epoch, or scores by fold.
 
-    The score after a fold is the mean over the folds so far: one fold may be harder than another.
+    The score of a fold is the mean over the folds so far, as one may be harder than another.
 
     Args:
         history: epochs, in order.
@@ -205,14 +181,14 @@ def intermediate_values(history: Iterable[Epoch], n_folds: int) -> dict[int, flo
 
 
 def intermediate_losses(history: Iterable[Epoch], n_folds: int, sign: int) -> dict[int, float]:
-    """Return the validation losses that go with `intermediate_values`, by the same steps.
+    """Return the validation losses at the steps of `intermediate_values`.
 
-    After a fold it is the mean over the folds so far of the loss at their best epochs.
+    The loss of a fold is the mean over the folds so far, each at its best epoch.
 
     Args:
         history: epochs, in order.
         n_folds: of the job; 1 without folds.
-        sign: of the metric: sign * metric is what gets smaller.
+        sign: of the metric, 1 or -1: sign * metric is minimized.
     """
     if n_folds == 1:
         return {e.epoch: e.val_loss for e in history}

@@ -1,15 +1,22 @@
-"""Files and streams for results: written whole or not at all, never over something else."""
+"""Files and streams: results are written whole or not at all, never over other files.
+
+Also the temporary folders and the private files that a process needs meanwhile.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -17,17 +24,6 @@ from tuner.errors import InputError, RunError, TunerError
 
 if TYPE_CHECKING:
     import numpy as np
-
-__all__ = [
-    "Terminal",
-    "check_file",
-    "check_model_folder",
-    "checked_output",
-    "save_arrays",
-    "scratch_folder",
-    "to_nowhere",
-    "written_whole",
-]
 
 
 def check_file(
@@ -39,18 +35,18 @@ def check_file(
     argument: str = "-o",
     or_else: str = "add --force",
 ) -> None:
-    """Refuse a file that cannot be written, or that is there and none of ours.
+    """Refuse a file that cannot be written, or that exists and is of another kind.
 
     Args:
         path: the file.
         what: its kind, for the message: an export, say.
-        endings: of the names of such files; a name without any is one, too.
-        is_ours: says whether a file is of that kind; None where any file may be overwritten.
-        argument: what names the file, for the message.
-        or_else: what to do where a file that is there may go.
+        endings: of such files; a name without any is allowed too.
+        is_ours: whether a file is of that kind; None if any file may be overwritten.
+        argument: that gives the path, for the message.
+        or_else: a remedy if the file exists.
 
     Raises:
-        InputError: naming the argument, the path and the remedy.
+        InputError: with the argument, the path and the remedy.
     """
     if path.suffix and not path.name.lower().endswith(endings):
         rule = f"must end in {' or '.join(endings)}"
@@ -68,10 +64,10 @@ def check_file(
 
 
 def check_model_folder(option: str, folder: Path) -> None:
-    """Refuse a folder that cannot be made, or that holds something else than a model.
+    """Refuse a folder that cannot be made, or that holds other files than a model's.
 
     Raises:
-        InputError: naming the option, the path and the remedy.
+        InputError: with the option, the path and the remedy.
     """
     existing = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
     if not existing.is_dir():
@@ -83,18 +79,24 @@ def check_model_folder(option: str, folder: Path) -> None:
     _check_rights(option, folder, existing)
 
 
+def _check_rights(option: str, path: Path, existing: Path) -> None:
+    if not os.access(existing, os.W_OK):
+        rule = f"{existing} may not be written to"
+        raise InputError(rule, where=option, got=path, remedy="write elsewhere")
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a path to write at; what is written there takes the place of `path` at the end.
+    """Yield a path to write to; the file replaces `path` at the end.
 
-    Until then, and if that fails, an earlier file stays as it was. A device or a pipe, and a file
-    in a folder that may not be written to, are written to directly.
+    Until then, and on failure, an earlier file stays as it is. A device, a pipe, and a file in a
+    read-only folder are written directly.
 
     Raises:
-        RunError: the disk is full, say; naming the path.
+        RunError: the file cannot be written, on a full disk for example.
     """
     target = path.resolve()
-    new = target.with_name(f".{os.getpid()}.{target.name}")  # ends alike: endings have a meaning
+    new = target.with_name(f".{os.getpid()}.{target.name}")  # endings have a meaning
     try:
         if (target.exists() and not target.is_file()) or not os.access(target.parent, os.W_OK):
             yield path
@@ -113,23 +115,17 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise RunError(rule, where=path, remedy="make room, or write elsewhere") from None
 
 
-def _check_rights(option: str, path: Path, existing: Path) -> None:
-    if not os.access(existing, os.W_OK):
-        rule = f"{existing} may not be written to"
-        raise InputError(rule, where=option, got=path, remedy="write elsewhere")
-
-
 def to_nowhere(stream: IO[str]) -> None:
-    """Let what is still written to a stream vanish, as nobody can read it any more."""
+    """Discard what is written to a stream from now on: it has no reader any more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 class _Output:
-    """Standard output, which says in one line that it cannot be written to.
+    """Standard output that raises TunerError if it cannot be written, on a full disk for example.
 
-    That nobody reads it any more (BrokenPipeError) is for the command to judge.
+    BrokenPipeError is raised as it is: the command decides what to do without a reader.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -160,7 +156,7 @@ class _Output:
 
 @contextlib.contextmanager
 def checked_output() -> Iterator[None]:
-    """Let a standard output that cannot be written to raise TunerError, in the block."""
+    """Let standard output raise TunerError while the context lasts, if it cannot be written."""
     before = sys.stdout
     sys.stdout = _Output(before)
     try:
@@ -170,9 +166,9 @@ def checked_output() -> Iterator[None]:
 
 
 class Terminal:
-    """A stream to a terminal that may be closed while something is drawn on it.
+    """A stream to a terminal that may be closed meanwhile: further output is discarded.
 
-    Who draws goes on; whether the process does is for SIGHUP to say.
+    SIGHUP decides whether the process continues.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -182,7 +178,7 @@ class Terminal:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write, or let it vanish."""
+        """Write, or discard the text."""
         try:
             return self._stream.write(text)
         except OSError:
@@ -190,23 +186,29 @@ class Terminal:
             return len(text)
 
     def flush(self) -> None:
-        """Flush, or let it vanish."""
+        """Flush, or discard what is buffered."""
         try:
             self._stream.flush()
         except OSError:
             to_nowhere(self._stream)
 
 
-_PREFIX = "lstm-tuner-arrays-"
+def temporary_folder(owner: object, prefix: str) -> Path:
+    """Make a folder that is removed with its owner, an object."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
-_YOUNG_S = 60.0  # its owner may be about to lock it
+
+_PREFIX = "lstm-tuner-arrays-"
+_YOUNG_S = 60.0  # age of a folder that its owner may not have locked yet
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Make a folder that is removed in the end; that of a process killed before, by the next call.
+    """Make a folder that is removed with the context, or after a kill by the next call.
 
-    The owner holds a lock on its folder, which ends with the process however that ends.
+    The owner holds a lock on its folder. The system releases it when the process ends.
     """
     _remove_orphans(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
@@ -217,25 +219,6 @@ def scratch_folder() -> Iterator[Path]:
             yield Path(name)
         finally:
             os.close(descriptor)
-
-
-def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays into a folder of their own, which is made.
-
-    Raises:
-        RunError: they cannot be written, on a full disk for example.
-    """
-    import numpy as np  # slow to import: `tuner --help` does without
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array)
-    except OSError as error:  # numpy's own says no more than how much it has written
-        why = error.strerror or "the disk may be full"
-        rule = f"the prepared data cannot be written: {why}"
-        remedy = "make room, or set TMPDIR to another folder"
-        raise RunError(rule, where=folder, remedy=remedy) from None
 
 
 def _remove_orphans(parent: Path) -> None:
@@ -249,3 +232,77 @@ def _remove_orphans(parent: Path) -> None:
                 shutil.rmtree(folder)
             finally:
                 os.close(descriptor)
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays into a folder, which is made if necessary.
+
+    Raises:
+        RunError: they cannot be written, on a full disk for example.
+    """
+    import numpy as np  # slow to import: `tuner --help` does without
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+    except OSError as error:  # numpy's own has no reason
+        why = error.strerror or "the disk may be full"
+        rule = f"the prepared data cannot be written: {why}"
+        remedy = "make room, or set TMPDIR to another folder"
+        raise RunError(rule, where=folder, remedy=remedy) from None
+
+
+def private_path(kind: str, what: str, ending: str) -> Path:
+    """Return the path of a private file; `kind` and `what` identify it, `ending` has a dot."""
+    return Path(tempfile.gettempdir()) / f"lstm-tuner-{kind}-{os.getuid()}-{what}{ending}"
+
+
+def open_private(path: Path, mode: str) -> FileIO:
+    """Open a file for bytes, as `open` with `r`, `r+` or `w`; `r+` also creates it.
+
+    Raises:
+        OSError: among others, it is a link, no file, or another user's.
+    """
+    more = os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if mode == "r+" else 0)
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags & ~os.O_TRUNC | more, 0o600)  # truncated once the owner is known
+
+    file = FileIO(path, mode, opener=opener)
+    facts = os.fstat(file.fileno())
+    if facts.st_uid != os.getuid() or not stat.S_ISREG(facts.st_mode):
+        file.close()
+        raise PermissionError(errno.EPERM, "is not a file of yours", str(path))
+    if mode == "w":
+        file.truncate(0)
+    return file
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, which is removed afterwards.
+
+    The system releases the lock of a killed process.
+
+    Raises:
+        OSError: as of `open_private`.
+    """
+    from filelock import FileLock  # slow to import: `tuner --help` does without
+
+    open_private(path, "r+").close()
+    with FileLock(path, poll_interval=0.01):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()  # under the lock: a waiting process then creates the file anew
+
+
+@contextlib.contextmanager
+def lock_if_possible(path: Path) -> Iterator[None]:
+    """Hold the lock as `exclusive_lock` does, or none if the path cannot be locked."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            stack.enter_context(exclusive_lock(path))
+        yield

@@ -26,10 +26,8 @@ from tuner.tables.table import RawTable
 
 _HASH_DIGITS = 12  # in the name of a file
 
-_NOT_SEARCHED = (
-    *("trial", "status", "epochs", "seconds", "weights", "latency_ms", "seed", "repeat_of"),
-    "reason",
-)
+_FACTS = ("trial", "status", "epochs", "seconds", "weights", "latency_ms", "seed", "repeat_of",
+          "reason")  # fmt: skip
 """Columns of `Study.trials` that are no part of a configuration."""
 
 
@@ -154,37 +152,35 @@ def _read_study(name: str, journal: str | None) -> StudyRecord:
 
 
 def _read_table(path: Path, experiment: Experiment) -> tuple[dict[str, Any], ...]:
+    """Read the configurations of a CSV file, the best score first if there are scores."""
+
+    def refused(rule: str, remedy: str) -> InputError:
+        return InputError(f"{path}: {rule}", where="--from", remedy=remedy)
+
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, restkey="", strict=True))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file", where="--from", remedy="check the path") from None
+        raise refused("no such file", "check the path") from None
     except (OSError, ValueError, csv.Error) as error:
         problem = getattr(error, "strerror", None) or one_line(error)
-        rule = f"{path}: cannot be read: {problem}"
-        raise InputError(rule, where="--from", remedy="write a CSV file") from None
+        raise refused(f"cannot be read: {problem}", "write a CSV file") from None
     space, metric = experiment.search_space, experiment.objective.metric
     columns = [name for name in rows[0] if name] if rows else []
     if not columns:
-        rule = f"{path}: has no configuration"
-        raise InputError(rule, where="--from", remedy="write a line for each")
+        raise refused("has no configuration", "write a line for each")
     known = [*space, "score", metric]
-    for column in columns:
-        if column not in known and column not in _NOT_SEARCHED:
-            rule = f"{path}: unknown column {column!r}"
-            raise InputError(rule, where="--from", remedy=nearest(column, known))
-    for name in space:
-        if name not in columns:
-            rule = f"{path}: {name}: has no column"
-            raise InputError(rule, where="--from", remedy="add one, as it is searched")
+    if unknown := [column for column in columns if column not in (*known, *_FACTS)]:
+        raise refused(f"unknown column {unknown[0]!r}", nearest(unknown[0], known))
+    if lacking := [name for name in space if name not in columns]:
+        raise refused(f"{lacking[0]}: has no column", "add one, as it is searched")
     scored = next((name for name in ("score", metric) if name in columns), None)
     configurations: list[tuple[float, dict[str, Any]]] = []
     sign = -1.0 if experiment.objective.direction == "maximize" else 1.0
     for line, row in enumerate(rows, 2):
-        where = f"--from: {path}: line {line}"
+        where, score = f"--from: {path}: line {line}", 0.0
         params = {name: _value(row[name], domain, f"{where}: {name}")
                   for name, domain in space.items()}  # fmt: skip
-        score = 0.0
         if scored is not None:
             if not (row[scored] or "").strip():
                 continue  # a trial that failed, or was pruned
@@ -195,24 +191,22 @@ def _read_table(path: Path, experiment: Experiment) -> tuple[dict[str, Any], ...
                 remedy = "correct it, or leave it empty"
                 raise InputError(rule, where=where, got=repr(row[scored]), remedy=remedy) from None
         configurations.append((score, params))
-    configurations.sort(key=lambda pair: pair[0])  # equal ones stay as they are
+    configurations.sort(key=lambda pair: pair[0])  # stable: equal scores keep their order
     return tuple(params for _, params in configurations)
 
 
 def _value(text: str | None, domain: Domain, where: str) -> Any:
     """Read a value of a search space."""
     text = (text or "").strip()
+    value: Any = _number(text)
     if domain.type == "categorical":
         for choice in domain.choices:
             if text in (str(choice), str(choice).lower()):
                 return choice
-        numbers = [c for c in domain.choices if isinstance(c, int | float)]
-        value: Any = _number(text)
-        found = [c for c in numbers if not isinstance(c, bool) and c == value]
-        if found:
-            return found[0]
+        for choice in domain.choices:
+            if not isinstance(choice, bool | str) and choice == value:
+                return choice
     else:
-        value = _number(text)
         if value is not None and domain.type == "int" and value == int(value):
             value = int(value)
         if value is not None and value in domain:

@@ -19,7 +19,6 @@ from tuner.errors import (
     Interrupted,
     NoGraphError,
     RunError,
-    TunerError,
     one_line,
     show_path,
 )
@@ -27,7 +26,7 @@ from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
 from tuner.journal.records import StudyRecord
 from tuner.outputs import scratch_folder
-from tuner.prediction import Model, PredictionWarning
+from tuner.prediction import Model, PredictionWarning, load_model
 from tuner.results.export import exported, write_model
 from tuner.results.retraining import (
     Refit,
@@ -38,7 +37,9 @@ from tuner.results.retraining import (
     train_again,
 )
 from tuner.results.winner import find_winner
-from tuner.tables.table import columns_of_series, read_table
+from tuner.tables.rows import columns_of_series, read_table
+from tuner.tracking import explain, only_copier, open_store
+from tuner.tracking.model import find_model, log_model, register_model, study_run
 
 if TYPE_CHECKING:
     from tuner.data.prepared import Prepared
@@ -189,7 +190,7 @@ def check_register(name: str, tracking: bool = True) -> None:
         raise InputError(rule, where="--register", got=repr(name), remedy=remedy)
 
 
-class KeptModel(Observer):
+class KeptModel(Observer, contextlib.AbstractContextManager["KeptModel"]):
     """Keeps the winner's model of a search in a temporary folder until its `with` block ends.
 
     If the model cannot be written or logged, the user gets a note: the result is safe already.
@@ -204,32 +205,22 @@ class KeptModel(Observer):
         folder = self._stack.enter_context(scratch_folder()) / "model"
         try:
             model.write(folder)
+            self.folder = folder
         except Interrupted:
             raise
         except Exception as error:
             self._note(f"the winner's model cannot be written: {one_line(error)}")
-        else:
-            self.folder = folder
 
     def log(self, record: StudyRecord, register: str | None, again: str) -> None:
         """Log the model to MLflow, if there is one; `again` is the command to log it later."""
-        from tuner.tracking import explain
-
         if self.folder is None and register is None:
             return
         try:
             log_winner(record, self._note, folder=self.folder, register=register)
         except (Exception, KeyboardInterrupt) as error:
-            if isinstance(error, NoGraphError):
-                self._note(f"MLflow has no model of the winner: {one_line(error)}")
-                return
-            why = one_line(error) if isinstance(error, TunerError) else explain(error)
-            if isinstance(error, KeyboardInterrupt):
-                why = "stopped"
-            self._note(f"MLflow has no model of the winner: {why}; `{again}` adds it")
-
-    def __enter__(self) -> KeptModel:
-        return self
+            why = "stopped" if isinstance(error, KeyboardInterrupt) else explain(error)
+            adds = "" if isinstance(error, NoGraphError) else f"; `{again}` adds it"
+            self._note(f"MLflow has no model of the winner: {why}{adds}")
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -258,10 +249,6 @@ def log_winner(
             exported.
         Exception: MLflow's own.
     """
-    from tuner.prediction import load_model
-    from tuner.tracking import only_copier, open_store
-    from tuner.tracking.model import find_model, log_model, register_model, study_run
-
     client, name = open_store(), model_name(record, ensemble=ensemble)
     run_id = study_run(client, record)
     with scratch_folder() as made:

@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 
 from tuner.journal.records import read_study
 from tuner.journal.storage import journal_location, read_journal
-from tuner.tracking.links import studies_view, study_view
+from tuner.tracking.ui import studies_view, study_view
 
 pytestmark = pytest.mark.slow
 

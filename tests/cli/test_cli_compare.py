@@ -309,7 +309,7 @@ def test_where_every_trial_fails_it_says_so(compare, recorded):
         (["--set", "budget.timeout=10m"], "budget.timeout: must be null where strategies are comp"),
         (["--set", "budget.stagnation=3"], "got 3; add --set budget.stagnation=null"),
         (["--set", "search_space={}"], "grid.yaml: search_space: there is nothing to search"),
-        (["--set", "strategy.name=woa"], "--set: strategy: is for --strategies to say"),
+        (["--set", "strategy.name=woa"], "--set: strategy: is given by --strategies"),
         (["--set", "strategy.population=4"], "--set: strategy.population: "),
         (["--strategies", "tpe,brute", "--set", "search_space={dropout: {type: float, low: 0, "
           "high: 0.5}}"], "--strategies: strategy.name: brute tries every configuration"),

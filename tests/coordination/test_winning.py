@@ -98,7 +98,7 @@ def test_everything_that_shows_the_best_shows_the_default(record, tmp_path, caps
     assert "None" not in page
     assert model_name(record).startswith("default LSTM seed ")
 
-    study = Study(record, "nowhere")
+    study = Study(record)
     assert (study.best.trial, study.best.name, study.best.search_score) == (
         None, "default LSTM", None
     )  # fmt: skip

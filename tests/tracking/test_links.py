@@ -20,7 +20,8 @@ from tuner.cli.studies import links_as_json
 from tuner.jobs import OutcomeState
 from tuner.journal.storage import Role
 from tuner.tracking import find_links, has_study, open_store, start_ui
-from tuner.tracking.links import (
+from tuner.tracking.store import tracking_uri
+from tuner.tracking.ui import (
     Address,
     announced,
     running_ui,
@@ -29,7 +30,6 @@ from tuner.tracking.links import (
     study_view,
     trials_view,
 )
-from tuner.tracking.store import tracking_uri
 
 WORKFLOW = "workflowType=machine_learning"
 

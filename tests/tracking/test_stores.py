@@ -20,6 +20,7 @@ from helpers.mlflow_runs import runs_of
 from helpers.real_searches import RUN, STUDY, make_folder, tuner
 
 from tuner.errors import InputError
+from tuner.outputs import open_private, private_path
 from tuner.tracking import (
     MlflowTracker,
     SyncState,
@@ -35,8 +36,6 @@ from tuner.tracking.store import (
     is_database,
     is_folder,
     is_server,
-    open_own,
-    own_path,
     sqlite_path,
 )
 
@@ -462,7 +461,7 @@ def temporary(tmp_path, monkeypatch):
 
 
 def test_a_lock_leaves_nothing_behind_however_it_ends(temporary):
-    path = own_path("sync", "abc", ".lock")
+    path = private_path("sync", "abc", ".lock")
     with only_copier("abc"):
         assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(KeyError), only_copier("abc"):
@@ -480,7 +479,7 @@ def test_a_lock_leaves_nothing_behind_however_it_ends(temporary):
 
 
 def test_what_others_put_in_the_way_is_refused_and_left_as_it_is(temporary, monkeypatch):
-    precious, path = temporary / "precious", own_path("sync", "abc", ".lock")
+    precious, path = temporary / "precious", private_path("sync", "abc", ".lock")
     precious.write_text("data")
 
     def refused(why):
@@ -490,7 +489,7 @@ def test_what_others_put_in_the_way_is_refused_and_left_as_it_is(temporary, monk
 
     path.symlink_to(precious)
     with pytest.raises(OSError, match="symbolic"):
-        open_own(path, "w")
+        open_private(path, "w")
     refused("Too many levels of symbolic links")
     assert precious.read_text() == "data"
     assert path.is_symlink()
@@ -503,17 +502,17 @@ def test_what_others_put_in_the_way_is_refused_and_left_as_it_is(temporary, monk
     path.rmdir()
     path.write_text("theirs")
     monkeypatch.setattr(os, "getuid", lambda: 12345)
-    path = path.rename(own_path("sync", "abc", ".lock"))
+    path = path.rename(private_path("sync", "abc", ".lock"))
     refused("is not a file of yours")
     with pytest.raises(PermissionError):
-        open_own(path, "w")
+        open_private(path, "w")
     assert path.read_text() == "theirs"
 
 
 COUNTS = """
-import sys; from pathlib import Path; from tuner.tracking.store import alone
+import sys; from pathlib import Path; from tuner.outputs import exclusive_lock
 for _ in range(300):
-    with alone(Path(sys.argv[1])):
+    with exclusive_lock(Path(sys.argv[1])):
         n = int(Path(sys.argv[2]).read_text())
         Path(sys.argv[2]).write_text(str(n + 1))
 """
@@ -532,11 +531,11 @@ def test_processes_that_come_and_go_are_never_in_together(tmp_path):
 def test_opening_makes_a_file_or_empties_it_only_where_it_is_to(tmp_path):
     path = Path(tmp_path / "file")
     with pytest.raises(FileNotFoundError):
-        open_own(path, "r")
-    with open_own(path, "w") as file:
+        open_private(path, "r")
+    with open_private(path, "w") as file:
         file.write(b"first one")
-    with open_own(path, "r+"), open_own(path, "r") as file:
+    with open_private(path, "r+"), open_private(path, "r") as file:
         assert file.read() == b"first one"
-    with open_own(path, "w") as file:
+    with open_private(path, "w") as file:
         file.write(b"second")
     assert path.read_bytes() == b"second"

@@ -12,8 +12,8 @@ import pytest
 
 from tuner.errors import InputError, RunError
 from tuner.tracking import SyncCount, SyncState, find_links, open_store, start_ui, sync_study
-from tuner.tracking.links import running_ui, studies_view, study_view, trials_view
 from tuner.tracking.store import tracking_uri
+from tuner.tracking.ui import running_ui, studies_view, study_view, trials_view
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,6 @@ from tuner.progress.reporters import (
 from tuner.report.comparison import (
     FILES,
     Comparison,
-    Trajectory,
     confidence_text,
     interval_text,
     is_free,
@@ -98,18 +97,17 @@ def strategy_names(text: str) -> list[str]:
         InputError: one is unknown or named twice, or there are fewer than two.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
+    where = "--strategies"
     for name in names:
         if name not in STRATEGIES and installed(name) is None:
             remedy = nearest(name, [*STRATEGIES, *installed_names()])
-            raise InputError(f"unknown strategy {name!r}", where="--strategies", remedy=remedy)
+            raise InputError(f"unknown strategy {name!r}", where=where, remedy=remedy)
         if names.count(name) > 1:
-            rule = "must name each once"
             got = f"{name!r} twice"
-            raise InputError(rule, where="--strategies", got=got, remedy="name others")
+            raise InputError("must name each once", where=where, got=got, remedy="name others")
     if len(names) < 2:
-        rule = "must name two at least"
-        remedy = "write --strategies tpe,random"
-        raise InputError(rule, where="--strategies", got=repr(text), remedy=remedy)
+        remedy = f"write {where} tpe,random"
+        raise InputError("must name two at least", where=where, got=repr(text), remedy=remedy)
     return names
 
 
@@ -124,28 +122,23 @@ def load_all(
     Raises:
         InputError: the file, an option or the two together break a rule, or cannot be compared.
     """
+    where = "--seeds"
     if n_seeds < 1:
-        rule = "must be at least 1"
-        raise InputError(rule, where="--seeds", got=n_seeds, remedy="write --seeds 5")
+        raise InputError("must be at least 1", where=where, got=n_seeds, remedy="write --seeds 5")
     own, experiments = own_strategy(path).get("name"), []
     for name in names:
         block = None if name == own else {"name": name}
         options = {"strategies": ("strategy", block), "trials": ("budget.trials", trials)}
         experiment = load(path, None, set_, **options)
         if experiment.strategy.name != name:
-            raise InputError(
-                "is for --strategies to say",
-                where="--set",
-                key="strategy",
-                got=repr(experiment.strategy.name),
-                remedy="leave it out",
-            )
+            got, rule = repr(experiment.strategy.name), "is given by --strategies"
+            raise InputError(rule, where="--set", key="strategy", got=got, remedy="leave it out")
         experiments.append(experiment)
     _check_comparable(experiments[0], path)
     last = experiments[0].seed + n_seeds - 1
     if last > _MOST_SEED:
         rule = f"the last one must be at most {_MOST_SEED}"
-        raise InputError(rule, where="--seeds", got=last, remedy="write --set seed=0")
+        raise InputError(rule, where=where, got=last, remedy="write --set seed=0")
     return experiments
 
 
@@ -163,10 +156,9 @@ def _check_comparable(experiment: Experiment, path: Path) -> None:
     for key in ("timeout", "stagnation"):
         if (value := getattr(budget, key)) is not None:
             rule = "must be null where strategies are compared, by equal numbers of trials"
-            remedy = f"add --set budget.{key}=null"
-            raise ExperimentError(
-                rule, where=path, key=f"budget.{key}", got=f"{value:g}", remedy=remedy
-            )
+            full, got = f"budget.{key}", f"{value:g}"
+            remedy = f"add --set {full}=null"
+            raise ExperimentError(rule, where=path, key=full, got=got, remedy=remedy)
 
 
 def plan(experiments: list[Experiment], n_seeds: int, journal: str | None) -> list[Planned]:
@@ -229,11 +221,9 @@ def _check_schedule(experiment: Experiment, begun: int | None, where: str) -> No
         return
     size = strategy.rhythm.size
     if begun is None or math.ceil(begun / size) != math.ceil(trials / size):
-        got, remedy = "null", "give another --journal"
-        if begun is not None:
-            got, remedy = str(begun), f"give --trials {begun}, or another --journal"
-        rule = f"{where} was begun with budget.trials={got}: {strategy.name} schedules by them"
-        raise StudyError(rule, got=trials, remedy=remedy)
+        was, same = ("null", "") if begun is None else (begun, f"--trials {begun}, or ")
+        rule = f"{where} was begun with budget.trials={was}: {strategy.name} schedules by them"
+        raise StudyError(rule, got=trials, remedy=f"give {same}another --journal")
 
 
 class ComparisonReporter:
@@ -302,8 +292,8 @@ class ComparisonReporter:
         for heading in (f"median {comparison.metric}", interval, "seconds"):
             table.add_column(heading, justify="right", no_wrap=True)
         for row in comparison.rows:
-            scores = score_text(row.median), interval_text(row)
-            table.add_row(row.strategy, *scores, f"{row.seconds:.1f}")
+            median, seconds = score_text(row.median), f"{row.seconds:.1f}"
+            table.add_row(row.strategy, median, interval_text(row), seconds)
         console.print(table)
         if comparison.to_beat is not None:
             console.print(escape(comparison.to_beat), soft_wrap=True)
@@ -339,25 +329,24 @@ class JsonComparisonReporter(ComparisonReporter):
 def compare(command: Compare) -> None:
     """Search with every strategy on every seed, then test which differences are real."""
     SearchOptions(journal=command.journal, workers=command.workers).check()
-    names, n_seeds, set_ = strategy_names(command.strategies), command.seeds, command.set_ or []
-    experiments = load_all(command.experiment, names, n_seeds, set_, command.trials)
+    names, path = strategy_names(command.strategies), command.experiment
+    experiments = load_all(path, names, command.seeds, command.set_ or [], command.trials)
     folder = command.output or Path(f"{experiments[0].name}-comparison")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _check_folder(folder, command.force)
-    planned = plan(experiments, n_seeds, command.journal)
+    planned = plan(experiments, command.seeds, command.journal)
     stop = threading.Event()
     reporter = JsonComparisonReporter() if command.json else ComparisonReporter(stop.is_set)
     with reported_end(reporter.end):
         _search_all(command, experiments, planned, reporter, stop)
-        comparison = _compared(experiments, planned)
-        path, given = str(command.experiment), _given(command)
-        again = ["tuner", "compare", path, "--strategies", ",".join(names)]
-        again += ["--seeds", str(n_seeds), *given]
+        comparison, given = _compared(experiments, planned), _given(command)
+        again = ["tuner", "compare", str(path), "--strategies", ",".join(names)]
+        again += ["--seeds", str(command.seeds), *given]
         write(comparison, folder, show_location(shlex.join(again)))  # without a password
-        best = comparison.rows[0].strategy
-        own = own_strategy(command.experiment).get("name")
+        best, own = comparison.rows[0].strategy, own_strategy(path).get("name")
         option = [] if best == own else ["--strategy", best]
-        reporter.result(comparison, folder, shlex.join(["tuner", "run", path, *option, *given]))
+        search_on = shlex.join(["tuner", "run", str(path), *option, *given])
+        reporter.result(comparison, folder, search_on)
 
 
 def _search_all(
@@ -375,11 +364,10 @@ def _search_all(
         def notes(record: StudyRecord) -> list[str]:
             return reporter.first_notes(worker_notes(command.workers, one.experiment, choice))
 
-        n_workers = choose_workers(command.workers, one.experiment, choice)
         options = SearchOptions(
             one.study,
             command.journal,
-            workers=n_workers,
+            workers=choose_workers(command.workers, one.experiment, choice),
             executor=command.executor,
             finalists=False,
         )
@@ -410,11 +398,10 @@ def _search_all(
 
 def _remarks(experiments: Sequence[Experiment], n_seeds: int) -> list[str]:
     """Return notes about too few seeds and too small a search space."""
-    notes, n_strategies = [], len(experiments)
-    fewest = fewest_seeds(n_strategies)
+    notes, fewest = [], fewest_seeds(len(experiments))
     if n_seeds < fewest:
         notes.append(
-            f"too few seeds to tell {n_strategies} strategies apart, whatever they score: "
+            f"too few seeds to tell {len(experiments)} strategies apart, whatever they score: "
             f"{n_seeds}, but {fewest} are needed; add --seeds {fewest}"
         )
     size, budget = space_size(experiments[0].search_space), experiments[0].budget.trials
@@ -427,10 +414,10 @@ def _remarks(experiments: Sequence[Experiment], n_seeds: int) -> list[str]:
 
 
 def _check_folder(folder: Path, force: bool) -> None:
-    if (folder.exists() and not folder.is_dir()) or not folder.parent.is_dir():
+    existing = folder if folder.exists() else folder.parent
+    if not existing.is_dir():
         rule = "must be a folder in an existing one"
         raise InputError(rule, where="-o", got=folder, remedy="give another")
-    existing = folder if folder.exists() else folder.parent
     if not os.access(existing, os.W_OK):
         rule = f"{existing} may not be written to"
         raise InputError(rule, where="-o", got=folder, remedy="write elsewhere")
@@ -440,15 +427,12 @@ def _check_folder(folder: Path, force: bool) -> None:
 
 
 def _compared(experiments: Sequence[Experiment], planned: Sequence[Planned]) -> Comparison:
-    def follow(n_trials: int) -> list[Trajectory]:
-        return [trajectory_of(one.read(), n_trials) for one in planned]
-
-    n_trials = experiments[0].n_trials
+    records, n_trials = [one.read() for one in planned], experiments[0].n_trials
     assert n_trials is not None
-    trajectories = follow(n_trials)
+    trajectories = [trajectory_of(record, n_trials) for record in records]
     shortest = min(len(t.best) for t in trajectories)
-    if shortest < n_trials:  # the space has fewer configurations than was thought
-        trajectories = follow(shortest)
+    if shortest < n_trials:  # the space has fewer configurations than expected
+        trajectories = [trajectory_of(record, shortest) for record in records]
     if not any(math.isfinite(t.score) for t in trajectories):
         rule = "no trial of any search is complete"
         raise RunError(rule, remedy=f"`tuner show {shlex.quote(planned[0].study)}` says why")

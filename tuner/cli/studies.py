@@ -36,6 +36,7 @@ from tuner.tracking import (
     StudyLinks,
     SyncState,
     explain,
+    explained,
     find_links,
     has_study,
     only_copier,
@@ -196,15 +197,9 @@ def sync(command: Sync) -> None:
 def _sync(record: StudyRecord, command: str) -> bool:
     """Copy a study, and return whether MLflow lacks files; `command` copies it again."""
     artifacts = partial(final_artifacts, record)
-    try:
-        with only_copier(record.id):  # or two processes create the same runs
-            count = sync_study(
-                open_store(), record, SyncState(), running=False, artifacts=artifacts
-            )
-    except InputError:
-        raise
-    except Exception as error:
-        raise RunError(explain(error), remedy=f"run `{command}` again later") from error
+    # One copier at a time: two would create the same runs.
+    with explained(f"run `{command}` again later"), only_copier(record.id):
+        count = sync_study(open_store(), record, SyncState(), running=False, artifacts=artifacts)
     where, but = show_location(tracking_uri()), " but for some files" if count.lacking else ""
     changed = [f"{getattr(count, what)} {what}" for what in ("created", "completed", "replaced")]
     _note(

@@ -1,4 +1,4 @@
-"""Text tables: their dialect (separator, lines above and below the rows), and parsing."""
+"""The dialect of a text table: separator, lines above and below the rows."""
 
 from __future__ import annotations
 
@@ -7,23 +7,11 @@ import io
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from pandas.api.types import is_integer_dtype
-
-from tuner.errors import DataError, Setting, one_line, refusal
 from tuner.pipeline_steps import Dialect
-from tuner.tables.numbers import (
-    MISSING_WORDS,
-    is_unit,
-    looks_like_number,
-    may_be_grouped,
-    with_numbers,
-)
+from tuner.tables.numbers import MISSING_WORDS, is_unit, looks_like_number
 
 # The separator of columns that any number of blanks and tabs stand between.
 WHITESPACE = "whitespace"
@@ -51,7 +39,7 @@ class LooksLikeRow(ValueError):
 
 @dataclass(frozen=True)
 class _Layout:
-    """The first lines as one separator divides them."""
+    """What one separator makes of the first lines."""
 
     separator: str
     records: list[list[str]]
@@ -72,9 +60,12 @@ def found_dialect(text: str, declared: Dialect) -> Dialect:
         found = replace(found, separator=declared.separator or hint[1])
     above = int(hint is not None) if declared.skip_rows is None else declared.skip_rows
     lines = head[above:]
-    first = next((line.lstrip() for line in lines if line.strip()), "")
-    mark = found.comment or next((m for m in _COMMENTS if first.startswith(m)), None)
-    if mark and found.comment is None and _is_commented_header(lines, mark, found.separator):
+    mark = found.comment or next((m for m in _COMMENTS if _first_text(lines).startswith(m)), None)
+    if (
+        mark is not None
+        and found.comment is None
+        and _is_commented_header(lines, mark, found.separator)
+    ):
         mark = None
     kept = [line for line in lines if not _is_comment(line, mark)]
     separators = [found.separator] if found.separator is not None else [*_SEPARATORS]
@@ -136,13 +127,14 @@ def header_of(record: Sequence[str]) -> list[str]:
 
 
 def is_like_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Return whether names are a row of values: a day above days, or a number above numbers.
+    """Say whether what should be names is a row: a day above days, or a number above numbers.
 
     Years and numbers that count the columns are names, of wide tables and of arrays. So are all
     numbers beside a word that stands above days: `date,0.1,0.9`.
     """
 
-    def above(kind: re.Pattern[str]) -> list[str]:  # columns of at least three such values alone
+    def above(kind: re.Pattern[str]) -> list[str]:
+        """Return the names of columns in which every value is of a kind, three at least."""
         found = []
         for at, name in enumerate(names):
             values = [row[at].strip() for row in rows if len(row) > at and row[at].strip()]
@@ -166,38 +158,48 @@ def records_of(text: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
 
     A value in quotes may span lines. Nothing is left out at the end.
     """
-    read: list[int] = []  # the lines of a record
-
-    def lines() -> Iterator[str]:
-        for number, line in enumerate(io.StringIO(text, newline=""), 1):
-            if number > (dialect.skip_rows or 0) and not _is_comment(line, dialect.comment):
-                read.append(number)
-                yield _spaced(line) if dialect.separator == WHITESPACE else line
-
-    records = csv.reader(lines(), delimiter=delimiter(dialect), skipinitialspace=True)
+    lines = _Lines(io.StringIO(text, newline=""), dialect)
+    records = csv.reader(lines, delimiter=delimiter(dialect), skipinitialspace=True)
+    lines.begin()
     for number, record in enumerate(records):
         if not (number == 1 and dialect.unit_row):
-            yield read[0], record
-        read.clear()
-
-
-def _spaced(line: str) -> str:
-    return re.sub(r"[ \t]+", " ", line.strip(" \t"))
+            yield lines.first, record
+        lines.begin()
 
 
 def delimiter(dialect: Dialect) -> str:
     """Return the character between the columns of a body."""
-    return " " if dialect.separator == WHITESPACE else dialect.separator or ","
+    separator = dialect.separator or ","
+    return " " if separator == WHITESPACE else separator
 
 
-def without_blank_end(text: str) -> str:
-    """Return a text without the line ends and the blank lines after its last value.
+class _Lines:
+    """The lines that are read, one by one, knowing where they stand."""
 
-    White space behind the last value stays, as it does in every other line.
-    """
-    end = len(text.rstrip())
-    padding = re.match(r"[^\r\n]*", text[end:])
-    return text[:end] + (padding[0] if padding else "")
+    def __init__(self, lines: Iterable[str], dialect: Dialect) -> None:
+        self._lines = enumerate(lines, 1)
+        self._dialect = dialect
+        self._pending = True
+        self.first = 0
+        for _ in range(dialect.skip_rows or 0):
+            next(self._lines, None)
+
+    def begin(self) -> None:
+        self._pending = True
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        for number, line in self._lines:
+            if _is_comment(line, self._dialect.comment):
+                continue
+            if self._pending:
+                self.first, self._pending = number, False
+            if self._dialect.separator == WHITESPACE:
+                line = re.sub(r"[ \t]+", " ", line.strip(" \t"))
+            return line
+        raise StopIteration
 
 
 def _offset(text: str, lines: int) -> int:
@@ -220,41 +222,41 @@ def _is_cut(line: str) -> bool:
     return line.count('"') % 2 > 0
 
 
+def _first_text(lines: list[str]) -> str:
+    return next((line.lstrip() for line in lines if line.strip()), "")
+
+
 def _is_comment(line: str, mark: str | None) -> bool:
     return mark is not None and line.lstrip(" \t").startswith(mark)
 
 
 def _is_commented_header(lines: list[str], mark: str, separator: str | None) -> bool:
-    """Return whether the last comment above the rows names their columns: `# date,sales`."""
-    rows = (i for i, line in enumerate(lines) if line.strip() and not _is_comment(line, mark))
-    at = next(rows, 0)
+    """Say whether the last comment above the rows names their columns: `# date,sales`."""
+    at = next(
+        (i for i, line in enumerate(lines) if line.strip() and not _is_comment(line, mark)), 0
+    )
     if mark != "#" or not at:
         return False
+    above, row = lines[at - 1], lines[at]
     for each in [separator] if separator is not None else _SEPARATORS:
-        names, values = (_record(line, each) for line in lines[at - 1 : at + 1])
-        if len(names) == len(values) > 1 and _looks_like_row(values):
-            return True
-    return False
-
-
-def _record(line: str, separator: str) -> list[str]:
-    return next(csv.reader([line], delimiter=separator), [])
-
-
-def _looks_like_row(record: list[str]) -> bool:
-    try:
-        header_of(record)
-    except LooksLikeRow:
-        return True
+        names, values = (next(csv.reader([line], delimiter=each), []) for line in (above, row))
+        if len(names) == len(values) > 1:
+            try:
+                header_of(values)
+            except LooksLikeRow:
+                return True
     return False
 
 
 def _are_remarks(lines: list[str], mark: str, layout: _Layout) -> bool:
-    """Return whether lines between the rows that begin with a mark are no rows themselves."""
+    """Say whether lines between the rows that begin with a mark are no rows themselves."""
     first = next((i for i, line in enumerate(lines) if not _is_comment(line, mark)), len(lines))
-    separator = delimiter(Dialect(separator=layout.separator))
-    marked = [_record(line, separator) for line in lines[first:] if _is_comment(line, mark)]
-    return bool(marked) and layout.width not in map(len, marked)
+    marked = [line for line in lines[first:] if _is_comment(line, mark)]
+    widths = {
+        len(next(csv.reader([line], delimiter=delimiter(Dialect(separator=layout.separator))), []))
+        for line in marked
+    }
+    return bool(marked) and layout.width not in widths
 
 
 def _layout(lines: list[str], separator: str) -> _Layout:
@@ -272,7 +274,6 @@ def _layout(lines: list[str], separator: str) -> _Layout:
 
 
 def _is_typed(value: str) -> bool:
-    """Return whether a value is a date or a number, or nothing."""
     return not value.strip() or _is_date(value) or looks_like_number(value)
 
 
@@ -288,8 +289,9 @@ def _kinds(records: list[list[str]], width: int) -> list[str]:
         values = [v for v in values if v and v.casefold() not in MISSING_WORDS]
         kind = ""
         for name, test in (("number", looks_like_number), ("date", _is_date)):
-            least = min(_MOST * len(values), max(3, len(values) - 1))
-            if values and sum(map(test, values)) >= least:
+            if values and sum(map(test, values)) >= min(
+                _MOST * len(values), max(3, len(values) - 1)
+            ):
                 kind = name
                 break
         kinds.append(kind)
@@ -313,8 +315,9 @@ def _lines_above(lines: list[str], dialect: Dialect, layout: _Layout) -> int:
         if _is_comment(line, dialect.comment) and at != names:
             above += 1
             continue
-        whitespace = dialect.separator == WHITESPACE
-        record = line.split() if whitespace else _record(line, delimiter(dialect))
+        record = next(csv.reader([line], delimiter=delimiter(dialect)), [])
+        if dialect.separator == WHITESPACE:
+            record = line.split()
         filled = [i for i, value in enumerate(record) if value.strip()]
         commented = line.startswith(_COMMENTS) and not re.match(r"#\w", line)
         # In a sheet titles have empty cells behind them.
@@ -326,18 +329,21 @@ def _lines_above(lines: list[str], dialect: Dialect, layout: _Layout) -> int:
         above += 1
     else:
         return 0
-    filled_lines = [line for line in lines[:above] if line.strip()]
-    titles = [line for line in filled_lines if not line.lstrip().startswith(_COMMENTS)]
+    titles = [
+        line for line in lines[:above] if line.strip() and not line.lstrip().startswith(_COMMENTS)
+    ]
     if not titles:
-        return above if filled_lines else 0
-    if _looks_like_row(record):
+        return above if any(line.strip() for line in lines[:above]) else 0
+    try:
+        header_of(record)
+    except LooksLikeRow:
         return 0
     kinds = _kinds(layout.records[1 + len(titles) :], layout.width)
     return above if any(kinds) and not any(map(looks_like_number, record)) else 0
 
 
 def _is_unit_row(records: list[list[str]], kinds: list[str]) -> bool:
-    """Return whether the line below the names holds units: a text in each column of numbers."""
+    """Say whether the line below the names holds units: a text in each column of numbers."""
     if len(records) < 5 or "number" not in kinds:
         return False
     row = [value.strip() for value in records[1]]
@@ -345,12 +351,13 @@ def _is_unit_row(records: list[list[str]], kinds: list[str]) -> bool:
         return True  # a rule, as under the names of a printed table
     held = [(v, kind) for v, kind in zip(row, kinds, strict=False) if v and kind]
     units = [v for v, kind in held if kind == "number"]
-    # Without a column of dates, any text may be a value.
-    if not units or ("date" not in kinds and not all(map(is_unit, units))):
+    if not units:
+        return False
+    if "date" not in kinds and not all(is_unit(v) for v in units):  # any text may be a value
         return False
     return not any(
-        v.casefold() in MISSING_WORDS or _is_typed(v) or re.search(r"\d{2}", v) for v, _ in held
-    )
+        v.casefold() in MISSING_WORDS or _is_date(v) or looks_like_number(v) for v, _ in held
+    ) and not any(re.search(r"\d{2}", v) for v, _ in held)
 
 
 def _lines_below(text: str, dialect: Dialect, kinds: list[str]) -> int:
@@ -375,142 +382,9 @@ def _lines_below(text: str, dialect: Dialect, kinds: list[str]) -> int:
 
 
 def _is_remark(value: str) -> bool:
-    """Return whether a value in the place of a date or number is words: `Total`, `(200 rows)`."""
+    """Say whether a value in the place of a date or number is words: `Total`, `(200 rows)`."""
     if not value or value.casefold() in MISSING_WORDS:
         return False
     letters = sum(c.isalpha() for c in value)
     wide = any(ord(c) > 0x2E80 for c in value)  # 合计
     return not value[0].isdigit() and letters >= (1 if wide else 3) and not _is_date(value)
-
-
-_SAMPLE = 300  # rows by which it is told whether points may group digits
-
-
-@dataclass(frozen=True, eq=False)
-class ParsedText:
-    """A table as a text holds it."""
-
-    frame: pd.DataFrame
-    body: str  # the line of names and the rows
-    dialect: Dialect
-    points_certain: bool  # whether 1.234 is less than two
-
-
-def parse_text(path: Path, text: str, declared: Dialect) -> ParsedText:
-    """Return the table in a text, its part that is read, and its dialect.
-
-    Raises:
-        DataError: it is no table, has no names of columns, or two of one name.
-    """
-    dialect = found_dialect(text, declared)
-    body = without_blank_end(body_of(text, dialect))
-    header: list[str] = []
-    try:
-        records = records_of(text, dialect)
-        line, first = next(records, (1, []))
-        header = _check_header(path, first, line)
-        if len(next(records, (2, []))[1]) > len(header):  # pandas would take them for row names
-            raise _ragged(path, text, header, dialect)
-        rows = [record for _, record in itertools.islice(records, _SAMPLE)]
-        if is_like_rows(first, rows):
-            raise _no_names(path, line, first)
-        points_certain = dialect.separator != ";" and not may_be_grouped(rows)
-        as_texts = not points_certain or dialect.decimal == "," or dialect.thousands is not None
-        frame = _parse_body(body, header, dialect, as_texts=as_texts)
-        if not as_texts:  # numbers that pandas read may mean something else than it took them for
-            found = with_numbers(frame, dialect)[1]
-            if found.decimal == "," or found.thousands == ".":
-                frame = _parse_body(body, header, dialect, as_texts=True)
-    except (csv.Error, ValueError) as error:  # pandas' ParserError is a ValueError
-        raise _ragged(path, text, header, dialect, error) from None
-    return ParsedText(_without_counter(frame), body, dialect, points_certain)
-
-
-def _parse_body(body: str, header: list[str], dialect: Dialect, *, as_texts: bool) -> pd.DataFrame:
-    frame = pd.read_csv(
-        io.StringIO(body),
-        sep=delimiter(dialect),
-        low_memory=False,
-        skip_blank_lines=False,
-        skipinitialspace=True,  # blanks alone are no value
-        dtype=str if as_texts else None,
-    )
-    if as_texts:  # a column that is plain in every dialect has the type that it would have
-        for name in frame:
-            truth = frame[name].map({"True": True, "False": False, "TRUE": True, "FALSE": False})
-            if len(frame) and truth.notna().all():
-                frame[name] = truth.astype(bool)
-    return frame.set_axis(header, axis=1)
-
-
-def _without_counter(frame: pd.DataFrame) -> pd.DataFrame:
-    """Drop columns without a name that are empty, or count the rows as `DataFrame.to_csv` does."""
-    unnamed = [name for i, name in enumerate(frame, 1) if name == f"column_{i}"]
-    counts = [np.arange(start, len(frame) + start) for start in (0, 1)]
-    useless = [
-        name
-        for name in unnamed
-        if frame[name].isna().all()
-        or (is_integer_dtype(frame[name]) and any((frame[name] == c).all() for c in counts))
-    ]
-    return frame.drop(columns=useless)
-
-
-def _no_names(path: Path, line: int, record: list[str]) -> DataError:
-    rule = f"line {line} must name the columns"
-    got = f"the values {', '.join(value.strip() for value in record)}"
-    return refusal(path, "data.path", rule, got, "write a line of names before it (time,value)")
-
-
-def _check_header(path: Path, record: list[str], line: int) -> list[str]:
-    if not any(name.strip() for name in record):
-        rule = f"line {line} must name the columns"
-        raise refusal(path, "data.path", rule, "an empty line", "remove it")
-    try:
-        header = header_of(record)
-    except LooksLikeRow:
-        raise _no_names(path, line, record) from None
-    check_differ(path, header, f"in line {line}")
-    return header
-
-
-def check_differ(path: Path, names: list[str], where: str) -> None:
-    """Refuse a table with two columns of one name."""
-    for name in names:
-        if name and names.count(name) > 1:
-            rule = "column names must differ"
-            raise refusal(path, "data.path", rule, f"{name!r} twice {where}", "rename one")
-
-
-def _ragged(
-    path: Path, text: str, header: list[str], dialect: Dialect, error: Exception | str = ""
-) -> DataError:
-    """Return the refusal of the first line with more values than columns, else of `error`."""
-    line = first = 0
-    try:
-        for line, record in records_of(text, dialect):
-            first = first or line
-            if header and len(record) > len(header):
-                rule = f"line {line} has {len(record)} values, line {first} names "
-                rule += f"{len(header)} columns"
-                remedy = f"correct that line, or name every column in line {first}"
-                change = None
-                if names := _names_below(text, dialect, len(record)):
-                    note = f" if line {names} has them"
-                    change = Setting("data.read.skip_rows", str(names - 1), note)
-                return refusal(path, "data.path", rule, remedy=remedy, change=change)
-        if "EOF inside string" in str(error):
-            error = f"the quote that line {line} opens is never closed"
-    except csv.Error:
-        pass
-    rule = f"is not a CSV file: {one_line(error)}"
-    return refusal(path, "data.path", rule, remedy="correct that line")
-
-
-def _names_below(text: str, dialect: Dialect, width: int) -> int | None:
-    """Return the line that may name so many columns, below others; None where none does."""
-    for line, record in itertools.islice(records_of(text, dialect), 100):
-        if len(record) == width:
-            is_row = _looks_like_row(record) or any(map(looks_like_number, record))
-            return None if is_row else line
-    return None

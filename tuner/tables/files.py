@@ -1,13 +1,12 @@
-"""Files that hold tables: formats, size limits and encodings.
+"""Files that hold tables: their formats, size limits and encodings.
 
-Libraries that detect encodings go by whole sentences. A table has letters in names and classes
-alone, perhaps five words, so candidates are judged here by whether their letters go together.
+Libraries that tell encodings go by whole sentences. Of a table only names and classes are written
+in letters, five words perhaps, so candidates are judged here by whether their letters go together.
 """
 
 from __future__ import annotations
 
 import codecs
-import contextlib
 import csv
 import datetime as dt
 import io
@@ -15,13 +14,14 @@ import json
 import re
 import unicodedata
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from tuner.errors import Setting, one_line, refusal
+from tuner.errors import one_line, refusal
 
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -55,26 +55,20 @@ _PLAUSIBLE = 0.9
 _HANGUL_ALONE = 8  # characters; fewer that are Korean may as well be Chinese
 
 
-def decoded(path: Path, raw: bytes, encoding: str | None = None) -> tuple[str, str | None]:
+@dataclass
+class Unclear(ValueError):
+    """Several encodings may be right: (encoding, the first words as they would be read)."""
+
+    readings: list[tuple[str, str]]
+
+
+def decoded(raw: bytes, encoding: str | None = None) -> tuple[str, str | None]:
     """Return a file's text without byte order mark, and its encoding where that is not UTF-8.
 
     Raises:
-        DataError: it is not in the encoding that is given, or in none that is certain.
+        UnicodeDecodeError: it is not in the encoding that is given, or in none that is known.
+        Unclear: in one of several.
     """
-    try:
-        return _decoded(path, raw, encoding)
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        got = f"byte 0x{raw[error.start]:02x} in line {line}"
-        if encoding is not None:
-            rule = f"the file is not in {encoding}"
-            raise refusal(path, "data.read.encoding", rule, got, "correct it") from None
-        rule, remedy = "must be UTF-8 text", "save the file as UTF-8"
-        other = Setting("data.read.encoding", "latin-1", " (cp1252, gbk, ...)")
-        raise refusal(path, "data.path", rule, got, remedy, other) from None
-
-
-def _decoded(path: Path, raw: bytes, encoding: str | None) -> tuple[str, str | None]:
     if encoding is not None:
         if not raw.isascii() and _is_utf8(raw):  # no other encoding makes such bytes by chance
             encoding = "utf-8"
@@ -89,12 +83,12 @@ def _decoded(path: Path, raw: bytes, encoding: str | None) -> tuple[str, str | N
     try:
         return raw.decode("utf-8"), None
     except UnicodeDecodeError:
-        if (name := _legacy(path, raw)) is None:
+        if (name := _legacy(raw)) is None:
             raise
         return raw.decode(name), name
 
 
-def _legacy(path: Path, raw: bytes) -> str | None:
+def _legacy(raw: bytes) -> str | None:
     """Return the encoding of bytes that are no UTF-8; None where none is plausible."""
     lines = [line for line in raw.splitlines() if not line.isascii()]
     if b"\0" in raw or any(map(_is_utf8, lines)):  # UTF-8 with a broken character
@@ -113,22 +107,21 @@ def _legacy(path: Path, raw: bytes) -> str | None:
         letters = sum(not c.isascii() for c in readings["cp949"])
         if letters >= _HANGUL_ALONE:
             return "cp949"
-        words = {name: " ".join(readings[name].split())[:30] for name in ("gb18030", "cp949")}
-        key, rule = "data.read.encoding", "is no UTF-8 text, and its encoding is not certain"
-        change = [Setting(key, name, f", which reads {text!r}") for name, text in words.items()]
-        raise refusal(path, key, rule, change=change)
+        pairs = [(name, readings[name]) for name in ("gb18030", "cp949")]
+        raise Unclear([(name, " ".join(text.split())[:30]) for name, text in pairs])
     return next(iter(readings), None)
 
 
 def _is_utf8(line: bytes) -> bool:
-    with contextlib.suppress(UnicodeDecodeError):
+    try:
         line.decode("utf-8")
-        return True
-    return False
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _share_of_common(text: str, script: str) -> float:
-    """Return the share of the characters beyond ASCII that are plausible where they stand."""
+    """Return the share of the characters beyond ASCII that stand where such ones stand."""
     good = n = 0
     for word in re.findall(r"[^\W\d_]+|[^\x00-\x7f]", text):
         others = [c for c in word if not c.isascii()]
@@ -143,7 +136,7 @@ def _share_of_common(text: str, script: str) -> float:
 
 
 def _is_common(char: str, standard: str) -> bool:
-    """Return whether a character is in daily use, by its place in a standard."""
+    """Say whether a character is in daily use, by its place in a standard."""
     if standard == "shift_jis" and "\u3040" <= char <= "\u30ff":  # kana
         return True
     try:
@@ -159,7 +152,7 @@ def _in_script(char: str, script: str) -> bool:
 
 
 def _is_word(word: str, script: str) -> bool:
-    """Return whether letters make a word: of one script, and in capitals alone only if Latin."""
+    """Say whether letters make a word: of one script, and not in capitals alone beyond Latin."""
     if len(word) < 2:
         return False
     if script == "LATIN":
@@ -175,8 +168,6 @@ _WORKBOOK = (".xlsx", ".xlsm")
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tar")
 _OTHER = {".xls": "xlsx", ".ods": "xlsx", ".feather": "Parquet", ".h5": "Parquet",
           ".pkl": "Parquet", ".pickle": "Parquet", ".json": "JSON lines (.jsonl)"}  # fmt: skip
-
-
 _MOST_COLUMNS = 100_000
 _MOST_UNPACKED = 4 << 30  # bytes
 _MOST_CELLS = 100_000_000  # of a table whose cells are mostly empty
@@ -184,12 +175,12 @@ _FIRST = 16 << 20  # bytes in which the names of columns must end
 
 
 def is_typed(path: Path) -> bool:
-    """Return whether a file's values have types of their own."""
+    """Say whether a file's values have types of their own."""
     return path.suffix.lower() in TYPED
 
 
 def is_workbook(path: Path) -> bool:
-    """Return whether a file is a workbook of a spreadsheet."""
+    """Say whether a file is one of a spreadsheet."""
     return path.suffix.lower() in _WORKBOOK
 
 
@@ -241,10 +232,11 @@ def parse_typed(path: Path, raw: bytes) -> pd.DataFrame:
     """
     kind, parse = TYPED[path.suffix.lower()]
     try:
-        return parse(path, raw)
+        frame = parse(path, raw)
     except (ImportError, OSError, ValueError) as error:
         rule = f"is no {kind} file: {one_line(error)}"
         raise refusal(path, "data.path", rule, remedy="write it again, or as CSV") from None
+    return frame
 
 
 def _parse_parquet(path: Path, raw: bytes) -> pd.DataFrame:
@@ -341,18 +333,17 @@ def workbook_text(path: Path, raw: bytes) -> str:
             if not hasattr(sheet, "iter_rows"):
                 continue
             others = books[-1].worksheets[at].iter_rows(values_only=True)
-            rows = []
+            out = io.StringIO()
+            writer = csv.writer(out)
             for row, written in zip(sheet.iter_rows(values_only=True), others, strict=True):
                 if len(row) > _MOST_COLUMNS:
                     raise _too_large(path)
-                both = zip(row, written, strict=False)
-                rows.append([_cell(w if v is None else v) for v, w in both])
-            rows = _trimmed(rows)
-            out = io.StringIO()
-            csv.writer(out, lineterminator="\n").writerows(rows)
-            if sum(len(row) > 1 for row in rows) > 1:
-                return out.getvalue()  # a sheet of remarks has one column
-            found = found or out.getvalue()
+                cells = [w if v is None else v for v, w in zip(row, written, strict=False)]
+                writer.writerow(map(_cell, cells))
+            text = _trimmed(out.getvalue())
+            if sum(len(row) > 1 for row in csv.reader(io.StringIO(text, newline=""))) > 1:
+                return text  # a sheet of remarks has one column
+            found = found or text
     except (InvalidFileException, KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
         rule = f"is no Excel file: {one_line(error)}"
         raise refusal(path, "data.path", rule, remedy="save it as .xlsx again, or as CSV") from None
@@ -369,22 +360,15 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _trimmed(rows: list[list[str]]) -> list[list[str]]:
-    """Return the rows without the empty columns at the right, which sheets often have."""
-    width = max((i for row in rows for i, value in enumerate(row, 1) if value), default=0)
-    return [row[:width] if any(row) else [] for row in rows]
+def _trimmed(text: str) -> str:
+    """Return the text without the empty columns at the right, which sheets often have."""
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    width = max(max((i for i, v in enumerate(row, 1) if v), default=0) for row in rows)
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(row[:width] if any(row) else [] for row in rows)
+    return out.getvalue()
 
 
 def _too_large(path: Path) -> Exception:
     rule = f"unpacks to more than 1 GiB, or {_MOST_COLUMNS:,} columns"
     return refusal(path, "data.path", rule, remedy="give a smaller table")
-
-
-def without_blank_end(text: str) -> str:
-    """Return a text without the line ends and the blank lines after its last value.
-
-    White space behind the last value stays, as it does in every other line.
-    """
-    end = len(text.rstrip())
-    padding = re.match(r"[^\r\n]*", text[end:])
-    return text[:end] + (padding[0] if padding else "")

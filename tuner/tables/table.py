@@ -1,35 +1,35 @@
-"""Tables in memory: read from one file or two, from wide to long."""
+"""Reads the table in a file, and reports what is wrong with the file."""
 
 from __future__ import annotations
 
 import csv
-import fnmatch
 import hashlib
 import io
+import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
-from tuner.errors import DataError, nearest, refusal, show_path
+from tuner.errors import DataError, Setting, nearest, one_line, refusal
 from tuner.pipeline_steps import LINE_KEYS, Dialect
 from tuner.tables.dialects import (
-    check_differ,
+    LooksLikeRow,
+    body_of,
     delimiter,
     found_dialect,
     header_of,
-    parse_text,
+    is_like_rows,
     records_of,
-    without_blank_end,
 )
 from tuner.tables.files import (
+    Unclear,
     decoded,
     is_typed,
     is_workbook,
@@ -37,20 +37,33 @@ from tuner.tables.files import (
     read_bytes,
     workbook_text,
 )
-from tuner.tables.numbers import Ambiguity, with_numbers
-from tuner.tables.timestamps import with_format, with_joined_time
+from tuner.tables.numbers import Ambiguity, looks_like_number, may_be_grouped, with_numbers
+from tuner.tables.time_columns import with_format, with_joined_time
 
-if TYPE_CHECKING:
-    from tuner.experiment.data import Data
+
+def without_blank_end(text: str) -> str:
+    """Return a text without the line ends and the blank lines after its last value.
+
+    White space behind the last value stays, as it does in every other line.
+    """
+    end = len(text.rstrip())
+    padding = re.match(r"[^\r\n]*", text[end:])
+    return text[:end] + (padding[0] if padding else "")
+
+
+def _typed_strings(column: pd.Series) -> list[str]:
+    values = ["" if none else v for v, none in zip(column, column.isna(), strict=True)]
+    return [str(int(v) if isinstance(v, float) and v.is_integer() else v) for v in values]
 
 
 _TIME = "time"  # what a table's index of times is called that has no name
 _UNDECLARED = Dialect()
+_SAMPLE = 300  # rows by which it is told whether points may group digits
 
 
 @dataclass(frozen=True, eq=False)
 class RawTable:
-    """A table as it stands in a file or in memory; its texts of numbers are numbers."""
+    """A table as it stands in a file, or as somebody handed it over; its numbers are numbers."""
 
     path: Path
     frame: pd.DataFrame
@@ -69,11 +82,11 @@ class RawTable:
         """Read a CSV, Excel, JSON lines or Parquet file.
 
         Args:
-            path: of the file; its ending gives the format, which is CSV by default.
+            path: of the file; its ending tells which it is, any other than those is CSV.
             time: the name of the column that `dialect.time_columns` are joined into.
 
         Raises:
-            DataError: the file is missing, empty, without rows, or of another format.
+            DataError: the file is missing, empty, without rows, or no such file.
         """
         raw = read_bytes(path)
         sha256 = hashlib.sha256(raw).hexdigest()
@@ -84,16 +97,19 @@ class RawTable:
         if is_workbook(path):
             text, found = workbook_text(path, raw), dialect
         else:
-            text, encoding = decoded(path, raw, dialect.encoding)
-            text, found = without_blank_end(text), replace(dialect, encoding=encoding)
+            text, found = _decoded(path, raw, dialect)
         del raw
-        parsed = parse_text(path, text, found)
+        parsed = _parse_text(path, text, found)
         _check_rows(path, parsed.frame)
         table = cls(
-            path, parsed.frame, sha256, parsed.dialect, parsed.body,
+            path,
+            parsed.frame,
+            sha256,
+            parsed.dialect,
+            parsed.body,
             points_certain=parsed.points_certain,
             reusable_keys=_reusable_keys(text, parsed.dialect, dialect),
-        )  # fmt: skip
+        )
         repeated = _repeats_names(parsed.frame)
         if repeated.any():
             note = f"repeated names of the columns: {int(repeated.sum())} rows, left out"
@@ -117,13 +133,15 @@ class RawTable:
 
     def _prepared(self, declared: Dialect, time: str | None) -> RawTable:
         """Return the table with numbers that are written as texts, and with its time joined."""
-        typed = self.frame if self.body is None else None
-        certain = self.points_certain
         frame, dialect, ambiguous = with_numbers(
-            self.frame, self.dialect, points_certain=certain, keep_plain=typed is not None
+            self.frame,
+            self.dialect,
+            points_certain=self.points_certain,
+            keep_plain=self.body is None,
         )
         if declared.missing_values:
             frame = _without_numbers(frame, declared.missing_values)
+        typed = self.frame if self.body is None else None
         notes = (*self.notes, *_described(dialect, declared))
         table = replace(
             self, frame=frame, dialect=dialect, ambiguous=ambiguous, typed=typed, notes=notes
@@ -135,11 +153,12 @@ class RawTable:
             note = f"empty rows: {int(empty.sum())}, left out"
             table = table.take_rows(np.flatnonzero(~empty), note)
         if dialect.time_columns:
-            return replace(table, frame=with_joined_time(table.path, table.frame, dialect, time))
+            joined = with_joined_time(table.path, table.frame, dialect, time)
+            table = replace(table, frame=joined)
         return table
 
     def take_rows(self, rows: np.ndarray, note: str) -> RawTable:
-        """Return the table with some rows, (n,), rising; each keeps its place in the file."""
+        """Return the table with some rows alone, (n,), rising, which know where they stand."""
         lines = rows if self.lines is None else self.lines[rows]
         typed = None if self.typed is None else self.typed.iloc[rows].reset_index(drop=True)
         return replace(
@@ -156,7 +175,7 @@ class RawTable:
 
     @property
     def names(self) -> list[str]:
-        """The names of its columns."""
+        """Of its columns."""
         return [str(c) for c in self.frame]
 
     def check_has(self, key: str, name: str) -> None:
@@ -175,23 +194,23 @@ class RawTable:
             raise refusal(self.path, key, rule, got, ambiguity.remedy, changes)
 
     def value_of(self, ambiguity: Ambiguity, place: str = "") -> str:
-        """Return the value that keeps a column from being one of numbers, and its place."""
+        """Return the value for which a column that seems to hold numbers stays texts, and where."""
         return ambiguity.got.replace("{place}", place or self.place_of(ambiguity.row))
 
     def numbers(self, key: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return `as_numbers` of a column; refuse one that is not there, or is ambiguous."""
+        """Return `as_numbers` of a column that must be there, and must not be in ambiguity."""
         self.check_has(key, name)
         self.check_certain(key, name)
         return as_numbers(self.frame[name])
 
     def place_of(self, row: int) -> str:
-        """Return where a row stands in the file: `line 2`, counted from 1."""
+        """Say where a row stands: in the lines of the file, of which the first is line 1."""
         row = row if self.lines is None else int(self.lines[row])
         return place_of(self.path, row, self.dialect)
 
     @property
     def reusable_dialect(self) -> Dialect:
-        """The dialect of other files of its kind: lines above and below the rows are found anew."""
+        """How files of its kind are written: without lines that are found in each anew."""
         kept = {key: getattr(self.dialect, key) for key in self.reusable_keys}
         return replace(self.dialect.without_lines(), **kept)
 
@@ -205,9 +224,9 @@ class RawTable:
         wanted = set(names)
         columns: dict[str, Iterable[str]] = {}
         if self.body is not None and wanted:
-            separator = delimiter(self.dialect)
-            records = csv.reader(io.StringIO(self.body), delimiter=separator, skipinitialspace=True)
-            header = header_of(next(records))
+            separator, text = delimiter(self.dialect), io.StringIO(self.body)
+            first = next(csv.reader(text, delimiter=separator, skipinitialspace=True))
+            header = header_of(first)
             table = pd.read_csv(
                 io.StringIO(self.body),
                 sep=separator,
@@ -223,10 +242,7 @@ class RawTable:
             columns = {str(name): table[name].to_numpy()[rows] for name in table}
         typed = self.frame if self.typed is None else self.typed
         for name in wanted - columns.keys():
-            column = (typed if name in typed else self.frame)[name]
-            cells = ["" if none else v for v, none in zip(column, column.isna(), strict=True)]
-            whole = [isinstance(cell, float) and cell.is_integer() for cell in cells]
-            columns[name] = [str(int(v) if w else v) for v, w in zip(cells, whole, strict=True)]
+            columns[name] = _typed_strings((typed if name in typed else self.frame)[name])
         found = {}
         for name, values in columns.items():
             codes, texts = pd.factorize(np.asarray(values, dtype=object))  # few differ
@@ -235,7 +251,7 @@ class RawTable:
         return found
 
     def times(self, name: str) -> pd.Series:
-        """Return the column of times, parsed if a format is declared."""
+        """Return the column of times, read by the format that is declared."""
         return with_format(self.frame[name], self.dialect.date_format)
 
 
@@ -258,17 +274,18 @@ def _without_numbers(frame: pd.DataFrame, missing: Sequence[str]) -> pd.DataFram
     columns: dict[str, Any] = {
         str(name): frame[name].mask(frame[name].isin(numbers.tolist()))
         for name in frame
-        if is_numeric_dtype(frame[name]) and not is_bool_dtype(frame[name])
+        if _is_number(frame[name])
     }
     return frame.assign(**columns)
 
 
+def _is_number(column: pd.Series) -> bool:
+    return bool(is_numeric_dtype(column) and not is_bool_dtype(column))
+
+
 def _described(dialect: Dialect, declared: Dialect) -> list[str]:
-    return [
-        f"{key}: {json.dumps(value, ensure_ascii=False)}"
-        for key, value in dialect.to_dict().items()
-        if getattr(declared, key) is None
-    ]
+    keys = {k: v for k, v in dialect.to_dict().items() if getattr(declared, k) is None}
+    return [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
 
 
 def _repeats_names(frame: pd.DataFrame) -> np.ndarray:
@@ -282,7 +299,7 @@ def _repeats_names(frame: pd.DataFrame) -> np.ndarray:
 
 
 def _reusable_keys(text: str, dialect: Dialect, declared: Dialect) -> tuple[str, ...]:
-    """Return the declared keys of lines above and below the rows that detection does not find."""
+    """Return the declared keys of lines above and below the rows that nothing in them tells."""
     if declared == declared.without_lines():
         return ()
     found = found_dialect(text, dialect.without_lines())
@@ -300,17 +317,18 @@ def _check_rows(path: Path, frame: pd.DataFrame) -> None:
 
 
 def place_of(path: Path, row: int, dialect: Dialect = _UNDECLARED) -> str:
-    """Return where a row stands in the file: `line 2`, counted from 1; else `row 1`."""
+    """Say where a row stands: in the lines of the file, of which the first is line 1."""
     if is_typed(path) or not path.is_file():
         return f"row {row + 1}"
     try:
-        raw, unit = path.read_bytes(), "row" if is_workbook(path) else "line"
-        is_row = unit == "row"
-        text = workbook_text(path, raw) if is_row else decoded(path, raw, dialect.encoding)[0]
+        if is_workbook(path):
+            text, unit = workbook_text(path, path.read_bytes()), "row"
+        else:
+            (text, _), unit = decoded(path.read_bytes(), dialect.encoding), "line"
         for record, (line, _) in enumerate(records_of(text, dialect)):
             if record == row + 1:
                 return f"{unit} {line}"
-    except (csv.Error, DataError, OSError):
+    except (csv.Error, OSError, UnicodeDecodeError):
         pass
     return f"row {row + 1}"  # the file has changed meanwhile
 
@@ -330,221 +348,165 @@ def _with_index(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     ]
     frame = pd.concat([*index, frame.reset_index(drop=True)], axis=1)
     names = [str(c) for c in frame]
-    check_differ(path, names, "among columns and index")
+    _check_differ(path, names, "among columns and index")
     return frame.set_axis(names, axis=1)
 
 
-_FEWEST = 3  # columns with one stem that seem to be series
-_MOST_ROWS = 50_000_000  # of the long table
-_STEM = re.compile(r"(.*?[^\W\d_])[\W_]*(?:\d+|(?<=[\W_])[^\W_]+)")  # store_1, sales Berlin
-
-
-class Wide(Protocol):
-    """What the columns of series become; see `tuner.experiment.data.Wide`."""
-
-    @property
-    def id(self) -> str: ...  # the column that names the series
-    @property
-    def value(self) -> str: ...  # the column of their values
-    @property
-    def columns(self) -> str | list[str]: ...  # of the file: a pattern, or a list of names
-
-
-@dataclass(frozen=True)
-class WideColumns:
-    """A `Wide` as a model's pipeline has it."""
-
-    id: str
-    value: str
-    columns: str | list[str]
-
-
-def columns_of_series(wide: Wide, names: Sequence[str]) -> list[str]:
-    """Return which of a file's columns, `names`, are series, in their order."""
-    if isinstance(wide.columns, str):
-        return [name for name in names if fnmatch.fnmatchcase(name, wide.columns)]
-    return [name for name in names if name in wide.columns]
-
-
-def melted(table: RawTable, wide: Wide, time: str | None) -> tuple[RawTable, np.ndarray]:
-    """Return a table from wide to long: the columns of series stand one below another.
-
-    The rows before the first value of a series are left out; other columns are repeated.
-
-    Args:
-        table: with a column for each series.
-        time: column of times, which is none of a series.
-
-    Returns:
-        The table, and the row of the file that each of its rows was, (rows,).
-
-    Raises:
-        DataError: there are no such columns, or they hold something else than numbers.
-    """
-    path, frame, names = table.path, table.frame, table.names
-    found = _found(table, wide, time)
-    others = [name for name in names if name not in found]
-    for key, name in (("id", wide.id), ("value", wide.value)):
-        if name in others:
-            got = f"{name!r}, which is a column of the file"
-            raise refusal(path, f"data.wide.{key}", "must be a new name", got, "write another")
-    if len(frame) * len(found) > _MOST_ROWS:
-        rule = f"{len(frame):,} rows of {len(found):,} columns are more than {_MOST_ROWS:,} values"
-        raise refusal(path, "data.wide.columns", rule, remedy="name fewer columns")
-    values, rows = [], []
-    leave_out = "leave the column out of data.wide.columns"
-    for name in found:
-        column, bad = as_numbers(frame[name])
-        rule = f"column {name!r} must hold numbers"
-        if len(bad):
-            got = f"{frame[name][bad[0]]!r} in {table.place_of(bad[0])}"
-            remedy = "write a number there (1234.5)"
-            raise refusal(path, "data.wide.columns", rule, got, remedy, leave_out)
-        known = ~np.isnan(column)
-        if not known.any():
-            raise refusal(path, "data.wide.columns", rule, "none", change=leave_out)
-        first = int(known.argmax())
-        values.append(column[first:])
-        rows.append(np.arange(first, len(column)))
-    together = np.concatenate(rows)
-    long = frame[others].iloc[together].reset_index(drop=True)
-    series = np.repeat(np.array(found, dtype=object), [len(of) for of in rows])
-    long = long.assign(**{wide.id: series, wide.value: np.concatenate(values)})
-    lines = together if table.lines is None else table.lines[together]
-    return replace(table, frame=long, body=None, typed=None, lines=lines), together
-
-
-def _found(table: RawTable, wide: Wide, time: str | None) -> list[str]:
-    """Return the columns of series; refuse a missing one, and the time."""
-    path, names = table.path, table.names
-    found = columns_of_series(wide, names)
-    if isinstance(wide.columns, list):
-        for name in wide.columns:
-            table.check_has("data.wide.columns", name)
-    if not found:
-        rule = f"no column of the file is like {wide.columns!r}"
-        remedy = "write a pattern that some are like"
-        raise refusal(path, "data.wide.columns", rule, ", ".join(names[:8]), remedy)
-    if time is not None and time in found:
-        rule = "must not name the time column"
-        remedy = "write a narrower pattern, or a list"
-        raise refusal(path, "data.wide.columns", rule, repr(time), remedy)
-    return found
-
-
-def stem_of_series(numbers: Sequence[str]) -> tuple[str, str, list[str]] | None:
-    """Return the pattern of columns whose names look like series of one quantity.
-
-    They are at least three, and at least half of the columns of numbers, whose names differ in
-    their last part alone: `store_1`, `store_2`, `store_3`.
-
-    Returns:
-        The pattern, the stem, and the columns; None where there are none.
-    """
-    stems: dict[str, list[str]] = {}
-    for name in numbers:
-        if (found := _STEM.fullmatch(name)) is not None:
-            stems.setdefault(found[1], []).append(name)
-    if not stems:
-        return None
-    stem, names = max(stems.items(), key=lambda item: len(item[1]))
-    if len(names) < max(_FEWEST, len(numbers) / 2) or not pd.Index(names).is_unique:
-        return None
-    ends = {name[len(stem)] for name in names}
-    pattern = f"{stem}{ends.pop() if len(ends) == 1 and not names[0][len(stem)].isdigit() else ''}*"
-    if re.search(r"[\[\]?*]", pattern[:-1]):  # which a pattern would not take as they are
-        return None
-    return pattern, stem, names
-
-
-_ROW = re.compile(r"\brow (\d+)")
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class JoinedTable(RawTable):
-    """The rows of a file, and after them those of the file of test rows."""
-
-    first: RawTable
-    test: RawTable
-
-    def raw_strings(self, names: Iterable[str], tokens: str | None = None) -> dict[str, np.ndarray]:
-        """Return columns as both files write them, (rows,) of str."""
-        names = list(names)
-        if not set(names) <= set(self.first.names):  # a column that was made of others
-            return super().raw_strings(names, tokens)
-        parts = [table.raw_strings(names, tokens) for table in (self.first, self.test)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def read_table(data: Data) -> RawTable:
-    """Read the rows of an experiment.
-
-    Raises:
-        DataError: a file cannot be read, or the test file lacks a column that is used.
-    """
-    first = RawTable.read(Path(data.path), data.dialect, data.time)
-    if data.split.test_file is None:
-        return first
-    path, key = Path(data.split.test_file), "data.split.test_file"
+def _decoded(path: Path, raw: bytes, dialect: Dialect) -> tuple[str, Dialect]:
     try:
-        test = RawTable.read(path, first.reusable_dialect, data.time)
-    except DataError as error:
-        raise error.with_(key=key) from None
-    for name in _used(first, data):
-        if name not in test.names:
-            rule = f"no column {name!r} in the file, which {show_path(first.path)} has"
-            raise refusal(path, key, rule, remedy=nearest(name, test.names))
-        test.check_certain(key, name)
-        _, bad = as_numbers(first.frame[name])
-        _, bad_here = as_numbers(test.frame[name])
-        if len(bad_here) and not len(bad):
-            rule = f"column {name!r} must hold numbers, as in {show_path(first.path)}"
-            got = f"{test.frame[name].iloc[bad_here[0]]!r} in {test.place_of(int(bad_here[0]))}"
-            raise refusal(path, key, rule, got, "write a number there")
-    shared = [name for name in first.names if name in test.names]
-    frame = pd.concat([first.frame[shared], test.frame[shared]], ignore_index=True)
-    both = hashlib.sha256(f"{first.sha256} {test.sha256}".encode()).hexdigest()
-    return JoinedTable(
-        first.path,
-        frame,
-        both,
-        # A row of both files is no copy to leave out: it is in training and in test.
-        dialect=replace(first.dialect, drop_duplicates=bool(first.dialect.drop_duplicates)),
-        ambiguous=first.ambiguous,
-        notes=first.notes,
-        reusable_keys=first.reusable_keys,
-        first=first,
-        test=test,
+        text, encoding = decoded(raw, dialect.encoding)
+    except Unclear as unclear:
+        change = [
+            Setting("data.read.encoding", name, f", which reads {words!r}")
+            for name, words in unclear.readings
+        ]
+        rule = "is no UTF-8 text, and its encoding is not certain"
+        raise refusal(path, "data.read.encoding", rule, change=change) from None
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        byte = f"0x{raw[error.start]:02x}"
+        if dialect.encoding is not None:
+            rule = f"the file is not in {dialect.encoding}"
+            got = f"byte {byte} in line {line}"
+            raise refusal(path, "data.read.encoding", rule, got, "correct it") from None
+        rule = "must be UTF-8 text"
+        got, remedy = f"byte {byte} in line {line}", "save the file as UTF-8"
+        other = Setting("data.read.encoding", "latin-1", " (cp1252, gbk, ...)")
+        raise refusal(path, "data.path", rule, got, remedy, other) from None
+    return without_blank_end(text), replace(dialect, encoding=encoding)
+
+
+@dataclass(frozen=True, eq=False)
+class _Text:
+    """A table as a text holds it."""
+
+    frame: pd.DataFrame
+    body: str  # the line of names and the rows
+    dialect: Dialect
+    points_certain: bool  # whether 1.234 is less than two
+
+
+def _parse_text(path: Path, text: str, declared: Dialect) -> _Text:
+    """Return the table in a text, what of the text it is, and how that is laid out."""
+    dialect = found_dialect(text, declared)
+    body = without_blank_end(body_of(text, dialect))
+    header: list[str] = []
+    try:
+        records = records_of(text, dialect)
+        line, first = next(records, (1, []))
+        header = _check_header(path, first, line)
+        if len(next(records, (2, []))[1]) > len(header):  # pandas would take them for row names
+            raise _ragged(path, text, header, dialect)
+        rows = [record for _, record in itertools.islice(records, _SAMPLE)]
+        if is_like_rows(first, rows):
+            raise _no_names(path, line, first)
+        points_certain = dialect.separator != ";" and not may_be_grouped(rows)
+        as_texts = not points_certain or dialect.decimal == "," or dialect.thousands is not None
+        frame = _parse_body(body, dialect, as_texts=as_texts)
+        frame.columns = pd.Index(header)
+        if not as_texts:  # numbers that pandas read may mean something else than it took them for
+            found = with_numbers(frame, dialect)[1]
+            if found.decimal == "," or found.thousands == ".":
+                frame = _parse_body(body, dialect, as_texts=True).set_axis(header, axis=1)
+    except (csv.Error, ValueError) as error:  # pandas' ParserError is a ValueError
+        raise _ragged(path, text, header, dialect, error) from None
+    return _Text(_without_counter(frame), body, dialect, points_certain)
+
+
+def _parse_body(body: str, dialect: Dialect, *, as_texts: bool) -> pd.DataFrame:
+    frame = pd.read_csv(
+        io.StringIO(body),
+        sep=delimiter(dialect),
+        low_memory=False,
+        skip_blank_lines=False,
+        skipinitialspace=True,  # blanks alone are no value
+        dtype=str if as_texts else None,
     )
+    if as_texts:  # a column that is plain in every dialect has the type that it would have
+        for name in frame:
+            truth = frame[name].map({"True": True, "False": False, "TRUE": True, "FALSE": False})
+            if len(frame) and truth.notna().all():
+                frame[name] = truth.astype(bool)
+    return frame
 
 
-@contextmanager
-def naming_files(table: RawTable) -> Iterator[None]:
-    """Name the file in a refusal in the block that names a row of the test file."""
+def _without_counter(frame: pd.DataFrame) -> pd.DataFrame:
+    """Drop columns without a name that are empty, or count the rows as `DataFrame.to_csv` does."""
+    unnamed = [name for i, name in enumerate(frame, 1) if name == f"column_{i}"]
+    counts = [np.arange(start, len(frame) + start) for start in (0, 1)]
+    useless = [
+        name
+        for name in unnamed
+        if frame[name].isna().all()
+        or (is_integer_dtype(frame[name]) and any((frame[name] == c).all() for c in counts))
+    ]
+    return frame.drop(columns=useless)
+
+
+def _no_names(path: Path, line: int, record: list[str]) -> DataError:
+    values = ", ".join(value.strip() for value in record)
+    rule = f"line {line} must name the columns"
+    got = f"the values {values}"
+    return refusal(path, "data.path", rule, got, "write a line of names before it (time,value)")
+
+
+def _check_header(path: Path, record: list[str], line: int) -> list[str]:
+    if not any(name.strip() for name in record):
+        rule = f"line {line} must name the columns"
+        raise refusal(path, "data.path", rule, "an empty line", "remove it")
     try:
-        yield
-    except DataError as error:
-        if not isinstance(table, JoinedTable):
-            raise
-        test, known, got = table.test, len(table.first.frame), error.got or ""
-        rows = [int(number) for number in _ROW.findall(f"{error.rule} {got}")]
-        if not any(row > known for row in rows):
-            raise
-
-        def place(found: re.Match[str]) -> str:
-            row = int(found[1]) - 1
-            table_of, row = (test, row - known) if row >= known else (table.first, row)
-            return f"{table_of.place_of(row)} of {show_path(table_of.path)}"
-
-        rule, got = _ROW.sub(place, error.rule), _ROW.sub(place, got)
-        raise error.with_(rule=rule, got=got or None) from None
+        header = header_of(record)
+    except LooksLikeRow:
+        raise _no_names(path, line, record) from None
+    _check_differ(path, header, f"in line {line}")
+    return header
 
 
-def _used(table: RawTable, data: Data) -> list[str]:
-    """Return the columns of the first file that the experiment reads."""
-    named = [data.time, data.id, *data.targets, data.text, data.tokens, data.split.group]
-    named += [data.weight, *data.lags, *(data.features or [])]
-    used = [name for name in named if name is not None]
-    if data.features is None and data.text is None and data.tokens is None:
-        used += table.names
-    return [name for name in dict.fromkeys(used) if name in table.names]
+def _check_differ(path: Path, names: list[str], where: str) -> None:
+    for name in names:
+        if name and names.count(name) > 1:
+            rule = "column names must differ"
+            raise refusal(path, "data.path", rule, f"{name!r} twice {where}", "rename one")
+
+
+def _ragged(
+    path: Path, text: str, header: list[str], dialect: Dialect, error: Exception | str = ""
+) -> DataError:
+    """Return the refusal of the first line with more values than columns, else of `error`."""
+    line = first = 0
+    try:
+        for line, record in records_of(text, dialect):
+            first = first or line
+            if header and len(record) > len(header):
+                rule = f"line {line} has {len(record)} values, line {first} names "
+                rule += f"{len(header)} columns"
+                remedy = f"correct that line, or name every column in line {first}"
+                change = None
+                if names := _names_below(text, dialect, len(record)):
+                    note = f" if line {names} has them"
+                    change = Setting("data.read.skip_rows", str(names - 1), note)
+                return refusal(path, "data.path", rule, remedy=remedy, change=change)
+        if "EOF inside string" in str(error):
+            error = f"the quote that line {line} opens is never closed"
+    except csv.Error:
+        pass
+    rule = f"is not a CSV file: {one_line(error)}"
+    return refusal(path, "data.path", rule, remedy="correct that line")
+
+
+def _names_below(text: str, dialect: Dialect, width: int) -> int | None:
+    """Return the line that may name so many columns, below others; None where none does."""
+    for line, record in itertools.islice(records_of(text, dialect), 100):
+        if len(record) == width:
+            try:
+                header_of(record)
+            except LooksLikeRow:
+                return None
+            return None if any(map(looks_like_number, record)) else line
+    return None
+
+
+def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return the rows [start, end) of stretches that stand one after another, (stretches, 2)."""
+    ends = np.cumsum(lengths)
+    return np.column_stack([ends - np.asarray(lengths), ends])

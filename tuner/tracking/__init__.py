@@ -1,10 +1,9 @@
 """Tracking: MLflow is a copy of the journal, made beside the search and replayable at any time."""
 
-from tuner.tracking.links import StudyLinks, explain, find_links, has_study
-from tuner.tracking.store import only_copier, open_store, tracking_uri
+from tuner.tracking.store import explain, explained, only_copier, open_store, tracking_uri
 from tuner.tracking.sync import SyncCount, SyncState, sync_study
 from tuner.tracking.tracker import MlflowTracker, TrackingObserver, experiment_file
-from tuner.tracking.ui import start_ui
+from tuner.tracking.ui import StudyLinks, find_links, has_study, start_ui
 
 __all__ = [
     "MlflowTracker",
@@ -14,6 +13,7 @@ __all__ = [
     "TrackingObserver",
     "experiment_file",
     "explain",
+    "explained",
     "find_links",
     "has_study",
     "only_copier",

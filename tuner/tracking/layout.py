@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import re
-import threading
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,35 +118,6 @@ class Attempt:
 
     began: float  # seconds since 1970
     epochs: tuple[Epoch, ...] = ()
-
-
-class LiveCurves:
-    """The attempts in progress; written by the coordinator's thread, read by the tracker's."""
-
-    def __init__(self) -> None:
-        self._attempts: dict[TrialKey, tuple[float, list[Epoch]]] = {}
-        self._lock = threading.Lock()
-
-    def began(self, key: TrialKey, time: float) -> None:
-        """Add a trial whose training has begun."""
-        with self._lock:
-            self._attempts[key] = (time, [])
-
-    def epoch(self, key: TrialKey, epoch: Epoch) -> None:
-        """Add an epoch, with its time rounded as in the journal."""
-        with self._lock:
-            if (attempt := self._attempts.get(key)) is not None:
-                attempt[1].append(dataclasses.replace(epoch, time=round(epoch.time, 3)))
-
-    def ended(self, key: TrialKey) -> None:
-        """Remove a trial."""
-        with self._lock:
-            self._attempts.pop(key, None)
-
-    def snapshot(self) -> Mapping[TrialKey, Attempt]:
-        """Return the attempts in progress."""
-        with self._lock:
-            return {k: Attempt(began, tuple(done)) for k, (began, done) in self._attempts.items()}
 
 
 PARENT = "mlflow.parentRunId"
@@ -283,11 +253,11 @@ def _outcome_points(outcome: Outcome | None, end_s: float) -> Iterator[Point]:
     """Yield the objective and costs at step 0, of which MLflow draws bars by trial."""
     if outcome is None or outcome.objective is None:
         return
-    yield Point("objective", _finite(outcome.objective), _ms(end_s), 0)
-    yield Point("training_seconds", outcome.seconds, _ms(end_s), 0)
+    values = {"objective": _finite(outcome.objective), "training_seconds": outcome.seconds}
     if outcome.n_weights is not None and outcome.latency_ms is not None:  # not in older journals
-        yield Point("weights", outcome.n_weights, _ms(end_s), 0)
-        yield Point("latency_ms", outcome.latency_ms, _ms(end_s), 0)
+        values |= {"weights": outcome.n_weights, "latency_ms": outcome.latency_ms}
+    for key, value in values.items():
+        yield Point(key, value, _ms(end_s), 0)
 
 
 def attempt_tag(epochs: Sequence[Epoch]) -> str | None:
@@ -336,16 +306,14 @@ def _epochs(history: Iterable[Epoch], metric: str) -> Iterator[Point]:
 
 def _best_so_far(record: StudyRecord, known: Container[tuple[int, float]] = ()) -> Iterator[Point]:
     """Yield the best objective by trial number up to the first running one: they never change."""
-    sign = record.sign
     best: float | None = None
     time_s = 0.0
     for trial in record.trials:
         if trial.outcome is None:
             return
-        time_s = max(time_s, _end(record, trial))
-        value = trial.value
+        time_s, value = max(time_s, _end(record, trial)), trial.value
         if value is not None and math.isfinite(value):
-            best = value if best is None or sign * value < sign * best else best
+            best = value if best is None else min(best, value, key=lambda v: record.sign * v)
         if best is not None and (trial.number, best) not in known:
             yield Point("best_objective", best, _ms(time_s), trial.number)
 

@@ -1,88 +1,129 @@
-"""The MLflow store in use: tracking URI, database, private files in the temporary folder."""
+"""The MLflow store in use: its URI, its database or server, and its errors in one line."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import difflib
-import errno
 import functools
 import glob
 import hashlib
 import logging
 import os
 import re
-import stat
-import tempfile
 import threading
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
-from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from filelock import FileLock
-
-from tuner.errors import InputError, show_location, show_path
+from tuner.errors import InputError, RunError, TunerError, one_line, show_location, show_path
+from tuner.outputs import exclusive_lock, lock_if_possible, private_path
 
 if TYPE_CHECKING:
+    import requests
     from mlflow import MlflowClient
 
 
-def own_path(kind: str, what: str, ending: str) -> Path:
-    """Return the path of a private file; `kind` and `what` identify it, `ending` has a dot."""
-    return Path(tempfile.gettempdir()) / f"lstm-tuner-{kind}-{os.getuid()}-{what}{ending}"
+# Defaults of MLflow's variables. Its own timeout is four minutes a request; what is not copied
+# now is copied later.
+_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",  # s
+}
+# Of the first request.
+_AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "7"}
+_VARIABLES_LOCK = threading.Lock()
 
 
-def open_own(path: Path, mode: str) -> FileIO:
-    """Open a file for bytes, as `open` with `r`, `r+` or `w`; `r+` also creates it.
+def artifact_root() -> Path:
+    """Return the folder of a local store's artifacts."""
+    return Path.cwd() / "mlartifacts"
+
+
+def open_store() -> MlflowClient:
+    """Open the store in use; a local one is created if necessary.
 
     Raises:
-        OSError: among others, it is a link, no file, or another user's.
+        InputError: there can be no store at the URI, or it is of another version of MLflow.
+        Exception: of MLflow or its database; `explain` gives one line.
     """
-    more = os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if mode == "r+" else 0)
+    uri = tracking_uri()
+    check_uri(uri)
+    _be_quiet()
+    from mlflow import MlflowClient
 
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags & ~os.O_TRUNC | more, 0o600)  # truncated once the owner is known
+    if is_database(uri):
+        create_database(uri, artifact_root())
+        check_database(uri)
+    client = MlflowClient(tracking_uri=uri)
+    if is_server(uri):
+        with _impatient():
+            client.search_experiments(max_results=1)
+    return client
 
-    file = FileIO(path, mode, opener=opener)
-    facts = os.fstat(file.fileno())
-    if facts.st_uid != os.getuid() or not stat.S_ISREG(facts.st_mode):
-        file.close()
-        raise PermissionError(errno.EPERM, "is not a file of yours", str(path))
-    if mode == "w":
-        file.truncate(0)
-    return file
+
+def check_store() -> None:
+    """Check the store as `open_store` does, but without a request to a server."""
+    uri = tracking_uri()
+    check_uri(uri)
+    if is_database(uri):
+        _be_quiet()
+        check_database(uri)
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file, which is removed afterwards.
-
-    The system releases the lock of a killed process.
+def only_copier(study_id: str) -> Iterator[None]:
+    """Hold the lock for `tuner sync` of a study, one for this user on this machine.
 
     Raises:
-        OSError: as of `open_own`.
+        InputError: the file of the lock is not this user's.
     """
-    open_own(path, "r+").close()
-    with FileLock(path, poll_interval=0.01):
+    path = private_path("sync", study_id, ".lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive_lock(path))
+        except OSError as error:
+            rule = f"cannot be locked: {error.strerror}"
+            remedy = "remove it, or set TMPDIR to another folder"
+            raise InputError(rule, where=path, remedy=remedy) from None
+        yield
+
+
+def _be_quiet() -> None:
+    """Silence MLflow's loggers and warnings: errors are raised, and reported once."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", r"The ``noload`` loader", DeprecationWarning)
+    warnings.filterwarnings("ignore", r"Unverified HTTPS request")  # set by the user
+    import mlflow  # noqa: F401 - sets up its loggers
+
+    for logger in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def _impatient() -> Iterator[None]:
+    """Shorten MLflow's timeouts, unless the user has set them.
+
+    The variables belong to the process: a lock keeps two threads from restoring each other's.
+    """
+    with _VARIABLES_LOCK:
+        before = {name: os.environ[name] for name in _AT_FIRST}
+        changed = {name for name, value in before.items() if value == _DEFAULTS[name]}
+        # Variables are never removed: another thread may be starting a process.
+        os.environ.update({name: _AT_FIRST[name] for name in changed})
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):
-                path.unlink()  # under the lock: a waiting process then creates the file anew
-
-
-@contextlib.contextmanager
-def alone_if_possible(path: Path) -> Iterator[None]:
-    """Hold the lock as `alone` does, or none if the path cannot be locked."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            stack.enter_context(alone(path))
-        yield
+            os.environ.update(before)
 
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -225,7 +266,7 @@ def create_database(uri: str, artifact_root: Path) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with alone_if_possible(own_path("store", store_digest(uri), ".lock")):
+    with lock_if_possible(private_path("store", store_digest(uri), ".lock")):
         if path.exists():
             return
         _remove_unfinished(path)  # by processes that were killed
@@ -341,7 +382,7 @@ def _revisions() -> tuple[str | None, frozenset[str]]:
 def _create_on_server(uri: str, artifact_root: Path) -> None:
     if _look_into(uri).is_whole:
         return
-    with alone_if_possible(own_path("store", store_digest(uri), ".lock")):
+    with lock_if_possible(private_path("store", store_digest(uri), ".lock")):
         found = _look_into(uri)
         if not found.is_whole and not found.is_anothers:
             _create(uri, artifact_root)
@@ -374,98 +415,155 @@ def _shown(uri: str) -> str:
     return show_location(uri) if path is None else show_path(path)
 
 
-# Defaults of MLflow's variables. Its own timeout is four minutes a request; what is not copied
-# now is copied later.
-_DEFAULTS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",  # s
-}
-# Of the first request.
-_AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "7"}
-_VARIABLES_LOCK = threading.Lock()
+_LONGEST = 300  # characters of an error
+_CREDENTIALS = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+_REFUSALS = {"UNAUTHENTICATED": 401, "CUSTOMER_UNAUTHORIZED": 401, "PERMISSION_DENIED": 403}
+# MLflow's exceptions have the texts of those that they replace, and no fields.
+_OF_DATABASE = re.compile(
+    r"\((?:\w+\.)+\w*(?:Error|Exception)\) (.+?)(?: \[SQL:| \(Background on |$)"
+)
+_STATUS = re.compile(
+    r"failed with error code (\d{3}) != 200|too many (\d{3}) error responses"
+    r"|\b(\d{3}) (?:Client|Server) Error"
+)
+_UNREACHABLE = re.compile(
+    r"\[Errno -?\d+\] ([\w ]+)|Error\(\d+, '([\w ]+)|(timed out)|\[SSL: \w+\] ([^(]+)"
+    r"|(Remote end closed connection)"
+)
 
 
-def artifact_root() -> Path:
-    """Return the folder of a local store's artifacts."""
-    return Path.cwd() / "mlartifacts"
-
-
-def open_store() -> MlflowClient:
-    """Open the store in use; a local one is created if necessary.
-
-    Raises:
-        InputError: there can be no store at the URI, or it is of another version of MLflow.
-        Exception: of MLflow or its database; `explain` gives one line.
-    """
+def describe_store() -> str:
+    """Return the name of the store in use, without its password."""
     uri = tracking_uri()
-    check_uri(uri)
-    _be_quiet()
-    from mlflow import MlflowClient
-
-    if is_database(uri):
-        create_database(uri, artifact_root())
-        check_database(uri)
-    client = MlflowClient(tracking_uri=uri)
     if is_server(uri):
-        with _impatient():
-            client.search_experiments(max_results=1)
-    return client
+        return f"the MLflow server at {show_location(uri).rstrip('/')}"
+    return f"the MLflow store {_shown(uri)}"
 
 
-def check_store() -> None:
-    """Check the store as `open_store` does, but without a request to a server."""
-    uri = tracking_uri()
-    check_uri(uri)
-    if is_database(uri):
-        _be_quiet()
-        check_database(uri)
+def explain(error: BaseException) -> str:
+    """Return an error of the store in use in one line, without passwords."""
+    if isinstance(error, TunerError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"MLflow: {error.filename}: {error.strerror}"
+    text, store = show_location(one_line(error)).rstrip("."), describe_store()
+    no_store, check = f"no {store.removeprefix('the ')}", "check MLFLOW_TRACKING_URI"
+    if found := _OF_DATABASE.search(text):
+        return f"{store}: {found[1][:_LONGEST].strip()}"
+    if not is_server(tracking_uri()):
+        return f"{store}: {text[:_LONGEST]}"
+    match _status(error, text):
+        case 401:
+            return f"{store} refuses the credentials (401); set {_CREDENTIALS}"
+        case 403:
+            return f"{store} does not let this user do that (403); ask who runs it"
+        case 404:
+            return f"{no_store}: nothing of MLflow's is there (404); {check}"
+        case int(status):
+            return f"{store} answers with error {status}"
+    if "not in a valid JSON format" in text:
+        return f"{no_store}: something else answers; {check}"
+    if "API request to http" in text or "Max retries exceeded" in text:
+        found = _UNREACHABLE.search(text)
+        why = f" ({found[found.lastindex or 0].strip()})" if found else ""
+        return f"{store} does not answer{why}"
+    return f"{store}: {text[:_LONGEST]}"
 
 
 @contextlib.contextmanager
-def only_copier(study_id: str) -> Iterator[None]:
-    """Hold the lock for `tuner sync` of a study, one for this user on this machine.
-
-    Raises:
-        InputError: the file of the lock is not this user's.
-    """
-    path = own_path("sync", study_id, ".lock")
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(alone(path))
-        except OSError as error:
-            rule = f"cannot be locked: {error.strerror}"
-            remedy = "remove it, or set TMPDIR to another folder"
-            raise InputError(rule, where=path, remedy=remedy) from None
+def explained(remedy: str | None = None) -> Iterator[None]:
+    """Let MLflow's errors be a `RunError` of one line."""
+    try:
         yield
+    except TunerError:
+        raise
+    except Exception as error:
+        raise RunError(explain(error), remedy=remedy) from error
 
 
-def _be_quiet() -> None:
-    """Silence MLflow's loggers and warnings: errors are raised, and reported once."""
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", r"The ``noload`` loader", DeprecationWarning)
-    warnings.filterwarnings("ignore", r"Unverified HTTPS request")  # set by the user
-    import mlflow  # noqa: F401 - sets up its loggers
-
-    for logger in ("mlflow", "alembic", "urllib3"):
-        logging.getLogger(logger).setLevel(logging.CRITICAL)
+def _status(error: BaseException, text: str) -> int | None:
+    """Return the HTTP status in an error."""
+    if found := _STATUS.search(text):
+        return int(found[found.lastindex or 0])
+    return _REFUSALS.get(str(getattr(error, "error_code", "")))
 
 
-@contextlib.contextmanager
-def _impatient() -> Iterator[None]:
-    """Shorten MLflow's timeouts, unless the user has set them.
+class RestServer:
+    """A tracking server, with the credentials and certificates of MLflow's variables.
 
-    The variables belong to the process: a lock keeps two threads from restoring each other's.
+    Args:
+        uri: of the server.
+        timeout_s: of a single read from it.
+        ours: whether it is a UI of this user on loopback: without proxy and credentials.
     """
-    with _VARIABLES_LOCK:
-        before = {name: os.environ[name] for name in _AT_FIRST}
-        changed = {name for name, value in before.items() if value == _DEFAULTS[name]}
-        # Variables are never removed: another thread may be starting a process.
-        os.environ.update({name: _AT_FIRST[name] for name in changed})
-        try:
-            yield
-        finally:
-            os.environ.update(before)
+
+    def __init__(self, uri: str, timeout_s: float, *, ours: bool = False) -> None:
+        self.base_url = show_location(uri).rstrip("/")  # without the password
+        self._timeout_s, self._session = timeout_s, _session(None if ours else uri)
+
+    def ask(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the answer to a GET, or to a POST of a query.
+
+        Raises:
+            OSError: there is no answer, or it is an error.
+            ValueError: it is not JSON.
+        """
+        answer = self._session.request(
+            "GET" if query is None else "POST",
+            f"{self.base_url}/api/2.0/mlflow/{path}",
+            json=query,
+            timeout=self._timeout_s,
+            verify=_certificates(),
+            allow_redirects=False,  # to a login page, with the credentials
+        )
+        answer.raise_for_status()
+        content: dict[str, Any] = answer.json()
+        return content
+
+
+def answers(base_url: str, timeout_s: float) -> bool:
+    """Return whether an MLflow server on loopback answers."""
+    try:
+        answer = _session(None).get(f"{base_url}/health", timeout=timeout_s)
+        return answer.content == b"OK"  # type: ignore[no-any-return]
+    except (OSError, ValueError):
+        return False
+
+
+def _session(uri: str | None) -> requests.Session:
+    """Return a session for a server; None is a UI of this user on loopback."""
+    import requests
+
+    session = requests.Session()
+    if uri is None:
+        session.trust_env = False  # no proxy
+        return session
+    headers = _credentials(uri)
+    session.auth = lambda request: request.headers.update(headers) or request  # and no netrc
+    session.cert = os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH")
+    return session
+
+
+def _certificates() -> bool | str:
+    """Return whether, or with which file, to verify a server; True is `REQUESTS_CA_BUNDLE`."""
+    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
+        import urllib3
+
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        return False
+    return os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True
+
+
+def _credentials(uri: str) -> dict[str, str]:
+    """Return MLflow's header: from the URI, or from the environment."""
+    parts = urlsplit(uri)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if not user:
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
+        password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    if user:
+        pair = base64.b64encode(f"{user}:{password}".encode()).decode()
+        return {"Authorization": f"Basic {pair}"}
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return {"Authorization": f"Bearer {token}"}
+    return {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,8 @@ from tuner.coordination.events import Observer, SearchStart
 from tuner.jobs import Epoch, Outcome
 from tuner.journal.records import StudyRecord
 from tuner.journal.storage import TrialKey
-from tuner.tracking.layout import LiveCurves
-from tuner.tracking.links import describe_store, explain
-from tuner.tracking.store import open_store
+from tuner.tracking.layout import Attempt
+from tuner.tracking.store import describe_store, explain, open_store
 from tuner.tracking.sync import Files, SyncState, all_made, sync_study
 
 if TYPE_CHECKING:
@@ -32,6 +32,31 @@ _LONGEST_PAUSE_S = 60.0  # between two attempts, while MLflow does not answer
 def experiment_file(record: StudyRecord) -> Files:
     """Return the artifact of every study: its experiment."""
     return {"experiment.yaml": record.experiment.to_yaml()}
+
+
+class LiveCurves:
+    """The trainings in progress; written by the coordinator's thread, read by the tracker's."""
+
+    def __init__(self) -> None:
+        self._attempts: dict[TrialKey, Attempt] = {}
+
+    def began(self, key: TrialKey, time: float) -> None:
+        """Add a trial whose training has begun."""
+        self._attempts[key] = Attempt(time)
+
+    def epoch(self, key: TrialKey, epoch: Epoch) -> None:
+        """Add an epoch, with its time rounded as in the journal."""
+        if (attempt := self._attempts.get(key)) is not None:
+            epochs = (*attempt.epochs, replace(epoch, time=round(epoch.time, 3)))
+            self._attempts[key] = replace(attempt, epochs=epochs)
+
+    def ended(self, key: TrialKey) -> None:
+        """Remove a trial."""
+        self._attempts.pop(key, None)
+
+    def snapshot(self) -> Mapping[TrialKey, Attempt]:
+        """Return the trainings in progress."""
+        return self._attempts.copy()  # in one step: no other thread changes it meanwhile
 
 
 class MlflowTracker:
@@ -141,11 +166,11 @@ class MlflowTracker:
     def _warn_once(self, reason: str) -> None:
         with self._warning:
             warned, self._warned = self._warned, True
-        goes_on, later = (
-            ("", "") if self._closing.is_set() else ("the search goes on, and ", " later")
-        )
+        copies = f"`tuner sync {self._study}` completes the copy"
+        if not self._closing.is_set():
+            copies = f"the search goes on, and {copies} later"
         if not warned:
-            self._send(f"{reason}; {goes_on}`tuner sync {self._study}` completes the copy{later}")
+            self._send(f"{reason}; {copies}")
 
     def _send(self, text: str) -> None:
         with contextlib.suppress(OSError):

@@ -1,39 +1,60 @@
-"""MLflow's UI on the store in use, served on loopback, and the links to open in it."""
+"""MLflow's UI: its server on loopback, its pages of a study, and its saved views.
+
+A view is saved as a tag of the experiment, as the UI itself does, with columns and charts; or it is
+written out in the link, as a list alone. Links are found over REST, without importing MLflow.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
+import json
 import os
+import queue
 import re
 import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, urlencode
 
+from tuner.coordination.finalists import rank_finalists, trial_name
 from tuner.errors import InputError, RunError, show_location, show_path
-from tuner.journal.records import StudyRecord
-from tuner.tracking import links
-from tuner.tracking.layout import STUDY_ROLE
-from tuner.tracking.links import Address, View
+from tuner.journal.records import StudyRecord, StudyState
+from tuner.journal.storage import Role
+from tuner.outputs import lock_if_possible, open_private, private_path
+from tuner.tracking.layout import PARENT, STUDY_ROLE
 from tuner.tracking.store import (
+    RestServer,
+    answers,
     artifact_root,
     check_store,
     check_uri,
+    explained,
     is_server,
     open_store,
     sqlite_path,
+    store_digest,
     tracking_uri,
 )
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+REPORT = "report.html"  # the name of a study's artifact
 _HOST = "127.0.0.1"
 _PORTS = range(20_000, 30_000)  # below those that the system gives to connections
 
@@ -96,85 +117,63 @@ def start_ui(
         if not uri.lower().startswith("http"):
             rule = f"MLFLOW_TRACKING_URI: {uri} has a UI of its own"
             raise InputError(rule, remedy="open it there")
-        yield Ui(_links(show_location(uri).rstrip("/"), record, of_study))
+        yield Ui(_pages(show_location(uri).rstrip("/"), record, of_study))
         return
     if (database := sqlite_path(uri)) is not None and not database.exists():
-        shown = show_path(database)
-        rule = "no such MLflow store"
-        raise InputError(rule, where=shown, remedy="run `tuner run EXPERIMENT.yaml` first")
-    _check_usable()
+        remedy = "run `tuner run EXPERIMENT.yaml` first"
+        raise InputError("no such MLflow store", where=show_path(database), remedy=remedy)
+    with explained():
+        check_store()
     with contextlib.ExitStack() as stack:
-        with links.only_starter(uri):
-            running = links.running_ui(uri) if port is None else None
+        with _only_starter(uri):
+            running = running_ui(uri) if port is None else None
             if running is not None:
-                ui = Ui(_links(running.base_url, record, of_study), earlier=running.pid)
+                ui = Ui(_pages(running.base_url, record, of_study), earlier=running.pid)
             else:
-                ui = _start(stack, uri, port, timeout_s, record, of_study)
+                folder = tempfile.TemporaryDirectory(prefix="tuner-ui-")
+                log = Path(stack.enter_context(folder)) / "log"
+                port = _usual_port(uri) if port is None else _check_free(port)
+                server = stack.enter_context(_server(uri, port, log))
+                base_url = f"http://{_HOST}:{port}"
+                pages = _pages(base_url, record, of_study)  # while it starts
+                _wait(server, base_url, log, timeout_s)
+                stack.enter_context(announced(uri, Address(base_url, server.pid)))
+                ui = Ui(pages, server=server, log=log)
         yield ui
 
 
-def _start(
-    stack: contextlib.ExitStack,
-    uri: str,
-    port: int | None,
-    timeout_s: float,
-    record: StudyRecord | None,
-    of_study: bool,
-) -> Ui:
-    """Start a server that ends with `stack`, and wait until it answers."""
-    log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tuner-ui-"))) / "log"
-    port = _usual_port(uri) if port is None else _check_free(port)
-    server = stack.enter_context(_server(uri, port, log))
-    base_url = f"http://{_HOST}:{port}"
-    pages = _links(base_url, record, of_study)  # while it starts
-    _wait(server, base_url, log, timeout_s)
-    stack.enter_context(links.announced(uri, Address(base_url, server.pid)))
-    return Ui(pages, server=server, log=log)
-
-
-def _links(base_url: str, record: StudyRecord | None, of_study: bool) -> tuple[Link, ...]:
-    everything = Link(f"{base_url}/#/experiments", "all experiments")
-    try:
-        client = open_store()
-        if record is None:
-            return (everything,)
-        name = record.experiment.name
-        experiment = client.get_experiment_by_name(name)
-        parents = []
-        if experiment is not None:
-            search = f"tags.study_id = '{record.id}' and tags.role = '{STUDY_ROLE}'"
-            parents = client.search_runs([experiment.experiment_id], search, max_results=1)
-        if of_study and not parents:
-            rule = f"MLflow has no run of {record.name}"
-            raise InputError(rule, remedy=f"`tuner sync {shlex.quote(record.name)}` copies it")
-        if experiment is None:
-            return (everything,)
-        pages: list[tuple[View, str]] = []
-        if parents:
-            view = links.study_view(record, parents[0].info.run_id)
-            pages.append((view, f"the trials of {record.name}, best first, and charts"))
-        pages.append((links.trials_view(record), f"all trials of {name}, best first"))
-        pages.append((links.studies_view(record), f"the studies of {name}, each with its trials"))
-        saved = {v.tag for v, _ in pages if links.save_view(client, experiment, v, record.created)}
-    except InputError:
-        raise
-    except Exception as error:
-        raise RunError(links.explain(error)) from error
-    found = [Link(v.link(base_url, experiment.experiment_id, saved), what) for v, what in pages]
-    return tuple(found if of_study else found[-2:])
-
-
-def _check_usable() -> None:
-    try:
-        check_store()
-    except InputError:
-        raise
-    except Exception as error:
-        raise RunError(links.explain(error)) from error
+@explained()
+def _pages(base_url: str, record: StudyRecord | None, of_study: bool) -> tuple[Link, ...]:
+    """Return the pages to open, and save their views."""
+    everything = (Link(f"{base_url}/#/experiments", "all experiments"),)
+    client = open_store()
+    if record is None:
+        return everything
+    name, parents = record.experiment.name, []
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        search = f"tags.study_id = '{record.id}' and tags.role = '{STUDY_ROLE}'"
+        parents = client.search_runs([experiment.experiment_id], search, max_results=1)
+    if of_study and not parents:
+        rule = f"MLflow has no run of {record.name}"
+        raise InputError(rule, remedy=f"`tuner sync {shlex.quote(record.name)}` copies it")
+    if experiment is None:
+        return everything
+    views = [
+        (trials_view(record), f"all trials of {name}, best first"),
+        (studies_view(record), f"the studies of {name}, each with its trials"),
+    ]
+    if parents:
+        view = study_view(record, parents[0].info.run_id)
+        views.insert(0, (view, f"the trials of {record.name}, best first, and charts"))
+    saved = {view.tag for view, _ in views if save_view(client, experiment, view, record.created)}
+    pages = [Link(v.link(base_url, experiment.experiment_id, saved), shows) for v, shows in views]
+    return tuple(pages if of_study else pages[-2:])
 
 
 @contextlib.contextmanager
 def _server(uri: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a server that ends with the context."""
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     command += ["--host", _HOST, "--port", str(port)]
     command += ["--default-artifact-root", artifact_root().as_uri()]
@@ -210,11 +209,12 @@ def _server(uri: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]
 
 
 def _wait(server: subprocess.Popen[bytes], base_url: str, log: Path, timeout_s: float) -> None:
+    """Wait until the server answers."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise RunError(f"the MLflow server did not start: {_last_line(log)}")
-        if links.answers(base_url, timeout_s=2):
+        if answers(base_url, timeout_s=2):
             return
         time.sleep(0.1)
     raise RunError(f"the MLflow server did not answer in {timeout_s:g} s: {_last_line(log)}")
@@ -227,9 +227,8 @@ def _last_line(log: Path) -> str:
 
 
 def _usual_port(uri: str) -> int:
-    usual = _PORTS[zlib.crc32(uri.encode()) % len(_PORTS)]
     try:
-        return _check_free(usual)
+        return _check_free(_PORTS[zlib.crc32(uri.encode()) % len(_PORTS)])
     except InputError:
         with socket.socket() as probe:
             probe.bind((_HOST, 0))
@@ -245,3 +244,267 @@ def _check_free(port: int) -> int:
             rule = f"{port} cannot be used: {error.strerror}"
             raise InputError(rule, where="--port", remedy="give another, or none") from None
     return port
+
+
+@dataclass(frozen=True)
+class Address:
+    """The address of a UI, and the process that serves it."""
+
+    base_url: str
+    pid: int
+
+
+@contextlib.contextmanager
+def announced(uri: str, address: Address) -> Iterator[None]:
+    """Let `running_ui` find a store's UI while the context lasts."""
+    path = _address_file(uri)
+    with contextlib.suppress(OSError), open_private(path, "w") as file:
+        file.write(json.dumps(asdict(address)).encode())
+    try:
+        yield
+    finally:
+        if _read_address(path) == address:  # not of another UI
+            path.unlink(missing_ok=True)
+
+
+def running_ui(uri: str, timeout_s: float = 5) -> Address | None:
+    """Return this user's running UI on a store; None without one that answers."""
+    address = _read_address(_address_file(uri))
+    return address if address and answers(address.base_url, timeout_s) else None
+
+
+def _only_starter(uri: str) -> AbstractContextManager[None]:
+    """Let one process at a time start a store's UI."""
+    return lock_if_possible(_address_file(uri).with_suffix(".lock"))
+
+
+def _address_file(uri: str) -> Path:
+    return private_path("ui", store_digest(uri), ".json")
+
+
+def _read_address(path: Path) -> Address | None:
+    try:
+        with open_private(path, "r") as file:
+            return Address(**json.loads(file.read()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+_WORKFLOW = "workflowType=machine_learning"  # otherwise the UI is that for language models
+_TRAINED = f"tags.role = '{Role.TRIAL}' and tags.repeat_of IS NULL"  # each configuration once
+_MOST_COLUMNS = 25  # an experiment's tag holds 5,000 characters
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of an experiment's runs."""
+
+    key: str  # unique in the experiment
+    name: str  # in the UI's menu
+    search: str = ""  # MLflow's filter; all runs by default
+    order_by: str = "attributes.start_time"  # the one order in which the UI nests runs
+    ascending: bool = False
+    columns: tuple[str, ...] = ()
+    axes: tuple[str, ...] = ()  # params of the chart of parallel coordinates
+
+    @property
+    def tag(self) -> str:
+        """The experiment's tag for the view."""
+        return f"mlflow.sharedViewState.{self.key}"
+
+    def link(self, base_url: str, experiment_id: str, saved: Collection[str] = ()) -> str:
+        """Return the link to this view: to the saved one if its tag is in `saved`."""
+        query: dict[str, Any] = {"viewStateShareKey": self.key}
+        if self.tag not in saved:  # all keys: others are as last set in the browser
+            ascending = str(self.ascending).lower()
+            query = self._state() | {
+                "orderByAsc": ascending,
+                "datasetsFilter": "W10=",
+            }  # [], base64
+        if self.axes:
+            query["compareRunsMode"] = "CHART"
+        page = f"{base_url.rstrip('/')}/#/experiments/{experiment_id}/runs"
+        return f"{page}?{_WORKFLOW}&{urlencode(query, quote_via=quote, safe='')}"
+
+    def as_saved(self, created: str) -> str:
+        """Return the tag's value; `created` is in ISO 8601."""
+        state = self._state() | {"datasetsFilter": [], "selectedColumns": self.columns}
+        if self.axes:
+            section, columns = f"{self.key}-charts", 2  # axes of three are too narrow
+            state["compareRunSections"] = [
+                {"uuid": section, "name": "Model metrics", "display": True, "columns": columns}
+                | {"isReordered": True, "isGenerated": True, "deleted": False}
+            ]
+            state["compareRunCharts"] = [
+                {"uuid": f"{self.key}-parallel", "type": "PARALLEL", "metricSectionId": section}
+                | {"selectedParams": self.axes, "selectedMetrics": ["objective"]}
+                | {"showAllRuns": True, "isGenerated": False, "deleted": False}
+            ]
+        created_ms = round(1000 * dt.datetime.fromisoformat(created).timestamp())
+        return _compact({"name": self.name, "createdAt": created_ms, "state": _compact(state)})
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "searchFilter": self.search,
+            "orderByKey": self.order_by,
+            "orderByAsc": self.ascending,
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "modelVersionFilter": "All Runs",
+        }
+
+
+def trials_view(record: StudyRecord) -> View:
+    """Return the view of all trials of an experiment, best first."""
+    columns = ("tags.`study`", *_columns(record))
+    order = _best_first(record)
+    return View("tuner-trials", "Trials, best first", _TRAINED, **order, columns=columns)
+
+
+def studies_view(record: StudyRecord) -> View:
+    """Return the view of an experiment's studies, each with its trials under it."""
+    columns = ("metrics.`best_objective`", *_columns(record))
+    return View("tuner-studies", "Studies", columns=columns)
+
+
+def study_view(record: StudyRecord, parent_run_id: str) -> View:
+    """Return the view of one study's trials: best first, with charts beside them."""
+    return View(
+        f"tuner-{parent_run_id}",
+        record.name,
+        f"tags.`{PARENT}` = '{parent_run_id}' and {_TRAINED}",
+        **_best_first(record),
+        columns=_columns(record),
+        axes=tuple(record.experiment.search_space)[:_MOST_COLUMNS] or ("trial",),
+    )
+
+
+def save_view(client: MlflowClient, experiment: Experiment, view: View, created: str) -> bool:
+    """Save a view in MLflow, unless it is there or a user has changed it; return whether it is."""
+    value, there = view.as_saved(created), experiment.tags.get(view.tag)
+    if there == value or (there is not None and _was_changed(there)):
+        return True
+    try:
+        client.set_experiment_tag(experiment.experiment_id, view.tag, value)
+    except Exception:  # without permission to write
+        return False
+    return True
+
+
+def _was_changed(value: str) -> bool:
+    try:
+        return "updatedAt" in json.loads(value)
+    except (ValueError, TypeError):
+        return False
+
+
+def _best_first(record: StudyRecord) -> dict[str, Any]:
+    minimized = record.experiment.objective.direction == "minimize"
+    return {"order_by": "metrics.`objective`", "ascending": minimized}
+
+
+def _columns(record: StudyRecord) -> tuple[str, ...]:
+    searched = tuple(f"params.`{name}`" for name in record.experiment.search_space)
+    return ("metrics.`objective`", *searched[:_MOST_COLUMNS])
+
+
+def _compact(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class StudyLinks:
+    """Links to a study in MLflow's UI."""
+
+    study: str  # its own run
+    report: str | None  # None before the search is done
+    trials: str  # all of them, best first
+    best: Mapping[str, str]  # trial 3 -> its run; the finalists first, each best first
+
+
+def find_links(record: StudyRecord, *, most: int = 5, timeout_s: float = 2) -> StudyLinks | None:
+    """Return links to a study's runs on the server in use, or on the store's running UI.
+
+    Args:
+        record: the study.
+        most: number of its best trials.
+        timeout_s: for all requests together.
+
+    Returns:
+        None if no server answers in time, or it lacks the study.
+    """
+    uri = tracking_uri()
+    found: queue.SimpleQueue[StudyLinks | None] = queue.SimpleQueue()
+
+    def find() -> None:
+        links = None
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            if (server := _rest_server(uri, timeout_s)) is not None:
+                links = _find(server, record, most)
+        found.put(links)
+
+    # A thread, because name resolution and slow answers have no timeout.
+    threading.Thread(target=find, daemon=True).start()
+    try:
+        return found.get(timeout=timeout_s)
+    except queue.Empty:
+        return None
+
+
+def has_study(record: StudyRecord) -> bool:
+    """Return whether the store in use is a local file that contains a study."""
+    database = sqlite_path(tracking_uri())
+    if database is None or not database.exists():
+        return False
+    query = "SELECT 1 FROM tags WHERE key = 'study_id' AND value = ? LIMIT 1"
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1)
+        ) as store:
+            return store.execute(query, (record.id,)).fetchone() is not None
+    except sqlite3.Error:
+        return False
+
+
+def _rest_server(uri: str, timeout_s: float) -> RestServer | None:
+    if not is_server(uri):
+        ui = running_ui(uri, timeout_s / 2)
+        return RestServer(ui.base_url, timeout_s, ours=True) if ui else None
+    if not uri.lower().startswith("http"):  # hosted: its UI is elsewhere
+        return None
+    return RestServer(uri, timeout_s)
+
+
+def _find(server: RestServer, record: StudyRecord, most: int) -> StudyLinks | None:
+    name = quote(record.experiment.name, safe="")
+    experiment = server.ask(f"experiments/get-by-name?experiment_name={name}")["experiment"]
+    experiment_id, saved = experiment["experiment_id"], experiment.get("tags", [])
+
+    def find(**tags: object) -> dict[str, Any] | None:
+        wanted = {"study_id": record.id, **tags}
+        search = " and ".join(f"tags.{key} = '{value}'" for key, value in wanted.items())
+        query = {"experiment_ids": [experiment_id], "filter": search, "max_results": 1}
+        return next(iter(server.ask("runs/search", query).get("runs", [])), None)
+
+    def link(run: dict[str, Any], page: str = "") -> str:
+        runs = f"{server.base_url}/#/experiments/{experiment_id}/runs"
+        return f"{runs}/{run['info']['run_id']}{page}?{_WORKFLOW}"
+
+    study = find(role=STUDY_ROLE)
+    if study is None:
+        return None
+    is_done = {"key": "state", "value": str(StudyState.DONE)} in study["data"]["tags"]
+    view = study_view(record, study["info"]["run_id"])
+    # The winner is first; a default that is no trial has a link to its first training.
+    finalists = [(f.name, f.trial or f.repeats[0]) for f in rank_finalists(record)]
+    named = dict(finalists) | {trial_name(t.number): t for t in record.ranked()}
+    runs = {
+        name: find(role=trial.role, trial=trial.number)
+        for name, trial in list(named.items())[:most]
+    }
+    return StudyLinks(
+        study=link(study),
+        report=link(study, f"/artifacts/{REPORT}") if is_done else None,
+        trials=view.link(server.base_url, experiment_id, saved={tag["key"] for tag in saved}),
+        best={name: link(run) for name, run in runs.items() if run},
+    )

@@ -1,11 +1,16 @@
-"""Rows at every step of a frequency: resampled, imputed, and those to come."""
+"""Data quality: missing rows and values are imputed, suspicious values reported.
+
+All rows are looked at, those of the test part among them, for a person corrects a file as a whole.
+Nothing here changes a value, and nothing is learned from it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +20,17 @@ from pandas.tseries.offsets import BaseOffset
 
 from tuner.data.preprocessing import Preparation
 from tuner.data.series_table import Series
-from tuner.data.vocabulary import merged
 from tuner.errors import one_line, refusal
-from tuner.tables.frequencies import (
+from tuner.tables.table import bounds_of
+from tuner.tables.timestamps import (
     are_open_days,
-    bounds_of,
     common_frequency,
     every_time,
     find_gaps,
-    following,
+    show_time,
 )
-from tuner.tables.timestamps import show_time
 
 _MOST_STEPS = 20_000_000
-_REMEDY = "write 15min, 1h or 1D, say"
 _TWO_WEEKS = pd.Timedelta(days=13)  # from the first day to the last
 _MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
 _ENDS = re.compile(r"(\d*\s*)((?:B|CB|S)?[MQY])E?(?:-(\w+))?")  # of months, quarters, years
@@ -38,13 +40,14 @@ def even_rows(series: Series, data: Preparation) -> Series:
     """Return the series with a row at every step of their frequency; missing ones are nan.
 
     With `data.resample` the rows in [t, t + step) become one at t. Steps are counted from the
-    first midnight of 1970, so that they are the same in every file. A step has the mean weight of
-    its rows, the category of its last row, and the value of static columns. Where the rows have a
-    frequency, a step that lacks one of them is missing, and left out at either end of a series; so
-    is the value of a column of which a row lacks one.
+    first midnight of 1970, so that they are the same in every file; a step weighs the mean of its
+    rows. Where the rows keep a
+    frequency, a step that lacks one of them is missing, and left out at either end of a series;
+    of a column, so is a step that lacks a value. A step has the category of its last row,
+    and of columns that are the same in a series their value.
 
-    Days of the week on which series of days have no rows are closed: no row is missing there, nor
-    on a holiday.
+    Where series of days are closed on some days of the week, no row is lacking on these, nor on any
+    other day between two rows: it is a holiday.
 
     Raises:
         DataError: the frequency is none, or there are steps that lack rows and `data.missing`
@@ -85,11 +88,12 @@ def even_rows(series: Series, data: Preparation) -> Series:
 
 
 def fill(values: np.ndarray, bounds: np.ndarray, policy: str) -> np.ndarray:
-    """Return the values imputed from earlier rows of their series; those before the first stay nan.
+    """Return the values with none missing but those before a column's first known one.
 
-    `ffill` repeats the last known value. `interpolate` continues the line through the last two
-    known values of the column, for at most as many rows as those two lie apart; then it stays
-    level, as it does where only one value is known.
+    Nothing comes from a later row, or from another series. By `ffill` the last known value
+    stays. By `interpolate` a missing value continues the line through the last two known values
+    of its column, for at most as many rows as those two lie apart; then it stays level, as it
+    does where only one value is known yet.
 
     Args:
         values: (rows, columns), nan where missing; rows are evenly spaced.
@@ -142,10 +146,12 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
     if data.missing == "refuse" and lacking.any():
         first = int(lacking.argmax())
         at = int(bounds[:, 1].searchsorted(first, side="right"))
-        begin = f"{show_time(edges[made_of[first]])}{series.whose(at)}"
-        got = f"{lacking.sum()} such steps of {step}, the first {begin}"
-        change = "write a longer step, or data.missing: ffill (or interpolate)"
-        rule = "no step may lack rows"
+        got = (
+            f"{lacking.sum()} such steps of {step}, the first "
+            f"{show_time(edges[made_of[first]])}{series.whose(at)}"
+        )
+        rule, change = "no step may lack rows", "write a longer step, or "
+        change += "data.missing: ffill (or interpolate)"
         raise refusal(series.path, "data.resample", rule, got, "add the rows", change)
     place = _steps_of(times, edges) + _shifts(series.bounds, len(edges))
     groups = series.frame.groupby(place)
@@ -193,7 +199,8 @@ def _whole_steps(
 def _open_days(times: pd.DatetimeIndex, frequency: str) -> BaseOffset | None:
     """Return the days of the week that series of days have rows on; None if that is every day.
 
-    At least two weeks show it.
+    An exchange is closed at weekends, a shop on Sundays. Fewer rows than two weeks have do not
+    show it.
     """
     if frequency != "D" and not are_open_days(frequency):
         return None
@@ -216,12 +223,12 @@ def _offset(path: Path, step: str) -> BaseOffset:
     except (OverflowError, ValueError, Warning) as error:
         hint = re.search(r"(?:Did you mean|use) '?([A-Za-z]+(?:-[A-Z]+)?)", one_line(error))
         number = step[: len(step) - len(step.lstrip("0123456789 "))]
-        instead = f"write {_beginning(number + hint[1])}" if hint else _REMEDY
+        instead = f"write {_beginning(number + hint[1])}" if hint else "write 15min, 1h or 1D, say"
         rule = "must be a frequency that pandas knows"
         raise refusal(path, "data.resample", rule, repr(step), instead) from None
     if offset.n < 1:
         rule = "must be a step forward in time"
-        raise refusal(path, "data.resample", rule, repr(step), _REMEDY)
+        raise refusal(path, "data.resample", rule, repr(step), "write 15min, 1h or 1D, say")
     if (instead := _beginning(step)) != step:
         rule = "must name the time at which a step begins"
         raise refusal(path, "data.resample", rule, f"{step!r}, the end of one", f"write {instead}")
@@ -229,7 +236,7 @@ def _offset(path: Path, step: str) -> BaseOffset:
 
 
 def _beginning(step: str) -> str:
-    """Return the frequency of beginnings for one of ends: MS for ME."""
+    """Return the frequency of the times right after those that are ends: MS for ME."""
     if not (found := _ENDS.fullmatch(step)):
         return step
     number, unit, anchor = found.groups()
@@ -257,158 +264,179 @@ def _edges(
         edges = pd.DatetimeIndex(edges.append(pd.DatetimeIndex([edges[-1] + offset])))
     except (OverflowError, ValueError):  # beyond the times that there are
         rule = "must be a step that a calendar holds"
-        raise refusal(path, "data.resample", rule, repr(step), _REMEDY) from None
+        remedy = "write 15min, 1h or 1D, say"
+        raise refusal(path, "data.resample", rule, repr(step), remedy) from None
     return edges[edges.searchsorted(first, side="right") - 1 :]
 
 
-_NAMED = 5  # columns at most
+SUSPECTS = ("sentinel", "outlier", "stands still", "unit", "suspect")  # what such notes are called
+_CODE = re.compile(r"-?(9{2,}(\.9+)?|9+\.(25|99*)|32768|32767|65535|2147483647)|-1e[23]\d|1e[23]\d")
+_CODE_APART, _APART, _ALONE_APART = 0.5, 3.0, 10.0  # ranges of the rest that lie in between:
+# of a repeated value that is written as people write nothing, of another, of a single value
+_FEWEST_OTHERS = 10  # different values, to tell how far they reach
+_MOST_SHARE = 0.5  # of the rows may be no measurements
+_STILL = 0.5  # of the rows of a series, one after another, that are the same
+_FEWEST_STILL = 20  # rows
+_UNIT, _ABOUT = 1000.0, 1.6  # a change of unit, and the factor by which it may be missed
+_FEWEST_AROUND = 8  # rows before and after such a change
+_MOST_ROUNDS = 3  # different sentinels of a column
+_SHOWN = 3  # lines
+_MOST_NOTES = 8
 
 
-@dataclass(frozen=True, eq=False)
-class Coming:
-    """Series with as many rows to come as are forecast, behind the last rows with targets.
-
-    Of these rows the columns that are declared to be known have values; other columns lack them,
-    and a target keeps its last one.
-    """
-
-    series: Series
-    ends: np.ndarray  # (series,), the first row to come of each
-    complete: np.ndarray  # (series,), how many of the first rows to come lack nothing
-    known: list[str]  # the columns that are known there
-    horizon: int
-
-    @property
-    def lasts(self) -> np.ndarray:
-        """The last row of each series that a forecast can begin with, (series,)."""
-        return np.asarray(self.ends - self.horizon + self.complete)
-
-    def refuse(self, needed: np.ndarray, path: Path) -> None:
-        """Refuse series that lack what is known of rows to come.
-
-        Args:
-            needed: (series,), bool: which are forecast.
-        """
-        lacking = np.flatnonzero(needed & (self.complete < self.horizon))
-        if not len(lacking):
-            return
-        i = int(lacking[0])
-        end, n = int(self.ends[i]), int(self.complete[i])
-        block = self.series.frame[self.known].iloc[end + n : end + self.horizon].isna()
-        absent = int((block.all(axis=1) if self.known else block.index >= 0).sum())
-        columns = [name for name in self.known if block[name].any()]
-        shown = ", ".join(columns[:_NAMED]) or "the time"
-        shown += f" and {len(columns) - _NAMED} more" if len(columns) > _NAMED else ""
-        more = f" (and {len(lacking) - 1} other series)" if len(lacking) > 1 else ""
-        lack = int(block.any(axis=1).sum()) if self.known else absent
-        rule = (
-            f"the forecast needs what is known of the next {self.horizon} "
-            f"row{'s' * (self.horizon > 1)} after {self._place(i, end - 1)}{self.series.whose(i)}, "
-            f"and {lack} lack{'s' * (lack == 1)} {shown}, the first {self._place(i, end + n)}{more}"
-        )
-        remedy = "add such rows, without target, behind the last one, or give a file of them as "
-        raise refusal(path, "data.known_future", rule, remedy=f"{remedy}--future")
-
-    def _place(self, series: int, row: int) -> str:
-        times = self.series.times
-        if times is not None and not pd.isna(times[row]):
-            return show_time(times[row])
-        return f"row {row - self.series.bounds[series, 0] + 1}"
-
-
-def with_future(series: Series, data: Preparation, future: Series, horizon: int) -> Series:
-    """Return series with rows to come from another file in place of their own.
+def suspects_of(series: Series) -> Iterator[tuple[str, str]]:
+    """Say which values are probably no measurements: what, and where.
 
     Args:
-        future: series of the same names, or one that holds for all of them, with the columns that
-            are known. Rows that are not after the end of a series, or no step of it, are left out.
+        series: as they were read, before rows are filled in or brought to steps.
     """
-    known = list(data.known_future or [])
-    values, coming = series.frame.to_numpy(), future.frame[known].to_numpy(copy=True)
-    levels = dict(series.levels)
-    for place, name in enumerate(known):
-        if name in levels:
-            codes = coming[:, place]
-            coming[:, place], levels[name] = merged(codes, future.levels[name], levels[name])
-    at = [list(series.frame).index(name) for name in known]
-    pieces = _Pieces([], [], [])
-    for name, start, end in zip(series.names, series.bounds[:, 0], series.ends, strict=True):
-        rows = np.empty(0, np.int64)
-        if future.names == ("",) or name in future.names:
-            of = 0 if future.names == ("",) else future.names.index(name)
-            rows = np.arange(*future.bounds[of])
-        if series.times is not None and future.times is not None:
-            last, theirs = series.times[[end - 1]], future.times[rows]
-            if series.frequency is None:
-                rows = rows[theirs > last[0]]
+    columns = {str(name): values.to_numpy() for name, values in series.frame.items()}
+    notes = [*outside_of(columns, series.place)]
+    for name, values in columns.items():
+        notes += _of_column(series, name, values)
+    yield from notes[:_MOST_NOTES]
+    if len(notes) > _MOST_NOTES:
+        yield "suspect", f"and {len(notes) - _MOST_NOTES} more like these"
+
+
+def outside_of(
+    columns: Mapping[str, np.ndarray], place: Callable[[int], str]
+) -> Iterator[tuple[str, str]]:
+    """Say which values of columns lie far outside the rest of their column.
+
+    One that comes again and again is a sentinel: it stands for nothing, as -999 does. One that
+    comes once is an outlier.
+
+    Args:
+        columns: (rows,) each, nan where there is no value.
+    """
+    found = {name: _far_values(values) for name, values in columns.items()}
+    words = [f"{v:.10g}" for far, _ in found.values() for v, n in far if _stands_for_nothing(v, n)]
+    key = f"data.read.missing_values: {json.dumps(list(dict.fromkeys(words)))}"
+    for name, (far, (low, high)) in found.items():
+        for value, count in far:
+            text = f"{name!r} is {value:.10g} {_where(columns[name] == value, place)}, far outside "
+            text += f"the rest ({low:.6g} to {high:.6g})"
+            if _stands_for_nothing(value, count):
+                remedy = f"if it stands for no value, write {key}, and data.missing: ffill"
+                yield "sentinel", f"{text}; {remedy}"
             else:
-                rows = rows[theirs.isin(following(last, series.frequency, horizon))]
-            pieces.times += [series.times[start:end], future.times[rows]]
-        block = np.full((len(rows), values.shape[1]), np.nan)
-        block[:, at] = coming[rows]
-        pieces.blocks += [values[start:end], block]
-        pieces.lines += [series.lines[start:end], np.full(len(rows), -1)]
-    inserted = np.zeros(sum(map(len, pieces.blocks)), bool)
-    return dataclasses.replace(pieces.joined(series), inserted=inserted, levels=levels)
+                yield "outlier", f"{text}; correct it if it was not measured"
 
 
-@dataclass
-class _Pieces:
-    """The rows of series in two pieces each: known and to come."""
-
-    blocks: list[np.ndarray]
-    lines: list[np.ndarray]
-    times: list[pd.DatetimeIndex]
-
-    def joined(self, series: Series) -> Series:
-        lengths = np.array([len(block) for block in self.blocks])
-        lines = np.concatenate(self.lines)
-        times = None if series.times is None else self.times[0].append(self.times[1:])
-        return dataclasses.replace(
-            series,
-            frame=pd.DataFrame(np.concatenate(self.blocks), columns=series.frame.columns),
-            bounds=bounds_of(lengths[::2] + lengths[1::2]),
-            lines=lines,
-            inserted=lines < 0,
-            times=None if times is None else pd.DatetimeIndex(times),
-        )
+def _far_values(values: np.ndarray) -> tuple[list[tuple[float, int]], tuple[float, float]]:
+    """Return values far outside the rest, with how often each comes, and the ends of the rest."""
+    found, counts = np.unique(values[~np.isnan(values)], return_counts=True)
+    far: list[tuple[float, int]] = []
+    while len(far) < _MOST_ROUNDS and (at := _outside(found, counts)) is not None:
+        far.append((float(found[at]), int(counts[at])))
+        found, counts = np.delete(found, at), np.delete(counts, at)
+    return far, (found[0], found[-1]) if len(found) else (0.0, 0.0)
 
 
-def with_coming(series: Series, data: Preparation, horizon: int) -> Coming:
-    """Return series with as many rows to come behind each as are forecast.
+def _of_column(series: Series, name: str, values: np.ndarray) -> Iterator[tuple[str, str]]:
+    """Say where a target stands still, and where the unit of a column changes."""
+    for i, (start, end) in enumerate(series.bounds.tolist()):
+        rows = start + np.flatnonzero(~np.isnan(values[start:end]))
+        own = values[rows]
+        whose = series.whose(i)
+        if name in series.targets and (still := _longest_run(own)) is not None:
+            first, last = rows[still[0]], rows[still[1] - 1]
+            text = f"{name!r}{whose} is {own[still[0]]:.10g} in {still[1] - still[0]} of "
+            text += f"{len(own)} rows without a break, {_span(series, first, last)}"
+            remedy = "if nothing was measured, empty these cells and write data.missing: ffill"
+            yield "stands still", f"{text}; {remedy}"
+        elif (change := _change_of_unit(own)) is not None:
+            at, larger = change
+            factor = "1000 times larger" if larger else "1000 times smaller"
+            text = f"{name!r}{whose} is about {factor} from {series.place(int(rows[at]))} on"
+            yield "unit", f"{text}; write all rows in one unit"
+
+
+def _outside(found: np.ndarray, counts: np.ndarray) -> int | None:
+    """Return the place of the value at either end that is far outside the rest, if one is.
 
     Args:
-        series: with even rows. Those behind the last target of a series are rows to come.
+        found: different values, rising, (n,).
+        counts: how often each comes.
     """
-    ends, known = series.ends, list(data.known_future or [])
-    names = list(series.frame)
-    at, of_targets = [[names.index(n) for n in of] for of in (known, series.targets)]
-    values = series.frame.to_numpy()
-    pieces, complete = _Pieces([], [], []), []
-    for i, (start, end) in enumerate(zip(series.bounds[:, 0].tolist(), ends.tolist(), strict=True)):
-        there = range(end, min(end + horizon, int(series.bounds[i, 1])))
-        block = np.full((horizon, values.shape[1]), np.nan)
-        block[: len(there), at] = values[there][:, at]
-        whole = ~np.isnan(block[:, at]).any(axis=1)
-        block[:, of_targets] = _last_values(values[start:end, of_targets])
-        pieces.blocks += [values[start:end], block]
-        pieces.lines += [series.lines[start:end], np.full(horizon, -1)]
-        pieces.lines[-1][: len(there)] = series.lines[there]
-        if series.times is not None:
-            ahead = series.times[there]
-            if len(ahead) < horizon:
-                later = following(series.times[[end - 1]], series.frequency, horizon)[len(ahead) :]
-                ahead = pd.DatetimeIndex(ahead.append(later))
-            pieces.times += [series.times[start:end], ahead]
-            if data.calendar:
-                whole &= np.asarray(ahead.notna())
-        complete.append(horizon if whole.all() else int(whole.argmin()))
-    extended = pieces.joined(series)
-    first_to_come = extended.bounds[:, 1] - horizon
-    return Coming(extended, first_to_come, np.array(complete), known, horizon)
+    if len(found) <= _FEWEST_OTHERS:
+        return None
+    ends = {
+        0: (found[1] - found[0], found[-1] - found[1]),
+        len(found) - 1: (found[-1] - found[-2], found[-2] - found[0]),
+    }
+    for at in sorted(ends, key=lambda at: -ends[at][0]):
+        apart, others = ends[at]
+        if counts[at] > _MOST_SHARE * counts.sum():
+            continue
+        needed = _ALONE_APART if counts[at] == 1 else _APART
+        if _is_code(found[at]):
+            needed = _CODE_APART if counts[at] > 1 else _APART
+        if apart > needed * others:
+            return at
+    return None
 
 
-def _last_values(column: np.ndarray) -> np.ndarray:
-    known = ~np.isnan(column)
-    last = len(column) - 1 - known[::-1].argmax(axis=0)
-    return np.asarray(column[last, np.arange(column.shape[1])])
+def _stands_for_nothing(value: float, count: int) -> bool:
+    return count > 1 or _is_code(value)
+
+
+def _is_code(value: float) -> bool:
+    return bool(_CODE.fullmatch(f"{value:.10g}".replace("e+", "e")))
+
+
+def _longest_run(values: np.ndarray) -> tuple[int, int] | None:
+    """Return the rows [start, end) of the longest run of equal values, where it is half of all.
+
+    None of a column that is the same in all rows, of which there is another note.
+    """
+    if len(values) < _FEWEST_STILL:
+        return None
+    edges = np.flatnonzero(np.diff(values) != 0) + 1
+    if not len(edges):
+        return None
+    bounds = np.r_[0, edges, len(values)]
+    lengths = np.diff(bounds)
+    at = int(lengths.argmax())
+    if lengths[at] < max(_STILL * len(values), _FEWEST_STILL / 2):
+        return None
+    return int(bounds[at]), int(bounds[at + 1])
+
+
+def _change_of_unit(values: np.ndarray) -> tuple[int, bool] | None:
+    """Return the row from which on values are about 1000 times larger, or smaller, for good.
+
+    All but a twentieth of the sizes before it must lie on one side of those after it.
+    """
+    sizes = np.abs(values)
+    n = len(sizes)
+    if n < 2 * _FEWEST_AROUND or not (sizes > 0).any():
+        return None
+    logs = np.log10(np.maximum(sizes, sizes[sizes > 0].min()))
+    sums = np.cumsum(logs - logs.mean())
+    at = int(np.abs(sums[:-1]).argmax()) + 1  # of the largest difference of means, by its sums
+    before, after = sizes[:at], sizes[at:]
+    if min(len(before), len(after)) < _FEWEST_AROUND:
+        return None
+    low, high = sorted((before, after), key=lambda part: float(np.median(part)))
+    if np.median(low) == 0 or np.quantile(low, 0.95) >= np.quantile(high, 0.05):
+        return None
+    ratio = float(np.median(high) / np.median(low))
+    if not _UNIT / _ABOUT < ratio < _UNIT * _ABOUT:
+        return None
+    return at, high is after
+
+
+def _where(at: np.ndarray, place: Callable[[int], str]) -> str:
+    rows = np.flatnonzero(at)
+    shown = ", ".join(place(int(row)) for row in rows[:_SHOWN])
+    if len(rows) == 1:
+        return f"in {shown}"
+    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+    return f"in {len(rows)} rows ({shown}{more})"
+
+
+def _span(series: Series, first: int, last: int) -> str:
+    whose = series.whose(int(series.bounds[:, 1].searchsorted(first, side="right")))
+    return f"{series.place(int(first))} to {series.place(int(last))}".replace(whose, "")
