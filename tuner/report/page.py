@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from tuner.coordination.finalists import Default, default_of
+from tuner.coordination.finalists import default_of
 from tuner.data.baselines import baseline_name
 from tuner.errors import one_line
-from tuner.experiment import CategoricalDomain, Domain, Experiment, Split, flat
+from tuner.experiment import CategoricalDomain, Domain, Split, flat
 from tuner.journal.records import Status, StudyRecord, TrialRecord
-from tuner.journal.test_scores import ModelScores, Scores, TestScore
+from tuner.journal.test_scores import ModelScores, Scores
 from tuner.report import predictions, trials
 from tuner.report.plotting import Picture, number
 from tuner.results.differences import ENOUGH
@@ -130,7 +130,8 @@ def report(record: StudyRecord, pictures: Sequence[Picture] | None = None) -> st
         record=record,
         summary=summary,
         begun=minute(record.created),
-        unfinished=_unfinished(record),
+        # Older records do not tell how a search ended.
+        ended=record.ended or ("done" if test is not None else None),
         progress=_trials_of(len(record.trained), record.experiment.n_trials),
         verdict=summary.verdict or no_verdict(summary.trials, has_best=best is not None),
         verdict_class=_verdict_class(summary),
@@ -153,8 +154,8 @@ def report(record: StudyRecord, pictures: Sequence[Picture] | None = None) -> st
         space=[(name, _domain(domain)) for name, domain in space.items()],
         settings=[(key, _value(value)) for key, value in settings.items()],
         parts=_parts(record),
-        split=_split_in_words(record.experiment),
-        protocol=_protocol(record),
+        default=default_of(record),
+        tested_names=list(map(tested_name, summary.openings)),
         failures=_by_reason(t for t in runs if t.status is Status.FAILED),
         lost=[f"{t.key.name}: {reason}" for t in runs for reason in t.lost],
         versions=[
@@ -164,13 +165,6 @@ def report(record: StudyRecord, pictures: Sequence[Picture] | None = None) -> st
             *record.versions.items(),
         ],
     )
-
-
-def _unfinished(record: StudyRecord) -> str | None:
-    ended = record.ended or ("done" if record.test is not None else None)  # older records lack it
-    if ended == "done":
-        return None
-    return "was interrupted" if ended == "interrupted" else "has not finished"
 
 
 def _trials_of(trained: int, most: int | None, at_most: str = "") -> str:
@@ -354,97 +348,6 @@ def _span(part: Mapping[str, Any], split: Split) -> str:
     return "of the test file" if given else "drawn by seed"
 
 
-def _protocol(record: StudyRecord) -> list[str]:
-    """Return sentences: the use of each data split, and each evaluation on the test set."""
-    experiment, test = record.experiment, record.test
-    folds, of_series = experiment.n_folds, experiment.task.of_series
-    lines = [
-        "What is fitted to data (scaling, vocabulary) is fitted on the training set alone."
-        + (" Each fold has its own." if folds > 1 else ""),
-        "Every trial was trained on the training set and scored on the validation set; its score "
-        "is that of its best epoch" + (f", the mean over {folds} folds." if folds > 1 else "."),
-        *_own_split(experiment.data.split),
-    ]
-    if of_series:
-        lines.append(
-            "The sets follow one another in time. A window may read rows before its set, but every "
-            "target belongs to one set only."
-        )
-    if experiment.finalists.top:
-        lines.append(
-            f"The best {experiment.finalists.top} configurations are retrained on "
-            f"{experiment.finalists.repeats} seeds that the search did not use, on the same "
-            f"training set."
-        )
-    if default := default_of(record):
-        lines.append(_how_default(default))
-    if test is not None and test.refit:
-        epochs = test.refit.epochs
-        lines.append(
-            f"Before the evaluation on the test set the winner was retrained on training and "
-            f"validation set together, on the same seeds, for {epochs} epoch"
-            f"{'s' * (epochs != 1)}: the median of its best epochs. Scaling is then fitted on both."
-        )
-    lines.append(
-        "Baselines are fitted on the training set, and of a series read the rows before the one "
-        "that they forecast."
-    )
-    if test is None:
-        lines.append("The test set has not been used: nothing here was chosen by it.")
-    n = len(record.openings)
-    lines += [_evaluation(o, of_series, i, n) for i, o in enumerate(record.openings)]
-    name = PurePath(str(record.data["path"])).name
-    lines.append(f"Data: {name}, {record.data['rows']:,} rows, sha256 {record.data['sha256']}.")
-    return lines
-
-
-def _how_default(default: Default) -> str:
-    if default.trial is not None:
-        return f"The {default.name} is trial {default.number}, and was not trained again."
-    values = ", ".join(f"{name} {value}" for name, value in default.params.items())
-    seeds = f"{len(default.scores)} seed{'s' * (len(default.scores) != 1)} of its own"
-    return (
-        f"The {default.name} has the default of every searched hyperparameter ({values}), and was "
-        f"trained like the finalists, on {seeds}. It is a finalist: it wins if no other has a "
-        f"better mean."
-    )
-
-
-def _evaluation(test: TestScore, of_series: bool, place: int, count: int) -> str:
-    how = "again" if place else "once" if count == 1 else "first"
-    span = f", {test.first} to {test.last}" if test.first is not None else ""
-    unit, models = "rows" if of_series else "sequences", len(test.scores)
-    return (
-        f"The configuration of {tested_name(test)} was evaluated on the test set {how}, at "
-        f"{test.opened_at}, after {test.after_trials:,} trials ({models} "
-        f"model{'s' * (models != 1)}, {test.rows:,} {unit}{span})."
-        + (" Its rows were no longer unseen then." if place else "")
-    )
-
-
-def _own_split(split: Split) -> list[str]:
-    """Describe a split that is not by shares of the rows."""
-    if split.column is not None:
-        return [f"The column {split.column} of the data names the set of each row."]
-    lines = []
-    if split.test_file is not None:
-        lines.append(f"The test set is the file {PurePath(split.test_file).name}.")
-    if split.group is not None:
-        lines.append(f"All sequences of one {split.group} are in one set.")
-    return lines
-
-
-def _split_in_words(experiment: Experiment) -> str:
-    split: Split = experiment.data.split
-    if split.column is not None:
-        return f"data.split: the column {split.column}."
-    validation = (
-        f"{experiment.n_folds} rolling origins" if experiment.n_folds > 1 else split.validation
-    )
-    test = split.test if split.test_file is None else PurePath(split.test_file).name
-    return f"data.split: validation {validation}, test {test}; the rest was trained on."
-
-
 def render(template: str, **values: Any) -> str:
     """Render a file of `templates/`; all values are escaped."""
     return _environment().get_template(template).render(values)
@@ -465,5 +368,7 @@ def _environment() -> Environment:
         "base64": lambda content: base64.b64encode(content).decode(),
         "quote": shlex.quote,
         "sentence": lambda text: f"{text[:1].upper()}{text[1:]}.",
+        "file_name": lambda path: PurePath(str(path)).name,
+        "s": lambda count: "s" if count != 1 else "",
     }
     return environment
