@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 
 from tuner.coordination.finalists import Finalist, default_of, model_name, rank_finalists
 from tuner.data.baselines import baseline_name
@@ -119,61 +120,88 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Part:
-    """The scores of winner, default and best baseline on the same rows."""
+class Rival:
+    """A model to beat, and how much better the tested model is."""
+
+    name: str  # default LSTM, or a baseline in words
+    difference: Difference
+
+    def relation(self) -> str:
+        """Describe how much better or worse the tested model is: 12 % below the last value."""
+        of = self.difference
+        share = relative(of.metric, of.gain, of.second)
+        if share is None:
+            return f"{of.first:.4g} against {of.second:.4g} of {self.name}"
+        above = "above" if METRICS[of.metric].maximize else "below"
+        return f"{percent(share)} % {above} {self.name}"
+
+    def no_better(self) -> str:
+        """Describe a tested model that is not better."""
+        if self.difference.equal:
+            return f"equal to {self.name}"
+        noise = self.difference.real is False
+        return f"within noise of {self.name}" if noise else f"no better than {self.name}"
+
+    def numbers(self) -> str:
+        """Return both scores in brackets."""
+        first, second = f"{self.difference.first:.4g}", f"{self.difference.second:.4g}"
+        against = "" if first == second else f" against {second}"
+        return f" ({_metric_name(self.difference.metric)} {first}{against})"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The scores of the tested configuration, the default and the best baseline on the same rows.
+
+    `seed` is for the resampling of the scores.
+    """
 
     rows: str  # test rows, or validation rows
     metric: str
     scores: Sequence[float]  # of every training of the tested configuration
     default: Sequence[float] | None  # of every training of the untuned default; None without one
     baseline: tuple[str, float] | None  # name in words and score of the best one
+    seed: int
 
-    def over_baseline(self, seed: Sequence[int]) -> Difference | None:
-        """Return how much better the model is than the best baseline."""
+    @property
+    def repeats(self) -> int:
+        """The number of trainings of the tested configuration or the default, if it has fewer."""
+        return min(len(scores) for scores in (self.scores, self.default) if scores)
+
+    @cached_property
+    def best_baseline(self) -> Rival | None:
+        """The best baseline."""
         if self.baseline is None or not self.scores:
             return None
-        return compare(self.metric, self.scores, self.baseline[1], seed)
+        name, score = self.baseline
+        return Rival(name, compare(self.metric, self.scores, score, [self.seed]))
 
-    def over_default(self, seed: Sequence[int]) -> Difference | None:
-        """Return how much better the model is than the untuned default."""
+    def rival(self, default: str) -> Rival | None:
+        """Return the untuned default under a name."""
         if not self.default or not self.scores:
             return None
-        return compare(self.metric, self.scores, self.default, seed)
+        return Rival(default, compare(self.metric, self.scores, self.default, [self.seed]))
 
 
-def test_part_of(test: TestScore) -> Part:
-    """Return the scores on the test set, of the refitted models if there are any."""
-    shown = test.judged
-    return Part(
-        rows="test rows",
-        metric=test.metric,
-        scores=shown.scores,
-        default=shown.default.scores if shown.default else None,
-        baseline=_named(test.metric, shown.baselines),
-    )
-
-
-def validation_part_of(record: StudyRecord) -> Part | None:
-    """Return the validation scores of the tested configuration; None without any."""
-    assert record.test is not None
-    number, default = record.test.configuration, default_of(record)
+def _evidence(record: StudyRecord, test: TestScore) -> list[Evidence]:
+    """Return the evidence of the test rows and, if there are validation scores, of those rows."""
+    shown, seed = test.judged, record.experiment.seed
+    own = shown.default.scores if shown.default else None
+    baseline = _best_in_words(test.metric, shown.baselines)
+    found = [Evidence("test rows", test.metric, shown.scores, own, baseline, seed)]
+    number, default = test.configuration, default_of(record)
     finalist = next((f for f in rank_finalists(record) if f.number == number), None)
     if finalist is not None:
         scores = finalist.scores
-    elif record.test.default and record.test.default.is_winner and default is not None:
+    elif test.default and test.default.is_winner and default is not None:
         scores = default.scores
     else:
-        trial = next((t for t in record.trials if t.number == number), None)
-        scores = [trial.value] if trial is not None and trial.value is not None else []
-    if not scores:
-        return None
-    return Part(
-        rows="validation rows",
-        metric=record.experiment.objective.metric,
-        scores=scores,
-        default=default.scores if default is not None else None,
-        baseline=_named(record.experiment.objective.metric, record.baselines),
-    )
+        scores = [t.value for t in record.trials if t.number == number and t.value is not None]
+    if scores:
+        metric, own = record.experiment.objective.metric, default.scores if default else None
+        baseline = _best_in_words(metric, record.baselines)
+        found.append(Evidence("validation rows", metric, scores, own, baseline, seed))
+    return found
 
 
 def no_verdict(counts: Mapping[str, int], *, has_best: bool) -> str:
@@ -191,67 +219,57 @@ def verdict_of(record: StudyRecord) -> Verdict | None:
     Refitted models are judged if there are any. A difference within the noise of the repeats
     counts as none; with fewer than five repeats the sentence adds that it may be luck.
     """
-    if record.test is None:
+    test = record.test
+    if test is None:
         return None
-    verdict = _judged(record, record.test)
+    evidence = _evidence(record, test)
+    verdict = _judge(record, test, evidence)
     if verdict.worth not in (Worth.PAID, Worth.BETTER):
         return verdict
-    on_test, on_validation = test_part_of(record.test), validation_part_of(record)
-    validated = _fewest(on_validation) if on_validation else None
-    repeats = min(n for n in (_fewest(on_test), validated) if n is not None)
+    repeats = min(on_rows.repeats for on_rows in evidence)
     if repeats >= ENOUGH:
         return verdict
     few = "1 repeat is" if repeats == 1 else f"{repeats} repeats are"
     sentence = f"{verdict.sentence}; {few} too few to rule out luck"
-    since = record.raised and validated is not None and validated >= ENOUGH
-    if since and find_winner(record).was_tested(record.test):
+    validated = evidence[1].repeats if len(evidence) > 1 else 0
+    if record.raised and validated >= ENOUGH and find_winner(record).was_tested(test):
         sentence += f": tuner run with {REOPEN} evaluates all {validated}"
     return replace(verdict, sentence=sentence)
 
 
-def _fewest(part: Part) -> int:
-    """Return the repeats of the one that has fewer, of winner and default."""
-    return min(len(scores) for scores in (part.scores, part.default) if scores)
-
-
-def _judged(record: StudyRecord, test: TestScore) -> Verdict:
-    seed, on_test = [record.experiment.seed], test_part_of(test)
+def _judge(record: StudyRecord, test: TestScore, evidence: Sequence[Evidence]) -> Verdict:
+    on_test = evidence[0]
     if not on_test.scores:
         sentence = "the forecasts of the test set are beyond all bounds: do not use this model"
         return Verdict(sentence, Worth.USELESS)
-    on_validation = validation_part_of(record)
-    parts = [on_test] if on_validation is None else [on_test, on_validation]
-    for part in parts:
-        over = part.over_baseline(seed)
-        if over is not None and part.baseline is not None and not over.better:
-            where = "" if part is on_test else f" on the {part.rows}"
-            sentence = f"{_no_better(over, part.baseline[0])}{where}{_numbers(over)}"
-            if part is not on_test and on_test.baseline is not None:
-                there = on_test.over_baseline(seed)
-                assert there is not None
-                sentence += (
-                    f", though {_relation(there, on_test.baseline[0])} on the {on_test.rows}"
-                )
-            worse = part is on_test or on_test.baseline is None
-            useless = worse and over.gain < 0 and not over.equal and over.real is not False
-            simpler = None if useless else part.baseline[0]
-            return Verdict(f"{sentence}: {_what_to_do(record, test, simpler)}", Worth.USELESS)
-    than_baseline = ""
-    over = on_test.over_baseline(seed)
-    if over is not None and on_test.baseline is not None:
-        than_baseline = _relation(over, on_test.baseline[0])
-    metric = test.metric
-    if test.judged.default is None:
-        if not than_baseline:
-            return Verdict("there is nothing to compare the test score with", Worth.UNKNOWN)
-        searched = bool(record.experiment.search_space)
-        why = "no default was trained to compare with" if searched else "nothing was searched"
-        return Verdict(f"{than_baseline} ({_written(metric)}); {why}", Worth.BETTER)
-    return _beside_default(record, test, parts, than_baseline, seed)
+    there = on_test.best_baseline
+    for on_rows in evidence:
+        baseline = on_rows.best_baseline
+        if baseline is None or baseline.difference.better:
+            continue
+        if on_rows is on_test:
+            sentence = f"{baseline.no_better()}{baseline.numbers()}"
+        else:
+            sentence = f"{baseline.no_better()} on the {on_rows.rows}{baseline.numbers()}"
+            if there is not None:
+                sentence += f", though {there.relation()} on the {on_test.rows}"
+        over = baseline.difference
+        worse = on_rows is on_test or there is None
+        useless = worse and over.gain < 0 and not over.equal and over.real is not False
+        advice = _what_to_do(record, test, None if useless else baseline.name)
+        return Verdict(f"{sentence}: {advice}", Worth.USELESS)
+    than_baseline = there.relation() if there is not None else ""
+    if test.judged.default is not None:
+        return _beside_default(record, test, evidence, than_baseline)
+    if not than_baseline:
+        return Verdict("there is nothing to compare the test score with", Worth.UNKNOWN)
+    searched = bool(record.experiment.search_space)
+    why = "no default was trained to compare with" if searched else "nothing was searched"
+    return Verdict(f"{than_baseline} ({_metric_name(test.metric)}); {why}", Worth.BETTER)
 
 
 def _beside_default(
-    record: StudyRecord, test: TestScore, parts: Sequence[Part], than_baseline: str, seed: list[int]
+    record: StudyRecord, test: TestScore, evidence: Sequence[Evidence], than_baseline: str
 ) -> Verdict:
     """Judge a winner that is better than every baseline.
 
@@ -259,49 +277,52 @@ def _beside_default(
     """
     own = test.default
     assert own is not None
-    name, written = f"the {own.name}", f" ({_written(parts[0].metric)})"
-    also = f"{than_baseline}{written}" if than_baseline else ""
+    name, metric = f"the {own.name}", f" ({_metric_name(test.metric)})"
+    also = f"{than_baseline}{metric}" if than_baseline else ""
     if own.is_winner:
         sentence = f"the search did not pay: {name} won"
         return Verdict(f"{sentence}, {also}" if also else sentence, Worth.UNPAID)
-    compared = [(of, _where(parts, of)) for of in _with_default(test, parts)]
-    for part, where in compared:
-        over = part.over_default(seed)
-        if over is not None and not over.better:
-            sentence = f"the search did not pay: {_no_better(over, name)}{where}"
+    compared = [
+        (rival, _where(evidence, on_rows))
+        for on_rows in _with_default(test, evidence)
+        if (rival := on_rows.rival(name)) is not None
+    ]
+    for rival, where in compared:
+        if not rival.difference.better:
+            sentence = f"the search did not pay: {rival.no_better()}{where}"
             return Verdict(f"{sentence}, but {also}" if also else sentence, Worth.UNPAID)
-    over = compared[0][0].over_default(seed) if compared else None
-    if over is not None:
-        sentence = f"the search paid: {_relation(over, name)}{compared[0][1]}{written}"
-        return Verdict(
-            f"{sentence}, and {than_baseline}" if than_baseline else sentence, Worth.PAID
-        )
+    if compared:
+        rival, where = compared[0]
+        sentence = f"the search paid: {rival.relation()}{where}{metric}"
+        sentence += f", and {than_baseline}" if than_baseline else ""
+        return Verdict(sentence, Worth.PAID)
     default = default_of(record)
     if default is not None and default.failed and not default.repeats:
         sentence = f"the search paid: every training of {name} failed"
         return Verdict(f"{sentence}; {also}" if also else sentence, Worth.PAID)
     sentence = f"{name} has no score to compare with"
-    return (
-        Verdict(f"{also}; {sentence}", Worth.BETTER) if also else Verdict(sentence, Worth.UNKNOWN)
-    )
+    if also:
+        return Verdict(f"{also}; {sentence}", Worth.BETTER)
+    return Verdict(sentence, Worth.UNKNOWN)
 
 
-def _with_default(test: TestScore, parts: Sequence[Part]) -> list[Part]:
-    """Return the parts with scores of winner and default, the best evidence first."""
-    on_test = parts[0]
+def _with_default(test: TestScore, evidence: Sequence[Evidence]) -> list[Evidence]:
+    """Return the evidence with scores of winner and default, the best evidence first."""
+    on_test = evidence[0]
     if not on_test.default and test.refit and test.default:
         on_test = replace(on_test, scores=test.scores, default=test.default.scores)
-    return [part for part in (on_test, *parts[1:]) if part.default and part.scores]
+    return [on_test, *evidence[1:]]
 
 
-def _where(parts: Sequence[Part], part: Part) -> str:
-    if part is parts[0]:
+def _where(evidence: Sequence[Evidence], on_rows: Evidence) -> str:
+    if on_rows is evidence[0]:
         return ""
-    return " before the refit" if part.rows == parts[0].rows else f" on the {part.rows}"
+    same = on_rows.rows == evidence[0].rows
+    return " before the refit" if same else f" on the {on_rows.rows}"
 
 
 def _what_to_do(record: StudyRecord, test: TestScore, simpler: str | None) -> str:
-    """Return the advice for a winner that is no better than a baseline: `simpler`, if as good."""
+    """Return the advice for a winner no better than a baseline; `simpler` names one as good."""
     keys = dict.fromkeys(advice.key for advice in advice_after(record) if advice.blocks)
     model = _model(record, test)
     if keys:
@@ -309,30 +330,7 @@ def _what_to_do(record: StudyRecord, test: TestScore, simpler: str | None) -> st
     return f"{simpler} is as good here and simpler" if simpler else f"do not use {model} here"
 
 
-def _no_better(difference: Difference, name: str) -> str:
-    if difference.equal:
-        return f"equal to {name}"
-    if difference.real is False:
-        return f"within noise of {name}"
-    return f"no better than {name}"
-
-
-def _numbers(difference: Difference) -> str:
-    written = f"{_written(difference.metric)} {difference.first:.4g}"
-    if f"{difference.first:.4g}" != f"{difference.second:.4g}":
-        written += f" against {difference.second:.4g}"
-    return f" ({written})"
-
-
-def _relation(difference: Difference, name: str) -> str:
-    share = relative(difference.metric, difference.gain, difference.second)
-    if share is None:
-        return f"{difference.first:.4g} against {difference.second:.4g} of {name}"
-    above = "above" if METRICS[difference.metric].maximize else "below"
-    return f"{percent(share)} % {above} {name}"
-
-
-def _named(metric: str, baselines: Mapping[str, float | None]) -> tuple[str, float] | None:
+def _best_in_words(metric: str, baselines: Mapping[str, float | None]) -> tuple[str, float] | None:
     best = best_baseline(metric, baselines)
     return None if best is None else (baseline_name(best[0], metric), best[1])
 
@@ -345,11 +343,11 @@ def _model(record: StudyRecord, test: TestScore) -> str:
         params = dict(test.default.params)
     cell = record.experiment.configuration(params)["cell"]
     name = model_name(cell)
-    vowels = "AEIOaeio" if is_reference(cell) else "LR"  # of those that are spelt: an LSTM
+    vowels = "AEIOaeio" if is_reference(cell) else "LR"  # LSTM and RNN are spelt: an LSTM
     return f"{'an' if name[0] in vowels else 'a'} {name}"
 
 
-def _written(metric: str) -> str:
+def _metric_name(metric: str) -> str:
     name = short_name(metric)
     return METRICS[metric].label or (name.upper() if name == metric else name)
 
@@ -365,9 +363,9 @@ def evaluations_in_words(record: StudyRecord) -> list[str]:
         lines = [f"Evaluated on the test set once, after {trials}."]
     else:
         lines = [
-            f"Evaluated on the test set {len(after)} times, after {', '.join(after[:-1])} and "
-            f"{after[-1]} trials: the newest score is no longer of unseen rows, because an earlier "
-            f"one was known when the search was resumed."
+            f"Evaluated on the test set {len(after)} times, after {_listed(after)} trials: the "
+            f"newest score is no longer of unseen rows, because an earlier one was known when the "
+            f"search was resumed."
         ]
     if differing := test.retrained_differently:
         lines.append(
@@ -382,18 +380,13 @@ def evaluations_in_words(record: StudyRecord) -> list[str]:
 def _since_then(winner: Winner, test: TestScore) -> str:
     """Describe what the newest test score is worth after more training."""
     if winner.was_tested(test):
-        stands = "the same configuration won: its score stands"
-        of_first = f", of its first {test.repeats} trainings"
-        return f"{stands}{of_first if len(winner.runs) > test.repeats else ''}."
+        more = len(winner.runs) > test.repeats
+        of_first = f", of its first {test.repeats} trainings" if more else ""
+        return f"the same configuration won: its score stands{of_first}."
+    why, does = "has no test score", "evaluates"
     if winner.is_default and test.default:
-        return (
-            f"{with_article(winner)} won, which was evaluated beside another configuration: "
-            f"tuner run with {REOPEN} judges it."
-        )
-    return (
-        f"{with_article(winner)} won, which has no test score: tuner run with {REOPEN} evaluates "
-        f"it."
-    )
+        why, does = "was evaluated beside another configuration", "judges"
+    return f"{with_article(winner)} won, which {why}: tuner run with {REOPEN} {does} it."
 
 
 def why_not_again(record: StudyRecord) -> str | None:
@@ -452,13 +445,13 @@ def strategies_in_words(
     """Describe which strategies are better than which.
 
     Args:
-        medians: best scores by strategy, best first.
-        differences: of every two strategies.
+        medians: the median best score of each strategy, best first.
+        differences: the differences of every two strategies.
         real: the significant ones.
-        metric: of the scores.
+        metric: the metric of the scores.
         sign: 1 if less is better, -1 if more is.
         n_seeds: number of searches with each strategy.
-        fewest: number of seeds that can tell any two apart.
+        fewest: fewest seeds at which a difference can be significant.
     """
     names = list(medians)
     if n_seeds < fewest:
