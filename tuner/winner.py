@@ -37,7 +37,7 @@ from tuner.results.retraining import (
     train_again,
 )
 from tuner.results.winner import find_winner
-from tuner.tables.rows import columns_of_series, read_table
+from tuner.tables.table import columns_of_series, read_table
 from tuner.tracking import explain, only_copier, open_store
 from tuner.tracking.model import find_model, log_model, register_model, study_run
 

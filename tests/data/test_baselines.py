@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.data import SequencesRef, SeriesRef, Shape
-from tuner.data.baselines import Baselines, last_value, season_of, seasonal_naive
+from tuner.data.baselines import Baselines, last_value, seasonal_naive
+from tuner.tables.frequencies import season_of
 
 ROWS = np.column_stack([np.arange(50.0), -np.arange(50.0)])  # every value tells its row
 

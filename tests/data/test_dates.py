@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from tuner import search
 from tuner.cli.app import run
-from tuner.data.baselines import season_of
 from tuner.data.prepared import check_data, open_test_part, prepare
-from tuner.data.quality import even_rows
+from tuner.data.resampling import even_rows
 from tuner.data.sequence_table import SequenceTable
 from tuner.data.series import check_series
 from tuner.errors import DataError
@@ -25,8 +24,9 @@ from tuner.experiment import Experiment
 from tuner.experiment.data import Data
 from tuner.prediction import load_model
 from tuner.prediction.pipeline import Pipeline
+from tuner.tables.frequencies import offset_of, season_of
 from tuner.tables.table import RawTable
-from tuner.tables.timestamps import offset_of, possible_orders
+from tuner.tables.timestamps import possible_orders
 
 ONE_OF_BOTH = ["%d/%m/%Y %H:%M", "%d-%m-%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%y %H:%M"]
 

@@ -4,7 +4,7 @@ import pytest
 from helpers.refusals import assert_refused
 
 from tuner.data.features import check_features, make_table
-from tuner.data.quality import even_rows
+from tuner.data.resampling import even_rows
 from tuner.data.series_table import read_series
 from tuner.experiment.data import Data
 

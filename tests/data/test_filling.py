@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tuner.data.prepared import check_data
-from tuner.data.quality import even_rows, fill
+from tuner.data.resampling import even_rows, fill
 from tuner.data.series_table import read_series
 from tuner.experiment.data import Data
 

@@ -8,7 +8,7 @@ from helpers.series_files import days, text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.data.intervals import Intervals, calibrated, fewest_residuals, radii_of
+from tuner.data.metrics import Intervals, calibrated, fewest_residuals, radii_of
 from tuner.data.prepared import check_data, prepare
 from tuner.data.preprocessing import Transform
 from tuner.errors import DataError

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from tuner.cli.app import run
 from tuner.data.prepared import check_data
-from tuner.data.profile import gain_of_columns, profile_of
-from tuner.data.quality import SUSPECTS, outside_of
+from tuner.data.profile import SUSPECTS, gain_of_columns, outside_of, profile_of
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 

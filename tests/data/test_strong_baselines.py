@@ -18,11 +18,19 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from tuner.data import SequencesRef, SeriesRef, Shape, classical
+from tuner.data import SequencesRef, SeriesRef, Shape, baselines
 from tuner.data import linear_models as linear_forecast
 from tuner.data import linear_models as linear_sequences
-from tuner.data.baselines import Baselines, Choices, baselines_record, choose, preparations_of
-from tuner.data.classical import CLASSICAL, fit_kind, kinds_left_out
+from tuner.data.baselines import (
+    CLASSICAL,
+    Baselines,
+    Choices,
+    baselines_record,
+    choose,
+    fit_kind,
+    kinds_left_out,
+    preparations_of,
+)
 from tuner.data.linear_models import (
     LinearForecast,
     LinearOfSequences,
@@ -341,7 +349,7 @@ def test_the_smoothing_is_that_of_statsmodels():
     from statsmodels.tsa.exponential_smoothing.ets import ETSModel
 
     ref = held([seasonal(slope=0.4)], 60, horizon=8)
-    forecast = classical._smoothing(ref.load("truth")[:, 0], 60, 6)
+    forecast = baselines._smoothing(ref.load("truth")[:, 0], 60, 6)
     known = ref.load("truth")[:60, 0]
     criteria = {}
     for kind, (trend, damped) in itertools.product(
@@ -371,11 +379,11 @@ def test_series_without_a_model_get_the_last_value():
 
 
 def spoil_rows(monkeypatch):
-    monkeypatch.setattr(classical, "_MOST_EXPECTED", 0.0)
+    monkeypatch.setattr(baselines, "_MOST_EXPECTED", 0.0)
 
 
 def spoil_install(monkeypatch):
-    monkeypatch.setattr(classical.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda name: None)
 
 
 @pytest.mark.parametrize(
@@ -418,7 +426,7 @@ def test_what_is_left_out_is_decided_once_by_the_search_s_data(monkeypatch, limi
     search, refit = held([seasonal()], 60), held([seasonal()], 75)
     choices = choose("rmse", search, 6)
     assert not choices.left_out
-    monkeypatch.setattr(classical, limit, 0)
+    monkeypatch.setattr(baselines, limit, 0)
     found = Baselines(refit, 6, choices)
     assert not found.left_out
     assert set(found.predict(np.array([75]))) >= set(CLASSICAL)
@@ -456,7 +464,7 @@ def test_the_search_for_parameters_is_bounded(monkeypatch):
 
     counted(ETSModel, "loglike")
     counted(SARIMAX, "loglike")
-    monkeypatch.setattr(classical, "_MOST_STEPS", {"maxiter": 50, "maxfun": 8})
+    monkeypatch.setattr(baselines, "_MOST_STEPS", {"maxiter": 50, "maxfun": 8})
     ref = held([seasonal()], 60)
     assert set(fit_classical(ref, 6)) == set(CLASSICAL)
     assert 0 < asked["ETSModel"] <= 6 * 20

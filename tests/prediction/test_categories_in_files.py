@@ -12,7 +12,7 @@ from helpers.model_folders import make_model, rewrite
 from tuner.errors import DataError, ModelError
 from tuner.experiment.data import Data
 from tuner.prediction import PredictionWarning, load_model
-from tuner.tables.rows import read_table
+from tuner.tables.table import read_table
 from tuner.winner import example_rows
 
 WINDOW, HORIZON, N = 4, 2, 50

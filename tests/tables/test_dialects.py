@@ -17,7 +17,7 @@ from tuner.experiment.data import Data
 from tuner.pipeline_steps import Dialect
 from tuner.tables import files
 from tuner.tables.table import RawTable
-from tuner.tables.time_columns import find_parts
+from tuner.tables.timestamps import find_parts
 
 DAYS = pd.date_range("2022-01-01", periods=40, freq="D")
 SALES = (1000 + 10 * np.sin(np.arange(40)) + 0.37 * np.arange(40)).round(2)

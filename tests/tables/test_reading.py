@@ -10,9 +10,9 @@ import pytest
 from helpers.series_files import assert_read_refuses as assert_refused
 from helpers.series_files import dated, read, written
 
-from tuner.data.baselines import season_of
-from tuner.data.quality import even_rows
+from tuner.data.resampling import even_rows
 from tuner.experiment.data import Data
+from tuner.tables.frequencies import season_of
 
 AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
 

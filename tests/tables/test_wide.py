@@ -17,7 +17,7 @@ from tuner.data.series_table import read_series
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.prediction import load_model
-from tuner.tables.rows import stem_of_series
+from tuner.tables.table import stem_of_series
 
 DAYS = pd.date_range("2024-01-01", periods=60)
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from tuner.cli.app import Init
-from tuner.data.quality import SUSPECTS
+from tuner.data.profile import SUSPECTS
 from tuner.errors import DataError, InputError, Setting, nearest
 from tuner.experiment import parse_value
 from tuner.experiment.data import Read
@@ -27,8 +27,7 @@ from tuner.planning.forecast import FILLED, forecast_file
 from tuner.planning.sequences import kind_of, sequence_file
 from tuner.planning.text import Asked, Sample, Written, check_text, listed, quoted, sampled
 from tuner.progress.display import console
-from tuner.tables.rows import WideColumns
-from tuner.tables.table import RawTable
+from tuner.tables.table import RawTable, WideColumns
 
 _MANY = 0.1  # share of filled-in rows, above which a line warns
 _LONG = 90.0  # seconds of a trial, from which on a line warns

@@ -12,7 +12,7 @@ from tuner.cli.app import Predict
 from tuner.errors import InputError
 from tuner.outputs import check_file, written_whole
 from tuner.prediction import Model, PredictionWarning, load_model
-from tuner.tables.timestamps import offset_of
+from tuner.tables.frequencies import offset_of
 
 
 def predict(command: Predict) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from tuner.cli.app import Check, Run
 from tuner.data.prepared import Facts, check_data
-from tuner.data.quality import SUSPECTS
+from tuner.data.profile import SUSPECTS
 from tuner.errors import ExperimentError, InputError
 from tuner.experiment import Domain, Experiment, Override, parse_value, space_size
 from tuner.experiment.cells import named_code

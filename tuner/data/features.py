@@ -16,8 +16,8 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from tuner.data.preprocessing import Preparation, Transform
-from tuner.data.quality import fill
 from tuner.data.reference import SeriesRef
+from tuner.data.resampling import fill
 from tuner.data.series_table import Series
 from tuner.data.vocabulary import number_classes
 from tuner.errors import refusal

@@ -14,8 +14,7 @@ from tuner.pipeline_steps import LARGEST, POINTWISE, Dialect, Step, differences_
 
 if TYPE_CHECKING:
     from tuner.data.series_table import Series
-    from tuner.tables.rows import Wide
-    from tuner.tables.table import RawTable
+    from tuner.tables.table import RawTable, Wide
 
 
 class Preparation(Protocol):

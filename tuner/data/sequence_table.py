@@ -13,19 +13,14 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from tuner.data.preprocessing import Preparation, row_weights
-from tuner.data.quality import fill, outside_of
+from tuner.data.profile import outside_of
+from tuner.data.resampling import fill
 from tuner.data.vocabulary import cut, first_outside, number_classes
 from tuner.errors import Change, DataError, Setting, nearest, refusal
 from tuner.pipeline_steps import LARGEST
-from tuner.tables.rows import order_of
-from tuner.tables.table import RawTable, as_numbers, bounds_of
-from tuner.tables.timestamps import (
-    as_times,
-    possible_orders,
-    show_time,
-    where_falling,
-    where_outside,
-)
+from tuner.tables.frequencies import bounds_of, order_of, where_falling
+from tuner.tables.table import RawTable, as_numbers
+from tuner.tables.timestamps import as_times, possible_orders, show_time, where_outside
 
 if TYPE_CHECKING:
     from tuner.experiment.data import Split

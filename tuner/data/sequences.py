@@ -11,11 +11,19 @@ from typing import Any
 import numpy as np
 
 from tuner.data.linear_models import MOST_VALUES
-from tuner.data.prepared import Dataset, Facts, Part, Preparations, Prepared, counted
+from tuner.data.prepared import (
+    Dataset,
+    Facts,
+    Part,
+    Preparations,
+    Prepared,
+    check_metric,
+    constant_targets,
+    counted,
+)
 from tuner.data.preprocessing import Scaler
 from tuner.data.reference import PairsRef, SequencesRef, Shape
 from tuner.data.sequence_table import Draw, SequenceTable, check_labels, rows_of
-from tuner.data.series_facts import check_metric, constant_targets
 from tuner.data.splits import draw_parts
 from tuner.data.vocabulary import UNKNOWN, Vocabulary, known_tokens
 from tuner.errors import refusal
@@ -23,8 +31,8 @@ from tuner.experiment import Experiment
 from tuner.experiment.data import Data
 from tuner.outputs import save_arrays
 from tuner.pipeline_steps import Dialect
-from tuner.tables.rows import naming_files, read_table
-from tuner.tables.table import bounds_of
+from tuner.tables.frequencies import bounds_of
+from tuner.tables.table import naming_files, read_table
 
 Note = tuple[str, str]  # what `tuner check` notes, and how many
 

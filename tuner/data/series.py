@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from tuner.data.baselines import season_of
 from tuner.data.features import (
     ClassColumn,
     Table,
@@ -20,12 +19,23 @@ from tuner.data.features import (
     number_class_column,
     save_modes,
 )
-from tuner.data.intervals import fewest_residuals
-from tuner.data.prepared import Dataset, Facts, Preparations, Prepared, counted
+from tuner.data.metrics import fewest_residuals
+from tuner.data.prepared import (
+    Dataset,
+    Facts,
+    Preparations,
+    Prepared,
+    check_metric,
+    counted,
+    has_holidays,
+    notes_of,
+    part_of,
+    trends_of,
+)
 from tuner.data.preprocessing import Scaler, SeriesScaler, Transform, naive_errors
-from tuner.data.quality import even_rows, suspects_of
+from tuner.data.profile import suspects_of
 from tuner.data.reference import SKIP, SeriesRef, Shape, without_gaps
-from tuner.data.series_facts import check_metric, has_holidays, notes_of, part_of, trends_of
+from tuner.data.resampling import even_rows
 from tuner.data.series_table import Series, series_of
 from tuner.data.splits import Need, Parts, own_cuts, split_rows
 from tuner.data.vocabulary import Levels, known_levels, numbered
@@ -33,7 +43,8 @@ from tuner.errors import DataError, refusal
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data
 from tuner.outputs import save_arrays
-from tuner.tables.rows import naming_files, read_table
+from tuner.tables.frequencies import season_of
+from tuner.tables.table import naming_files, read_table
 from tuner.tables.timestamps import show_time
 
 _NAMED = 5  # series at most

@@ -16,27 +16,26 @@ from tuner.data.preprocessing import Preparation, repeated, row_weights
 from tuner.data.vocabulary import Levels, codes_of
 from tuner.errors import DataError, Setting, refusal
 from tuner.pipeline_steps import LARGEST, Dialect
-from tuner.tables.rows import (
+from tuner.tables.frequencies import (
     DateOrder,
     Ordered,
-    in_order,
-    melted,
-    naming_files,
-    order_of,
-    read_table,
-    zone_of_change,
-)
-from tuner.tables.table import RawTable, bounds_of, place_of
-from tuner.tables.time_columns import are_days_of_spreadsheet, localized
-from tuner.tables.timestamps import (
-    as_times,
+    bounds_of,
     common_frequency,
     find_frequency,
     find_gaps,
-    is_time_of_day,
+    in_order,
     keeps,
-    show_time,
+    order_of,
     where_falling,
+    zone_of_change,
+)
+from tuner.tables.table import RawTable, melted, naming_files, place_of, read_table
+from tuner.tables.timestamps import (
+    are_days_of_spreadsheet,
+    as_times,
+    is_time_of_day,
+    localized,
+    show_time,
     where_outside,
 )
 

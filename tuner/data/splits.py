@@ -14,8 +14,7 @@ from tuner.data.sequence_table import Draw, draw_sequences
 from tuner.data.series_table import Series
 from tuner.errors import near_miss, refusal, show_path
 from tuner.experiment.data import Data, Folds, Split
-from tuner.tables.rows import JoinedTable
-from tuner.tables.table import RawTable
+from tuner.tables.table import JoinedTable, RawTable
 from tuner.tables.timestamps import show_time
 
 if TYPE_CHECKING:

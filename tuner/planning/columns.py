@@ -15,10 +15,15 @@ from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from tuner.errors import refusal
 from tuner.pipeline_steps import Dialect
-from tuner.tables.rows import WideColumns, melted, stem_of_series
-from tuner.tables.table import RawTable
-from tuner.tables.time_columns import EXCEL, are_days_of_spreadsheet, find_parts, with_joined_time
-from tuner.tables.timestamps import as_times, where_outside
+from tuner.tables.table import RawTable, WideColumns, melted, stem_of_series
+from tuner.tables.timestamps import (
+    EXCEL,
+    are_days_of_spreadsheet,
+    as_times,
+    find_parts,
+    where_outside,
+    with_joined_time,
+)
 
 
 def _known(*lines: str) -> frozenset[str]:

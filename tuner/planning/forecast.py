@@ -16,9 +16,8 @@ from pandas.api.types import is_numeric_dtype
 from pydantic import ValidationError
 from rich.markup import escape
 
-from tuner.data.baselines import season_of
 from tuner.data.profile import Profile, columns_that_help, profile_of
-from tuner.data.quality import even_rows
+from tuner.data.resampling import even_rows
 from tuner.data.series_table import Series, read_series, series_of
 from tuner.errors import DataError, InputError, Setting
 from tuner.experiment.data import Data, Read, Wide
@@ -40,8 +39,8 @@ from tuner.planning.text import (
     printable,
     quoted,
 )
-from tuner.tables.rows import WideColumns
-from tuner.tables.table import RawTable
+from tuner.tables.frequencies import season_of
+from tuner.tables.table import RawTable, WideColumns
 
 FILLED = "ffill"
 _TEST_SHARE = 0.15  # of the rows of a series

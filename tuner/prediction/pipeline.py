@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tuner.data.intervals import Intervals
+from tuner.data.metrics import Intervals
 from tuner.data.preprocessing import LAMBDAS, NO_TRANSFORM, Scaler, Transform
 from tuner.data.vocabulary import Vocabulary
 from tuner.errors import ModelError, show_path
 from tuner.pipeline_steps import Dialect, Step, is_transform
-from tuner.tables.rows import WideColumns, columns_of_series
-from tuner.tables.timestamps import offset_of
+from tuner.tables.frequencies import offset_of
+from tuner.tables.table import WideColumns, columns_of_series
 
 __all__ = ["Columns", "Pipeline"]
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from tuner.data.coming import Coming, with_coming, with_future
 from tuner.data.features import (
     INSTALL,
     ClassColumn,
@@ -22,8 +21,8 @@ from tuner.data.features import (
     with_class_columns,
 )
 from tuner.data.preprocessing import Preparation, Scaler, SeriesScaler
-from tuner.data.quality import even_rows
 from tuner.data.reference import SKIP, to_units, windows_without_gaps, without_gaps
+from tuner.data.resampling import Coming, even_rows, with_coming, with_future
 from tuner.data.sequence_table import SequenceTable, rows_of
 from tuner.data.series_table import Series, series_of
 from tuner.data.vocabulary import (
@@ -40,8 +39,9 @@ from tuner.errors import ModelError, refusal
 from tuner.prediction.numpy_session import softmax
 from tuner.prediction.pipeline import Pipeline
 from tuner.prediction.session import BATCH, Runner
-from tuner.tables.table import RawTable, bounds_of
-from tuner.tables.timestamps import following, show_time
+from tuner.tables.frequencies import bounds_of, following
+from tuner.tables.table import RawTable
+from tuner.tables.timestamps import show_time
 
 __all__ = [
     "PredictionWarning",

@@ -21,7 +21,7 @@ import numpy as np
 
 from tuner.coordination.events import Observer
 from tuner.coordination.opening import library_versions
-from tuner.data.intervals import Intervals, calibrated
+from tuner.data.metrics import Intervals, calibrated
 from tuner.data.prepared import Facts, Prepared, check_same, prepare
 from tuner.data.reference import DataRef, SeriesRef
 from tuner.errors import InputError, refusal, show_path

@@ -30,7 +30,7 @@ from tuner.prediction.predictors import distinct
 from tuner.results.retraining import Calibration, Models, Refit, coverage_of, points_of
 from tuner.results.verdict import verdict_of
 from tuner.results.winner import Winner, find_winner
-from tuner.tables.rows import read_table
+from tuner.tables.table import read_table
 
 MOST_SERIES = 1000  # that have a score each in the record; of more, the first
 

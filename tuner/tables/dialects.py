@@ -1,4 +1,4 @@
-"""The dialect of a text table: separator, lines above and below the rows."""
+"""Text tables: their dialect (separator, lines above and below the rows), and parsing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,22 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_integer_dtype
+
+from tuner.errors import DataError, Setting, one_line, refusal
 from tuner.pipeline_steps import Dialect
-from tuner.tables.numbers import MISSING_WORDS, is_unit, looks_like_number
+from tuner.tables.files import without_blank_end
+from tuner.tables.numbers import (
+    MISSING_WORDS,
+    is_unit,
+    looks_like_number,
+    may_be_grouped,
+    with_numbers,
+)
 
 # The separator of columns that any number of blanks and tabs stand between.
 WHITESPACE = "whitespace"
@@ -388,3 +401,137 @@ def _is_remark(value: str) -> bool:
     letters = sum(c.isalpha() for c in value)
     wide = any(ord(c) > 0x2E80 for c in value)  # 合计
     return not value[0].isdigit() and letters >= (1 if wide else 3) and not _is_date(value)
+
+
+_SAMPLE = 300  # rows by which it is told whether points may group digits
+
+
+@dataclass(frozen=True, eq=False)
+class ParsedText:
+    """A table as a text holds it."""
+
+    frame: pd.DataFrame
+    body: str  # the line of names and the rows
+    dialect: Dialect
+    points_certain: bool  # whether 1.234 is less than two
+
+
+def parse_text(path: Path, text: str, declared: Dialect) -> ParsedText:
+    """Return the table in a text, what of the text it is, and how that is laid out."""
+    dialect = found_dialect(text, declared)
+    body = without_blank_end(body_of(text, dialect))
+    header: list[str] = []
+    try:
+        records = records_of(text, dialect)
+        line, first = next(records, (1, []))
+        header = _check_header(path, first, line)
+        if len(next(records, (2, []))[1]) > len(header):  # pandas would take them for row names
+            raise _ragged(path, text, header, dialect)
+        rows = [record for _, record in itertools.islice(records, _SAMPLE)]
+        if is_like_rows(first, rows):
+            raise _no_names(path, line, first)
+        points_certain = dialect.separator != ";" and not may_be_grouped(rows)
+        as_texts = not points_certain or dialect.decimal == "," or dialect.thousands is not None
+        frame = _parse_body(body, dialect, as_texts=as_texts)
+        frame.columns = pd.Index(header)
+        if not as_texts:  # numbers that pandas read may mean something else than it took them for
+            found = with_numbers(frame, dialect)[1]
+            if found.decimal == "," or found.thousands == ".":
+                frame = _parse_body(body, dialect, as_texts=True).set_axis(header, axis=1)
+    except (csv.Error, ValueError) as error:  # pandas' ParserError is a ValueError
+        raise _ragged(path, text, header, dialect, error) from None
+    return ParsedText(_without_counter(frame), body, dialect, points_certain)
+
+
+def _parse_body(body: str, dialect: Dialect, *, as_texts: bool) -> pd.DataFrame:
+    frame = pd.read_csv(
+        io.StringIO(body),
+        sep=delimiter(dialect),
+        low_memory=False,
+        skip_blank_lines=False,
+        skipinitialspace=True,  # blanks alone are no value
+        dtype=str if as_texts else None,
+    )
+    if as_texts:  # a column that is plain in every dialect has the type that it would have
+        for name in frame:
+            truth = frame[name].map({"True": True, "False": False, "TRUE": True, "FALSE": False})
+            if len(frame) and truth.notna().all():
+                frame[name] = truth.astype(bool)
+    return frame
+
+
+def _without_counter(frame: pd.DataFrame) -> pd.DataFrame:
+    """Drop columns without a name that are empty, or count the rows as `DataFrame.to_csv` does."""
+    unnamed = [name for i, name in enumerate(frame, 1) if name == f"column_{i}"]
+    counts = [np.arange(start, len(frame) + start) for start in (0, 1)]
+    useless = [
+        name
+        for name in unnamed
+        if frame[name].isna().all()
+        or (is_integer_dtype(frame[name]) and any((frame[name] == c).all() for c in counts))
+    ]
+    return frame.drop(columns=useless)
+
+
+def _no_names(path: Path, line: int, record: list[str]) -> DataError:
+    values = ", ".join(value.strip() for value in record)
+    rule = f"line {line} must name the columns"
+    got = f"the values {values}"
+    return refusal(path, "data.path", rule, got, "write a line of names before it (time,value)")
+
+
+def _check_header(path: Path, record: list[str], line: int) -> list[str]:
+    if not any(name.strip() for name in record):
+        rule = f"line {line} must name the columns"
+        raise refusal(path, "data.path", rule, "an empty line", "remove it")
+    try:
+        header = header_of(record)
+    except LooksLikeRow:
+        raise _no_names(path, line, record) from None
+    check_differ(path, header, f"in line {line}")
+    return header
+
+
+def check_differ(path: Path, names: list[str], where: str) -> None:
+    """Refuse a table with two columns of one name."""
+    for name in names:
+        if name and names.count(name) > 1:
+            rule = "column names must differ"
+            raise refusal(path, "data.path", rule, f"{name!r} twice {where}", "rename one")
+
+
+def _ragged(
+    path: Path, text: str, header: list[str], dialect: Dialect, error: Exception | str = ""
+) -> DataError:
+    """Return the refusal of the first line with more values than columns, else of `error`."""
+    line = first = 0
+    try:
+        for line, record in records_of(text, dialect):
+            first = first or line
+            if header and len(record) > len(header):
+                rule = f"line {line} has {len(record)} values, line {first} names "
+                rule += f"{len(header)} columns"
+                remedy = f"correct that line, or name every column in line {first}"
+                change = None
+                if names := _names_below(text, dialect, len(record)):
+                    note = f" if line {names} has them"
+                    change = Setting("data.read.skip_rows", str(names - 1), note)
+                return refusal(path, "data.path", rule, remedy=remedy, change=change)
+        if "EOF inside string" in str(error):
+            error = f"the quote that line {line} opens is never closed"
+    except csv.Error:
+        pass
+    rule = f"is not a CSV file: {one_line(error)}"
+    return refusal(path, "data.path", rule, remedy="correct that line")
+
+
+def _names_below(text: str, dialect: Dialect, width: int) -> int | None:
+    """Return the line that may name so many columns, below others; None where none does."""
+    for line, record in itertools.islice(records_of(text, dialect), 100):
+        if len(record) == width:
+            try:
+                header_of(record)
+            except LooksLikeRow:
+                return None
+            return None if any(map(looks_like_number, record)) else line
+    return None

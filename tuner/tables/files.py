@@ -1,8 +1,4 @@
-"""Files that hold tables: their formats, size limits and encodings.
-
-Libraries that tell encodings go by whole sentences. Of a table only names and classes are written
-in letters, five words perhaps, so candidates are judged here by whether their letters go together.
-"""
+"""Files that hold tables: formats, size limits and encodings."""
 
 from __future__ import annotations
 
@@ -14,14 +10,15 @@ import json
 import re
 import unicodedata
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from tuner.errors import one_line, refusal
+from tuner.errors import Setting, one_line, refusal
+from tuner.pipeline_steps import Dialect
 
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -168,6 +165,8 @@ _WORKBOOK = (".xlsx", ".xlsm")
 _PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tar")
 _OTHER = {".xls": "xlsx", ".ods": "xlsx", ".feather": "Parquet", ".h5": "Parquet",
           ".pkl": "Parquet", ".pickle": "Parquet", ".json": "JSON lines (.jsonl)"}  # fmt: skip
+
+
 _MOST_COLUMNS = 100_000
 _MOST_UNPACKED = 4 << 30  # bytes
 _MOST_CELLS = 100_000_000  # of a table whose cells are mostly empty
@@ -372,3 +371,42 @@ def _trimmed(text: str) -> str:
 def _too_large(path: Path) -> Exception:
     rule = f"unpacks to more than 1 GiB, or {_MOST_COLUMNS:,} columns"
     return refusal(path, "data.path", rule, remedy="give a smaller table")
+
+
+def without_blank_end(text: str) -> str:
+    """Return a text without the line ends and the blank lines after its last value.
+
+    White space behind the last value stays, as it does in every other line.
+    """
+    end = len(text.rstrip())
+    padding = re.match(r"[^\r\n]*", text[end:])
+    return text[:end] + (padding[0] if padding else "")
+
+
+def decoded_text(path: Path, raw: bytes, dialect: Dialect) -> tuple[str, Dialect]:
+    """Return a file's text without a blank end, and the dialect with its encoding.
+
+    Raises:
+        DataError: it is not in the encoding that is declared, or in none that is certain.
+    """
+    try:
+        text, encoding = decoded(raw, dialect.encoding)
+    except Unclear as unclear:
+        change = [
+            Setting("data.read.encoding", name, f", which reads {words!r}")
+            for name, words in unclear.readings
+        ]
+        rule = "is no UTF-8 text, and its encoding is not certain"
+        raise refusal(path, "data.read.encoding", rule, change=change) from None
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        byte = f"0x{raw[error.start]:02x}"
+        if dialect.encoding is not None:
+            rule = f"the file is not in {dialect.encoding}"
+            got = f"byte {byte} in line {line}"
+            raise refusal(path, "data.read.encoding", rule, got, "correct it") from None
+        rule = "must be UTF-8 text"
+        got, remedy = f"byte {byte} in line {line}", "save the file as UTF-8"
+        other = Setting("data.read.encoding", "latin-1", " (cp1252, gbk, ...)")
+        raise refusal(path, "data.path", rule, got, remedy, other) from None
+    return without_blank_end(text), replace(dialect, encoding=encoding)

@@ -1,54 +1,47 @@
-"""Reads the table in a file, and reports what is wrong with the file."""
+"""Tables in memory: read from one file or two, from wide to long."""
 
 from __future__ import annotations
 
 import csv
+import fnmatch
 import hashlib
 import io
-import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from tuner.errors import DataError, Setting, nearest, one_line, refusal
+from tuner.errors import DataError, nearest, refusal, show_path
 from tuner.pipeline_steps import LINE_KEYS, Dialect
 from tuner.tables.dialects import (
-    LooksLikeRow,
-    body_of,
+    check_differ,
     delimiter,
     found_dialect,
     header_of,
-    is_like_rows,
+    parse_text,
     records_of,
 )
 from tuner.tables.files import (
-    Unclear,
     decoded,
+    decoded_text,
     is_typed,
     is_workbook,
     parse_typed,
     read_bytes,
     workbook_text,
 )
-from tuner.tables.numbers import Ambiguity, looks_like_number, may_be_grouped, with_numbers
-from tuner.tables.time_columns import with_format, with_joined_time
+from tuner.tables.numbers import Ambiguity, with_numbers
+from tuner.tables.timestamps import with_format, with_joined_time
 
-
-def without_blank_end(text: str) -> str:
-    """Return a text without the line ends and the blank lines after its last value.
-
-    White space behind the last value stays, as it does in every other line.
-    """
-    end = len(text.rstrip())
-    padding = re.match(r"[^\r\n]*", text[end:])
-    return text[:end] + (padding[0] if padding else "")
+if TYPE_CHECKING:
+    from tuner.experiment.data import Data
 
 
 def _typed_strings(column: pd.Series) -> list[str]:
@@ -58,7 +51,6 @@ def _typed_strings(column: pd.Series) -> list[str]:
 
 _TIME = "time"  # what a table's index of times is called that has no name
 _UNDECLARED = Dialect()
-_SAMPLE = 300  # rows by which it is told whether points may group digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +89,9 @@ class RawTable:
         if is_workbook(path):
             text, found = workbook_text(path, raw), dialect
         else:
-            text, found = _decoded(path, raw, dialect)
+            text, found = decoded_text(path, raw, dialect)
         del raw
-        parsed = _parse_text(path, text, found)
+        parsed = parse_text(path, text, found)
         _check_rows(path, parsed.frame)
         table = cls(
             path,
@@ -348,165 +340,228 @@ def _with_index(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     ]
     frame = pd.concat([*index, frame.reset_index(drop=True)], axis=1)
     names = [str(c) for c in frame]
-    _check_differ(path, names, "among columns and index")
+    check_differ(path, names, "among columns and index")
     return frame.set_axis(names, axis=1)
 
 
-def _decoded(path: Path, raw: bytes, dialect: Dialect) -> tuple[str, Dialect]:
+_FEWEST = 3  # columns with one stem that seem to be series
+_MOST_ROWS = 50_000_000  # of the long table
+_STEM = re.compile(r"(.*?[^\W\d_])[\W_]*(?:\d+|(?<=[\W_])[^\W_]+)")  # store_1, sales Berlin
+
+
+class Wide(Protocol):
+    """What the columns of series become; see `tuner.experiment.data.Wide`."""
+
+    @property
+    def id(self) -> str: ...  # the column that names the series
+    @property
+    def value(self) -> str: ...  # the column of their values
+    @property
+    def columns(self) -> str | list[str]: ...  # of the file: a pattern, or a list of names
+
+
+@dataclass(frozen=True)
+class WideColumns:
+    """A `Wide` as a model's pipeline has it."""
+
+    id: str
+    value: str
+    columns: str | list[str]
+
+
+def columns_of_series(wide: Wide, names: Sequence[str]) -> list[str]:
+    """Return the columns of a file that are series, in the order of `names`, all of its columns."""
+    if isinstance(wide.columns, str):
+        return [name for name in names if fnmatch.fnmatchcase(name, wide.columns)]
+    return [name for name in names if name in wide.columns]
+
+
+def melted(table: RawTable, wide: Wide, time: str | None) -> tuple[RawTable, np.ndarray]:
+    """Return a table in which the columns of series stand one below another.
+
+    What stands before the first value of a series is no row of it; other columns are repeated.
+
+    Args:
+        table: with a column for each series.
+        time: column of times, which is none of a series.
+
+    Returns:
+        The table, and the row of the file that each of its rows was, (rows,).
+
+    Raises:
+        DataError: there are no such columns, or they hold something else than numbers.
+    """
+    path, frame, names = table.path, table.frame, table.names
+    found = _found(table, wide, time)
+    others = [name for name in names if name not in found]
+    for key, name in (("id", wide.id), ("value", wide.value)):
+        if name in others:
+            got = f"{name!r}, which is a column of the file"
+            raise refusal(path, f"data.wide.{key}", "must be a new name", got, "write another")
+    if len(frame) * len(found) > _MOST_ROWS:
+        rule = f"{len(frame):,} rows of {len(found):,} columns are more than {_MOST_ROWS:,} values"
+        raise refusal(path, "data.wide.columns", rule, remedy="name fewer columns")
+    values, rows = [], []
+    for name in found:
+        column, bad = as_numbers(frame[name])
+        if len(bad):
+            rule = f"column {name!r} must hold numbers"
+            got = f"{frame[name][bad[0]]!r} in {table.place_of(bad[0])}"
+            remedy, change = (
+                "write a number there (1234.5)",
+                "leave the column out of data.wide.columns",
+            )
+            raise refusal(path, "data.wide.columns", rule, got, remedy, change)
+        known = np.flatnonzero(~np.isnan(column))
+        first = int(known[0]) if len(known) else len(column)
+        if first == len(column):
+            rule = f"column {name!r} must hold numbers"
+            change = "leave the column out of data.wide.columns"
+            raise refusal(path, "data.wide.columns", rule, "none", change=change)
+        values.append(column[first:])
+        rows.append(np.arange(first, len(column)))
+    together = np.concatenate(rows)
+    long = frame[others].iloc[together].reset_index(drop=True)
+    series = np.repeat(np.array(found, dtype=object), [len(of) for of in rows])
+    long = long.assign(**{wide.id: series, wide.value: np.concatenate(values)})
+    lines = together if table.lines is None else table.lines[together]
+    return replace(table, frame=long, body=None, typed=None, lines=lines), together
+
+
+def _found(table: RawTable, wide: Wide, time: str | None) -> list[str]:
+    """Return the columns of series, none of which is missing, or the time."""
+    path, names = table.path, table.names
+    found = columns_of_series(wide, names)
+    if isinstance(wide.columns, list):
+        for name in wide.columns:
+            table.check_has("data.wide.columns", name)
+    if not found:
+        rule = f"no column of the file is like {wide.columns!r}"
+        remedy = "write a pattern that some are like"
+        raise refusal(path, "data.wide.columns", rule, ", ".join(names[:8]), remedy)
+    if time is not None and time in found:
+        rule = "must not name the time column"
+        remedy = "write a narrower pattern, or a list"
+        raise refusal(path, "data.wide.columns", rule, repr(time), remedy)
+    return found
+
+
+def stem_of_series(numbers: Sequence[str]) -> tuple[str, str, list[str]] | None:
+    """Return the pattern of columns that seem to be series of one quantity, as names tell.
+
+    They are at least three, and at least half of the columns of numbers, whose names differ in
+    their last part alone: `store_1`, `store_2`, `store_3`.
+
+    Returns:
+        The pattern, the stem, and the columns; None where there are none.
+    """
+    stems: dict[str, list[str]] = {}
+    for name in numbers:
+        if (found := _STEM.fullmatch(name)) is not None:
+            stems.setdefault(found[1], []).append(name)
+    if not stems:
+        return None
+    stem, names = max(stems.items(), key=lambda item: len(item[1]))
+    if len(names) < max(_FEWEST, len(numbers) / 2) or not pd.Index(names).is_unique:
+        return None
+    ends = {name[len(stem)] for name in names}
+    pattern = f"{stem}{ends.pop() if len(ends) == 1 and not names[0][len(stem)].isdigit() else ''}*"
+    if re.search(r"[\[\]?*]", pattern[:-1]):  # which a pattern would not take as they are
+        return None
+    return pattern, stem, names
+
+
+_ROW = re.compile(r"\brow (\d+)")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class JoinedTable(RawTable):
+    """The rows of a file, and after them those of the file that is the test part."""
+
+    first: RawTable
+    test: RawTable
+
+    def raw_strings(self, names: Iterable[str], tokens: str | None = None) -> dict[str, np.ndarray]:
+        """Return columns as both files write them, (rows,) of str."""
+        names = list(names)
+        if not set(names) <= set(self.first.names):  # a column that was made of others
+            return super().raw_strings(names, tokens)
+        parts = [table.raw_strings(names, tokens) for table in (self.first, self.test)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def read_table(data: Data) -> RawTable:
+    """Read the rows of an experiment.
+
+    Raises:
+        DataError: a file cannot be read, or the test file lacks a column that is used.
+    """
+    first = RawTable.read(Path(data.path), data.dialect, data.time)
+    if data.split.test_file is None:
+        return first
+    path = Path(data.split.test_file)
     try:
-        text, encoding = decoded(raw, dialect.encoding)
-    except Unclear as unclear:
-        change = [
-            Setting("data.read.encoding", name, f", which reads {words!r}")
-            for name, words in unclear.readings
-        ]
-        rule = "is no UTF-8 text, and its encoding is not certain"
-        raise refusal(path, "data.read.encoding", rule, change=change) from None
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        byte = f"0x{raw[error.start]:02x}"
-        if dialect.encoding is not None:
-            rule = f"the file is not in {dialect.encoding}"
-            got = f"byte {byte} in line {line}"
-            raise refusal(path, "data.read.encoding", rule, got, "correct it") from None
-        rule = "must be UTF-8 text"
-        got, remedy = f"byte {byte} in line {line}", "save the file as UTF-8"
-        other = Setting("data.read.encoding", "latin-1", " (cp1252, gbk, ...)")
-        raise refusal(path, "data.path", rule, got, remedy, other) from None
-    return without_blank_end(text), replace(dialect, encoding=encoding)
-
-
-@dataclass(frozen=True, eq=False)
-class _Text:
-    """A table as a text holds it."""
-
-    frame: pd.DataFrame
-    body: str  # the line of names and the rows
-    dialect: Dialect
-    points_certain: bool  # whether 1.234 is less than two
-
-
-def _parse_text(path: Path, text: str, declared: Dialect) -> _Text:
-    """Return the table in a text, what of the text it is, and how that is laid out."""
-    dialect = found_dialect(text, declared)
-    body = without_blank_end(body_of(text, dialect))
-    header: list[str] = []
-    try:
-        records = records_of(text, dialect)
-        line, first = next(records, (1, []))
-        header = _check_header(path, first, line)
-        if len(next(records, (2, []))[1]) > len(header):  # pandas would take them for row names
-            raise _ragged(path, text, header, dialect)
-        rows = [record for _, record in itertools.islice(records, _SAMPLE)]
-        if is_like_rows(first, rows):
-            raise _no_names(path, line, first)
-        points_certain = dialect.separator != ";" and not may_be_grouped(rows)
-        as_texts = not points_certain or dialect.decimal == "," or dialect.thousands is not None
-        frame = _parse_body(body, dialect, as_texts=as_texts)
-        frame.columns = pd.Index(header)
-        if not as_texts:  # numbers that pandas read may mean something else than it took them for
-            found = with_numbers(frame, dialect)[1]
-            if found.decimal == "," or found.thousands == ".":
-                frame = _parse_body(body, dialect, as_texts=True).set_axis(header, axis=1)
-    except (csv.Error, ValueError) as error:  # pandas' ParserError is a ValueError
-        raise _ragged(path, text, header, dialect, error) from None
-    return _Text(_without_counter(frame), body, dialect, points_certain)
-
-
-def _parse_body(body: str, dialect: Dialect, *, as_texts: bool) -> pd.DataFrame:
-    frame = pd.read_csv(
-        io.StringIO(body),
-        sep=delimiter(dialect),
-        low_memory=False,
-        skip_blank_lines=False,
-        skipinitialspace=True,  # blanks alone are no value
-        dtype=str if as_texts else None,
+        test = RawTable.read(path, first.reusable_dialect, data.time)
+    except DataError as error:
+        raise error.with_(key="data.split.test_file") from None
+    for name in _used(first, data):
+        if name not in test.names:
+            rule = f"no column {name!r} in the file, which {show_path(first.path)} has"
+            remedy = nearest(name, test.names)
+            raise refusal(path, "data.split.test_file", rule, remedy=remedy)
+        test.check_certain("data.split.test_file", name)
+        _, bad = as_numbers(first.frame[name])
+        _, bad_here = as_numbers(test.frame[name])
+        if len(bad_here) and not len(bad):
+            rule = f"column {name!r} must hold numbers, as in {show_path(first.path)}"
+            got = f"{test.frame[name].iloc[bad_here[0]]!r} in {test.place_of(int(bad_here[0]))}"
+            raise refusal(path, "data.split.test_file", rule, got, "write a number there")
+    shared = [name for name in first.names if name in test.names]
+    frame = pd.concat([first.frame[shared], test.frame[shared]], ignore_index=True)
+    both = hashlib.sha256(f"{first.sha256} {test.sha256}".encode()).hexdigest()
+    return JoinedTable(
+        first.path,
+        frame,
+        both,
+        # A row of both files is no copy to leave out: it is in training and in test.
+        dialect=replace(first.dialect, drop_duplicates=bool(first.dialect.drop_duplicates)),
+        ambiguous=first.ambiguous,
+        notes=first.notes,
+        reusable_keys=first.reusable_keys,
+        first=first,
+        test=test,
     )
-    if as_texts:  # a column that is plain in every dialect has the type that it would have
-        for name in frame:
-            truth = frame[name].map({"True": True, "False": False, "TRUE": True, "FALSE": False})
-            if len(frame) and truth.notna().all():
-                frame[name] = truth.astype(bool)
-    return frame
 
 
-def _without_counter(frame: pd.DataFrame) -> pd.DataFrame:
-    """Drop columns without a name that are empty, or count the rows as `DataFrame.to_csv` does."""
-    unnamed = [name for i, name in enumerate(frame, 1) if name == f"column_{i}"]
-    counts = [np.arange(start, len(frame) + start) for start in (0, 1)]
-    useless = [
-        name
-        for name in unnamed
-        if frame[name].isna().all()
-        or (is_integer_dtype(frame[name]) and any((frame[name] == c).all() for c in counts))
-    ]
-    return frame.drop(columns=useless)
-
-
-def _no_names(path: Path, line: int, record: list[str]) -> DataError:
-    values = ", ".join(value.strip() for value in record)
-    rule = f"line {line} must name the columns"
-    got = f"the values {values}"
-    return refusal(path, "data.path", rule, got, "write a line of names before it (time,value)")
-
-
-def _check_header(path: Path, record: list[str], line: int) -> list[str]:
-    if not any(name.strip() for name in record):
-        rule = f"line {line} must name the columns"
-        raise refusal(path, "data.path", rule, "an empty line", "remove it")
+@contextmanager
+def naming_files(table: RawTable) -> Iterator[None]:
+    """Have a refusal in the block that names a row of the test file name that file as well."""
     try:
-        header = header_of(record)
-    except LooksLikeRow:
-        raise _no_names(path, line, record) from None
-    _check_differ(path, header, f"in line {line}")
-    return header
+        yield
+    except DataError as error:
+        if not isinstance(table, JoinedTable):
+            raise
+        known, got = len(table.first.frame), error.got or ""
+        rows = [int(number) for number in _ROW.findall(f"{error.rule} {got}")]
+        if not any(row > known for row in rows):
+            raise
+
+        def place(found: re.Match[str]) -> str:
+            row = int(found[1]) - 1
+            of_test = row >= known
+            of = table.test if of_test else table.first
+            return f"{of.place_of(row - known if of_test else row)} of {show_path(of.path)}"
+
+        rule, got = _ROW.sub(place, error.rule), _ROW.sub(place, got)
+        raise error.with_(rule=rule, got=got or None) from None
 
 
-def _check_differ(path: Path, names: list[str], where: str) -> None:
-    for name in names:
-        if name and names.count(name) > 1:
-            rule = "column names must differ"
-            raise refusal(path, "data.path", rule, f"{name!r} twice {where}", "rename one")
-
-
-def _ragged(
-    path: Path, text: str, header: list[str], dialect: Dialect, error: Exception | str = ""
-) -> DataError:
-    """Return the refusal of the first line with more values than columns, else of `error`."""
-    line = first = 0
-    try:
-        for line, record in records_of(text, dialect):
-            first = first or line
-            if header and len(record) > len(header):
-                rule = f"line {line} has {len(record)} values, line {first} names "
-                rule += f"{len(header)} columns"
-                remedy = f"correct that line, or name every column in line {first}"
-                change = None
-                if names := _names_below(text, dialect, len(record)):
-                    note = f" if line {names} has them"
-                    change = Setting("data.read.skip_rows", str(names - 1), note)
-                return refusal(path, "data.path", rule, remedy=remedy, change=change)
-        if "EOF inside string" in str(error):
-            error = f"the quote that line {line} opens is never closed"
-    except csv.Error:
-        pass
-    rule = f"is not a CSV file: {one_line(error)}"
-    return refusal(path, "data.path", rule, remedy="correct that line")
-
-
-def _names_below(text: str, dialect: Dialect, width: int) -> int | None:
-    """Return the line that may name so many columns, below others; None where none does."""
-    for line, record in itertools.islice(records_of(text, dialect), 100):
-        if len(record) == width:
-            try:
-                header_of(record)
-            except LooksLikeRow:
-                return None
-            return None if any(map(looks_like_number, record)) else line
-    return None
-
-
-def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return the rows [start, end) of stretches that stand one after another, (stretches, 2)."""
-    ends = np.cumsum(lengths)
-    return np.column_stack([ends - np.asarray(lengths), ends])
+def _used(table: RawTable, data: Data) -> list[str]:
+    """Return the columns of the first file that the experiment reads."""
+    named = [data.time, data.id, *data.targets, data.text, data.tokens, data.split.group]
+    named += [data.weight]
+    named += [*data.lags, *(data.features or [])]
+    used = [name for name in named if name is not None]
+    if data.features is None and data.text is None and data.tokens is None:
+        used += table.names
+    return [name for name in dict.fromkeys(used) if name in table.names]

@@ -1,8 +1,4 @@
-"""Timestamps: parsing, time zones, and the frequency of a series.
-
-Pandas calls them custom business days, and has no name for those of one weekmask: `C-Sun-Mon-Tue`
-is such a name.
-"""
+"""Timestamps: texts and numbers of a column as times, and columns joined into one."""
 
 from __future__ import annotations
 
@@ -10,13 +6,15 @@ import contextlib
 import datetime as dt
 import re
 import warnings
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
-from pandas.tseries.frequencies import to_offset
-from pandas.tseries.offsets import BaseOffset
+
+from tuner.errors import nearest, refusal
+from tuner.pipeline_steps import Dialect
 
 _MONTHS = (
     "januar janvier janv enero ene gennaio gen janeiro januari",
@@ -63,70 +61,6 @@ def in_english(text: str) -> str:
     return text
 
 
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_FEWEST_WEEKS = pd.Timedelta(weeks=4)  # in which a day of the week that is open has a row
-_MOST_HOLIDAYS = 10  # open days, one after another: two weeks
-_MOST_SHARE = 0.1  # of the open days may be holidays
-
-
-def offset_of(frequency: str) -> BaseOffset:
-    """Return the step of a frequency.
-
-    Raises:
-        ValueError: there is no such frequency.
-    """
-    if not frequency.startswith("C-"):
-        return to_offset(frequency)
-    days = frequency.removeprefix("C-").split("-")
-    if not set(days) <= set(_DAYS):
-        raise ValueError(f"no days of the week: {frequency}")
-    return pd.offsets.CustomBusinessDay(weekmask=" ".join(days))
-
-
-def open_days_of(times: pd.DatetimeIndex) -> str | None:
-    """Return the frequency of the days of the week that rows of days are on; None if of all.
-
-    Args:
-        times: rising, at one time of day.
-    """
-    is_open = np.isin(np.arange(7), times.day_of_week)
-    if is_open.all() or is_open.sum() < 2 or times[-1] - times[0] < _FEWEST_WEEKS:
-        return None
-    if is_open.tolist() == [True] * 5 + [False] * 2:
-        return "B"
-    return "C-" + "-".join(day for day, open_ in zip(_DAYS, is_open, strict=True) if open_)
-
-
-def holidays_in(missing: pd.DatetimeIndex, every: pd.DatetimeIndex, frequency: str) -> bool:
-    """Say whether all open days without rows may be holidays: they are few, and no long break.
-
-    Args:
-        frequency: of open days, or another one, which has no holidays.
-    """
-    if not are_open_days(frequency) or not few_enough(len(missing), len(every)):
-        return False
-    return len(in_short_breaks(missing, every)) == len(missing)
-
-
-def are_open_days(frequency: str | None) -> bool:
-    """Say whether a frequency is one of days of the week, of which some may be holidays."""
-    return frequency is not None and (frequency == "B" or frequency.startswith("C-"))
-
-
-def few_enough(n_missing: int, n_every: int) -> bool:
-    """Say whether so many of the open days without a row may be holidays: some, and not many."""
-    return 0 < n_missing <= _MOST_SHARE * n_every
-
-
-def in_short_breaks(missing: pd.DatetimeIndex, every: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    """Return the missing days that are in no long break: each may be a holiday."""
-    if not len(missing):
-        return missing
-    starts = np.diff(every.searchsorted(missing), prepend=-2) > 1
-    lengths = np.bincount(np.cumsum(starts) - 1)
-    return missing[np.repeat(lengths <= _MOST_HOLIDAYS, lengths)]
-
-
 _NUMBERS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d"}  # times written as numbers, by their digits
 _TEXTS: tuple[dict[str, Any], ...] = (
     {"format": "ISO8601"},
@@ -152,9 +86,6 @@ _MONTH_YEAR = re.compile(r"[A-Za-z]{3}-\d\d")  # as spreadsheets write it: Jan-1
 _YEARS = (1678, 2261)  # whole ones of which every nanosecond can be counted
 _UNIX_TIMES = (3e8, 1.9e9)  # 1979 to 2030, in seconds; 2020013123 is the 23rd hour of a day
 _UNIX_UNITS: dict[Literal["s", "ms", "us", "ns"], float] = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
-_STRETCHES = (10, 5, 3)  # rows on which a frequency is looked for where the whole has none
-_STRETCHES_TRIED = 200
-_FEW = 1000  # steps that a series may span, however few rows it has
 
 
 def as_times(column: pd.Series, day_first: bool | None = None) -> pd.Series:
@@ -210,134 +141,6 @@ def where_outside(times: pd.Series) -> np.ndarray:
     """Return the places of times that are too far away to count with; NaT is none of them."""
     years = times.dt.year
     return np.flatnonzero((years < _YEARS[0]) | (years > _YEARS[1]))
-
-
-def where_falling(
-    times: pd.DatetimeIndex, bounds: np.ndarray, *, may_repeat: bool = False
-) -> np.ndarray:
-    """Return the rows whose time does not come after that of the row before in their series.
-
-    Args:
-        bounds: (series, 2), the rows [start, end) of each.
-    """
-    falls = times[1:] < times[:-1] if may_repeat else times[1:] <= times[:-1]
-    falls[bounds[:-1, 1] - 1] = False  # from one series to the next
-    return np.flatnonzero(falls) + 1
-
-
-def find_frequency(times: pd.DatetimeIndex) -> str | None:
-    """Return the frequency whose steps hit every time, gaps allowed; None if there is none.
-
-    Days that leave some days of the week out have a frequency of the others.
-
-    Args:
-        times: at least three, rising.
-    """
-    frequency = _infer(times)
-    if frequency is not None and _hits(times, frequency):
-        return frequency
-    frequency = _frequent(times)
-    if frequency in (None, "D") and len((times - times.normalize()).unique()) == 1:
-        open_days = open_days_of(times)
-        if open_days is not None and _are_most(times, open_days):
-            return open_days
-    return frequency
-
-
-def _frequent(times: pd.DatetimeIndex) -> str | None:
-    """Return the frequency with the fewest gaps, of those that stretches of the times have."""
-    candidates: dict[str, int] = {}
-    for length in _STRETCHES:
-        last = len(times) - length
-        for start in np.unique(np.linspace(0, last, _STRETCHES_TRIED).astype(int)):
-            stretch = times[start : start + length] if start >= 0 else times[:0]
-            for found in _guesses(stretch):
-                if found not in candidates and _fits(times, found):
-                    candidates[found] = len(every_time(times, found))
-    return min(candidates, key=lambda f: candidates[f], default=None)  # the fewest gaps
-
-
-def common_frequency(series: list[pd.DatetimeIndex]) -> str | None:
-    """Return the frequency whose steps hit every time of every series, gaps allowed, or None.
-
-    Args:
-        series: the times of each, rising; one of less than three times only has to fit.
-    """
-    stretches = list({times.asi8.tobytes(): times for times in series}.values())
-    if len(stretches) == 1:
-        return find_frequency(stretches[0]) if len(stretches[0]) > 2 else None
-    found: list[str] = []
-    sparse = set()  # without a frequency of their own: they may have more gaps than rows
-    for i, times in enumerate(stretches):
-        if not any(_fits(times, frequency) for frequency in found):
-            own = find_frequency(times) if len(times) > 2 else None
-            found += [] if own is None else [own]
-            sparse |= {i} if own is None else set()
-    fitting = [
-        frequency
-        for frequency in found
-        if all(_fits(t, frequency, _FEW if i in sparse else 0) for i, t in enumerate(stretches))
-    ]
-    return min(fitting, key=lambda f: sum(len(every_time(t, f)) for t in stretches), default=None)
-
-
-def find_gaps(
-    times: pd.DatetimeIndex, frequency: str, holidays: bool | None = None
-) -> pd.DatetimeIndex:
-    """Return the times that are missing between the first and the last."""
-    return every_time(times, frequency, holidays).difference(times)
-
-
-def every_time(
-    times: pd.DatetimeIndex, frequency: str, holidays: bool | None = None
-) -> pd.DatetimeIndex:
-    """Return the times from the first to the last, and those that are missing in between.
-
-    Of open days those that are holidays are not among them: no row is due.
-
-    Args:
-        times: rising.
-    """
-    return _steps(times, frequency).difference(find_holidays(times, frequency, holidays))
-
-
-def find_holidays(
-    times: pd.DatetimeIndex, frequency: str, holidays: bool | None = None
-) -> pd.DatetimeIndex:
-    """Return the open days without a row that are holidays.
-
-    Args:
-        times: rising.
-        holidays: whether there are any, as `tuner.data.series_facts` decides; then those in short
-            breaks are. By default all days without a row are, or none.
-    """
-    every = _steps(times, frequency)
-    missing = every.difference(times)
-    if holidays is not None:
-        return in_short_breaks(missing, every) if holidays else missing[:0]
-    are = holidays_in(missing, every, frequency) and times.isin(every).all()
-    return missing if are else missing[:0]
-
-
-def _steps(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
-    return pd.date_range(times[0], times[-1], freq=offset_of(frequency), unit=times.unit)
-
-
-def following(times: pd.DatetimeIndex, frequency: str | None, n_rows: int) -> pd.DatetimeIndex:
-    """Return so many times after the last one; none are known where there is no frequency."""
-    if frequency is None:
-        return pd.DatetimeIndex([pd.NaT] * n_rows, dtype=times.dtype)
-    offset = offset_of(frequency)
-    return pd.date_range(times[-1], periods=n_rows + 1, freq=offset, unit=times.unit)[1:]
-
-
-def keeps(times: pd.DatetimeIndex, frequency: str) -> bool:
-    """Say whether the steps of a frequency hit every time, and there are not too many gaps.
-
-    Args:
-        times: rising.
-    """
-    return _fits(times, frequency, _FEW)
 
 
 def show_time(time: pd.Timestamp) -> str:
@@ -440,39 +243,196 @@ def _parse_numbers(column: pd.Series) -> pd.Series:
     return pd.to_datetime(texts, format=layout, errors="coerce")
 
 
-def _infer(times: pd.DatetimeIndex) -> str | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pandas 4 will return an offset instead of its name
-        found: Any = pd.infer_freq(times)
-    return None if found is None else str(getattr(found, "freqstr", found))
+EXCEL = "excel"  # the format of days since 1899-12-30, as spreadsheets count them
+_FIRST_DAY = pd.Timestamp("1899-12-30")
+_PARTS = {
+    "year": ("year", "yr", "jahr", "année", "annee", "año", "ano", "anno", "年", "年份"),
+    "month": ("month", "mon", "monat", "mois", "mes", "mese", "月", "月份"),
+    "day": ("day", "tag", "jour", "día", "dia", "giorno", "日", "day_of_month"),
+    "hour": ("hour", "hr", "stunde", "heure", "hora", "ora", "时", "小时", "hour_of_day"),
+    "minute": ("minute", "min", "minuto", "分", "分钟"),
+    "second": ("second", "sec", "sekunde", "seconde", "segundo", "秒"),
+    "date": ("date", "datum", "fecha", "data", "日期", "day"),
+    "time": ("time", "uhrzeit", "zeit", "heure", "hora", "时间", "clock"),
+}
+_NO_UNITS = ("quarter", "quartal", "week", "woche", "semaine", "semana", "weekday", "季度", "周")
+_CLOCK: tuple[Literal["h", "min", "s"], ...] = ("h", "min", "s")
+_UNITS = ("year", "month", "day", "hour", "minute", "second")
 
 
-def _guesses(times: pd.DatetimeIndex) -> list[str]:
-    """Return frequencies that a stretch of times may have; none where there are none to see.
+def with_format(column: pd.Series, date_format: str | None) -> pd.Series:
+    """Return a column of times read by a format of `strptime`, or as a spreadsheet's days.
 
-    Pandas knows the fourth Friday of a month, and not the last one, which it may also be.
+    What does not fit is NaT.
     """
-    found = _infer(times) if len(times) else None
-    if found is None:
-        return []
-    of_month = re.fullmatch(r"WOM-\d([A-Z]{3})", found)
-    return [found, f"LWOM-{of_month[1]}"] if of_month else [found]
+    if date_format is None or is_datetime64_any_dtype(column):
+        return column
+    if date_format == EXCEL:
+        days = pd.to_numeric(column, errors="coerce")
+        times = _FIRST_DAY + pd.to_timedelta(days, unit="D")
+        seconds = times.dt.round("s")  # a day's fraction has few digits
+        fine = seconds.nunique() < times.dt.round("ms").nunique()
+        return times.dt.round("ms") if fine else seconds
+    texts = column
+    if is_numeric_dtype(column):  # 20200131 was read as a number
+        texts = column.map(lambda v: f"{v:.0f}", na_action="ignore")
+    return pd.to_datetime(texts, format=date_format, errors="coerce", utc="%z" in date_format)
 
 
-def _hits(times: pd.DatetimeIndex, frequency: str) -> bool:
-    return bool(times.isin(_steps(times, frequency)).all())
+def are_days_of_spreadsheet(column: pd.Series) -> bool:
+    """Say whether numbers may be days since 1899-12-30: of 1954 to 2064, rising or falling."""
+    if not is_numeric_dtype(column) or column.isna().any() or not column.between(2e4, 6e4).all():
+        return False
+    return bool(column.is_monotonic_increasing or column.is_monotonic_decreasing)
 
 
-def _are_most(times: pd.DatetimeIndex, frequency: str) -> bool:
-    every = _steps(times, frequency)
-    return len(every) == len(times) or holidays_in(every.difference(times), every, frequency)
+def find_parts(frame: pd.DataFrame) -> tuple[str, ...]:
+    """Return the columns that together tell the time: year, month, day, or a date and an hour.
+
+    None are returned where one column alone tells it.
+    """
+    named: dict[str, str] = {}
+    for column in frame:
+        for part, names in _PARTS.items():
+            known = part not in named and str(column).strip().lower() in names
+            if known and _can_be(frame[column], part):
+                named[part] = str(column)
+    if {"year", "month"} <= named.keys():
+        units = [unit for unit in _UNITS if unit in named]
+        whole = units == list(_UNITS[: len(units)])
+        return tuple(named[unit] for unit in units) if whole else ()
+    if "date" in named:
+        for of_day in ("time", "hour"):
+            if of_day in named and named[of_day] != named["date"]:
+                minute = [named["minute"]] if of_day == "hour" and "minute" in named else []
+                return (named["date"], named[of_day], *minute)
+    return ()
 
 
-def _is_plausible(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bool:
-    step = (times[0] + offset_of(frequency)) - times[0]
-    most = max(4 * len(times), least)  # or there are more gaps than rows
-    return bool((times[-1] - times[0]) / step < most)
+def _can_be(column: pd.Series, part: str) -> bool:
+    values = column.dropna()
+    values = values.iloc[:: max(1, len(values) // 500)]
+    if values.empty:
+        return False
+    if part == "date":
+        times = as_times(values)
+        return bool(times.notna().all() and (times == times.dt.normalize()).all()) and (
+            not is_numeric_dtype(values) or bool((values > 9999).all())
+        )
+    if part == "time":
+        return bool(values.map(is_time_of_day).all())
+    if not is_numeric_dtype(values) or (values % 1 != 0).any():
+        return False
+    least, most = {"year": (1678, 2261), "month": (1, 12), "day": (1, 31), "hour": (0, 24)}.get(
+        part, (0, 59)
+    )
+    return bool(values.between(least, most).all())
 
 
-def _fits(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bool:
-    return _is_plausible(times, frequency, least) and _hits(times, frequency)
+def with_joined_time(path: Path, frame: pd.DataFrame, dialect: Dialect, name: str) -> pd.DataFrame:
+    """Return the table with one column of times, called `name`, in place of its parts.
+
+    Parts are a date and a time of day or an hour; or year, month, day, hour, minute, second, as
+    many as there are. Hour 24 is midnight of the day after.
+
+    Raises:
+        DataError: a part is missing, is none, or the name is another column's.
+    """
+    parts = list(dialect.time_columns or ())
+    key = "data.read.time_columns"
+    if name in frame and is_datetime64_any_dtype(frame[name]) and parts[1] not in frame:
+        return frame  # somebody joined them already
+    for part in parts:
+        if part not in frame:
+            remedy = nearest(part, [str(c) for c in frame])
+            raise refusal(path, key, f"no column {part!r} in the file", remedy=remedy)
+    expected = _UNITS if _is_year(frame[parts[0]]) else ("date", "hour", "minute", "second")
+    for part, unit in zip(parts[1:], expected[1:], strict=False):
+        units = [u for u, names in _PARTS.items() if part.lower() in names]
+        fits = unit in units or (unit == "hour" and "time" in units)
+        if (units and not fits) or part.lower() in _NO_UNITS:
+            rule = f"must be {', '.join(expected)}, in this order and without a hole"
+            raise refusal(
+                path, key, rule, f"{part!r} in place of the {unit}", change="leave it out"
+            )
+    others = [c for c in frame if c not in parts]
+    if name in others:
+        rule = "must be a new name for what data.read.time_columns joins"
+        got = f"{name!r}, which is a column"
+        raise refusal(path, "data.time", rule, got, f"write {name}_joined")
+    times = _joined(frame, parts, dialect)
+    if (bad := np.flatnonzero(times.isna())).size:
+        shown = ", ".join(f"{part} {frame[part].iloc[bad[0]]!s}" for part in parts)
+        rule = "must make a time in every row"
+        remedy = "name a date and a time of day, or year, month, day, hour"
+        raise refusal(path, key, rule, f"{shown} in row {bad[0] + 1}", remedy)
+    at = min(list(frame).index(part) for part in parts)
+    joined = frame.drop(columns=parts)
+    joined.insert(min(at, joined.shape[1]), name, times)
+    return joined
+
+
+def _joined(frame: pd.DataFrame, parts: list[str], dialect: Dialect) -> pd.Series:
+    first, rest = frame[parts[0]], parts[1:]
+    if _is_year(first):
+        numbers = {unit: frame[part] for unit, part in zip(_UNITS, parts, strict=False)}
+        months = numbers.get("month", pd.Series(1, frame.index))
+        days = numbers.get("day", pd.Series(1, frame.index))
+        dates = pd.to_datetime(
+            pd.DataFrame({"year": first, "month": months, "day": days}), errors="coerce"
+        )
+        rest = parts[3:]
+    else:
+        if dialect.date_format is None and len(possible_orders(first)) > 1:
+            return _as_texts(first, rest, frame)
+        dates = as_times(with_format(first, dialect.date_format))
+    for unit, part in zip(_CLOCK, rest, strict=False):
+        dates = dates + _of_day(frame[part], unit)
+    return dates
+
+
+def _is_year(column: pd.Series) -> bool:
+    return bool(is_numeric_dtype(column) and column.dropna().between(1678, 2261).all())
+
+
+def _as_texts(dates: pd.Series, rest: list[str], frame: pd.DataFrame) -> pd.Series:
+    """Return dates such as 01/02/2020 with their times of day as texts: rows tell the order."""
+    clock = sum(
+        (_of_day(frame[part], unit) for unit, part in zip(_CLOCK, rest, strict=False)),
+        start=pd.Series(pd.Timedelta(0), frame.index),
+    )
+    seconds = clock.dt.total_seconds()
+    texts = seconds.map(
+        lambda s: f"{int(s // 3600):02}:{int(s // 60 % 60):02}:{s % 60:09.6f}", na_action="ignore"
+    )
+    return dates.str.strip() + " " + texts.str.removesuffix(".000000")
+
+
+def _of_day(column: pd.Series, unit: Literal["h", "min", "s"]) -> pd.Series:
+    """Return a column of hours, or of times of day, as differences; NaT for what is none."""
+    if is_numeric_dtype(column):
+        most = 24 if unit == "h" else 59
+        return pd.Series(pd.to_timedelta(column.where(column.between(0, most)), unit=unit))
+    texts = column.astype(str).str.strip()
+    if texts.str.contains("[AaPp]").any():
+        clock = pd.to_datetime("2000-01-01 " + texts, errors="coerce", format="mixed")
+        return clock - pd.Timestamp("2000-01-01")
+    return pd.to_timedelta(
+        texts.str.replace(r"^(\d{1,2}:\d\d)$", r"\1:00", regex=True), errors="coerce"
+    )
+
+
+def localized(times: pd.DatetimeIndex, bounds: np.ndarray, timezone: str) -> pd.DatetimeIndex:
+    """Return times without an offset as those of a place, of which an hour may come twice.
+
+    Args:
+        times: series by series, each rising but for the hour in which clocks go back.
+        bounds: (series, 2), the rows [start, end) of each.
+
+    Raises:
+        ValueError: a time does not exist there, or which of two hours it is cannot be told.
+    """
+    if times.tz is not None:
+        return times.tz_convert(timezone)
+    parts = [times[start:end].tz_localize(timezone, ambiguous="infer") for start, end in bounds]
+    return pd.DatetimeIndex(parts[0].append(parts[1:]))

@@ -1,16 +1,11 @@
-"""Data quality: missing rows and values are imputed, suspicious values reported.
-
-All rows are looked at, those of the test part among them, for a person corrects a file as a whole.
-Nothing here changes a value, and nothing is learned from it.
-"""
+"""Rows at every step of a frequency: resampled, imputed, and those to come."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +15,17 @@ from pandas.tseries.offsets import BaseOffset
 
 from tuner.data.preprocessing import Preparation
 from tuner.data.series_table import Series
+from tuner.data.vocabulary import merged
 from tuner.errors import one_line, refusal
-from tuner.tables.table import bounds_of
-from tuner.tables.timestamps import (
+from tuner.tables.frequencies import (
     are_open_days,
+    bounds_of,
     common_frequency,
     every_time,
     find_gaps,
-    show_time,
+    following,
 )
+from tuner.tables.timestamps import show_time
 
 _MOST_STEPS = 20_000_000
 _TWO_WEEKS = pd.Timedelta(days=13)  # from the first day to the last
@@ -269,174 +266,159 @@ def _edges(
     return edges[edges.searchsorted(first, side="right") - 1 :]
 
 
-SUSPECTS = ("sentinel", "outlier", "stands still", "unit", "suspect")  # what such notes are called
-_CODE = re.compile(r"-?(9{2,}(\.9+)?|9+\.(25|99*)|32768|32767|65535|2147483647)|-1e[23]\d|1e[23]\d")
-_CODE_APART, _APART, _ALONE_APART = 0.5, 3.0, 10.0  # ranges of the rest that lie in between:
-# of a repeated value that is written as people write nothing, of another, of a single value
-_FEWEST_OTHERS = 10  # different values, to tell how far they reach
-_MOST_SHARE = 0.5  # of the rows may be no measurements
-_STILL = 0.5  # of the rows of a series, one after another, that are the same
-_FEWEST_STILL = 20  # rows
-_UNIT, _ABOUT = 1000.0, 1.6  # a change of unit, and the factor by which it may be missed
-_FEWEST_AROUND = 8  # rows before and after such a change
-_MOST_ROUNDS = 3  # different sentinels of a column
-_SHOWN = 3  # lines
-_MOST_NOTES = 8
+_NAMED = 5  # columns at most
 
 
-def suspects_of(series: Series) -> Iterator[tuple[str, str]]:
-    """Say which values are probably no measurements: what, and where.
+@dataclass(frozen=True, eq=False)
+class Coming:
+    """Series with as many rows to come as are forecast, whether anything is known of them or not.
+
+    Nothing else of these rows than what is declared to be known can be seen: other columns lack
+    their values, and a target stands at its last one.
+    """
+
+    series: Series
+    ends: np.ndarray  # (series,), the first row to come of each
+    complete: np.ndarray  # (series,), how many of the first rows to come lack nothing
+    known: list[str]  # the columns that are known there
+    horizon: int
+
+    @property
+    def lasts(self) -> np.ndarray:
+        """The last row of each series that a forecast can begin with, (series,)."""
+        return np.asarray(self.ends - self.horizon + self.complete)
+
+    def refuse(self, needed: np.ndarray, path: Path) -> None:
+        """Refuse series that lack what is known of rows to come.
+
+        Args:
+            needed: (series,), bool: which are forecast.
+        """
+        lacking = np.flatnonzero(needed & (self.complete < self.horizon))
+        if not len(lacking):
+            return
+        i = int(lacking[0])
+        end, n = int(self.ends[i]), int(self.complete[i])
+        block = self.series.frame[self.known].iloc[end + n : end + self.horizon].isna()
+        absent = int((block.all(axis=1) if self.known else block.index >= 0).sum())
+        columns = [name for name in self.known if block[name].any()]
+        shown = ", ".join(columns[:_NAMED]) or "the time"
+        shown += f" and {len(columns) - _NAMED} more" if len(columns) > _NAMED else ""
+        which = f"the first {self._place(i, end + n)}"
+        more = f" (and {len(lacking) - 1} other series)" if len(lacking) > 1 else ""
+        lack = int(block.any(axis=1).sum()) if self.known else absent
+        rule = (
+            "the forecast needs what is known of the next "
+            f"{self.horizon} row{'s' * (self.horizon > 1)} after "
+            f"{self._place(i, end - 1)}{self.series.whose(i)}, and {lack} lack{'s' * (lack == 1)} "
+            f"{shown}, {which}{more}"
+        )
+        remedy = (
+            "add such rows, without target, behind the last one, or give a file of them as --future"
+        )
+        raise refusal(path, "data.known_future", rule, remedy=remedy)
+
+    def _place(self, series: int, row: int) -> str:
+        times = self.series.times
+        if times is not None and not pd.isna(times[row]):
+            return show_time(times[row])
+        return f"row {row - self.series.bounds[series, 0] + 1}"
+
+
+def with_future(series: Series, data: Preparation, future: Series, horizon: int) -> Series:
+    """Put rows to come of a file of their own behind the last targets, in place of those there.
 
     Args:
-        series: as they were read, before rows are filled in or brought to steps.
+        future: series of the same names, or one that holds for all of them, with the columns that
+            are known. What is not after the end of a series, or none of its steps, is left out.
     """
-    columns = {str(name): values.to_numpy() for name, values in series.frame.items()}
-    notes = [*outside_of(columns, series.place)]
-    for name, values in columns.items():
-        notes += _of_column(series, name, values)
-    yield from notes[:_MOST_NOTES]
-    if len(notes) > _MOST_NOTES:
-        yield "suspect", f"and {len(notes) - _MOST_NOTES} more like these"
-
-
-def outside_of(
-    columns: Mapping[str, np.ndarray], place: Callable[[int], str]
-) -> Iterator[tuple[str, str]]:
-    """Say which values of columns lie far outside the rest of their column.
-
-    One that comes again and again is a sentinel: it stands for nothing, as -999 does. One that
-    comes once is an outlier.
-
-    Args:
-        columns: (rows,) each, nan where there is no value.
-    """
-    found = {name: _far_values(values) for name, values in columns.items()}
-    words = [f"{v:.10g}" for far, _ in found.values() for v, n in far if _stands_for_nothing(v, n)]
-    key = f"data.read.missing_values: {json.dumps(list(dict.fromkeys(words)))}"
-    for name, (far, (low, high)) in found.items():
-        for value, count in far:
-            text = f"{name!r} is {value:.10g} {_where(columns[name] == value, place)}, far outside "
-            text += f"the rest ({low:.6g} to {high:.6g})"
-            if _stands_for_nothing(value, count):
-                remedy = f"if it stands for no value, write {key}, and data.missing: ffill"
-                yield "sentinel", f"{text}; {remedy}"
+    known = list(data.known_future or [])
+    values, coming = series.frame.to_numpy(), future.frame[known].to_numpy(copy=True)
+    levels = dict(series.levels)
+    for place, name in enumerate(known):
+        if name in levels:
+            of_both = merged(coming[:, place], future.levels[name], levels[name])
+            coming[:, place], levels[name] = of_both
+    at = [list(series.frame).index(name) for name in known]
+    pieces = _Pieces([], [], [])
+    for name, start, end in zip(series.names, series.bounds[:, 0], series.ends, strict=True):
+        rows = np.empty(0, np.int64)
+        if future.names == ("",) or name in future.names:
+            of = 0 if future.names == ("",) else future.names.index(name)
+            rows = np.arange(*future.bounds[of])
+        if series.times is not None and future.times is not None:
+            last = series.times[[end - 1]]
+            theirs = future.times[rows]
+            if series.frequency is None:
+                rows = rows[theirs > last[0]]
             else:
-                yield "outlier", f"{text}; correct it if it was not measured"
+                rows = rows[theirs.isin(following(last, series.frequency, horizon))]
+            pieces.times += [series.times[start:end], future.times[rows]]
+        block = np.full((len(rows), values.shape[1]), np.nan)
+        block[:, at] = coming[rows]
+        pieces.blocks += [values[start:end], block]
+        pieces.lines += [series.lines[start:end], np.full(len(rows), -1)]
+    inserted = np.zeros(sum(map(len, pieces.blocks)), bool)
+    return dataclasses.replace(pieces.joined(series), inserted=inserted, levels=levels)
 
 
-def _far_values(values: np.ndarray) -> tuple[list[tuple[float, int]], tuple[float, float]]:
-    """Return values far outside the rest, with how often each comes, and the ends of the rest."""
-    found, counts = np.unique(values[~np.isnan(values)], return_counts=True)
-    far: list[tuple[float, int]] = []
-    while len(far) < _MOST_ROUNDS and (at := _outside(found, counts)) is not None:
-        far.append((float(found[at]), int(counts[at])))
-        found, counts = np.delete(found, at), np.delete(counts, at)
-    return far, (found[0], found[-1]) if len(found) else (0.0, 0.0)
+@dataclass
+class _Pieces:
+    """The rows of series that are put together anew: two pieces of each, known and to come."""
+
+    blocks: list[np.ndarray]
+    lines: list[np.ndarray]
+    times: list[pd.DatetimeIndex]
+
+    def joined(self, series: Series) -> Series:
+        lengths = np.array([len(block) for block in self.blocks])
+        lines = np.concatenate(self.lines)
+        times = None if series.times is None else self.times[0].append(self.times[1:])
+        return dataclasses.replace(
+            series,
+            frame=pd.DataFrame(np.concatenate(self.blocks), columns=series.frame.columns),
+            bounds=bounds_of(lengths[::2] + lengths[1::2]),
+            lines=lines,
+            inserted=lines < 0,
+            times=None if times is None else pd.DatetimeIndex(times),
+        )
 
 
-def _of_column(series: Series, name: str, values: np.ndarray) -> Iterator[tuple[str, str]]:
-    """Say where a target stands still, and where the unit of a column changes."""
-    for i, (start, end) in enumerate(series.bounds.tolist()):
-        rows = start + np.flatnonzero(~np.isnan(values[start:end]))
-        own = values[rows]
-        whose = series.whose(i)
-        if name in series.targets and (still := _longest_run(own)) is not None:
-            first, last = rows[still[0]], rows[still[1] - 1]
-            text = f"{name!r}{whose} is {own[still[0]]:.10g} in {still[1] - still[0]} of "
-            text += f"{len(own)} rows without a break, {_span(series, first, last)}"
-            remedy = "if nothing was measured, empty these cells and write data.missing: ffill"
-            yield "stands still", f"{text}; {remedy}"
-        elif (change := _change_of_unit(own)) is not None:
-            at, larger = change
-            factor = "1000 times larger" if larger else "1000 times smaller"
-            text = f"{name!r}{whose} is about {factor} from {series.place(int(rows[at]))} on"
-            yield "unit", f"{text}; write all rows in one unit"
-
-
-def _outside(found: np.ndarray, counts: np.ndarray) -> int | None:
-    """Return the place of the value at either end that is far outside the rest, if one is.
+def with_coming(series: Series, data: Preparation, horizon: int) -> Coming:
+    """Part series from their rows to come, and put so many of these behind each.
 
     Args:
-        found: different values, rising, (n,).
-        counts: how often each comes.
+        series: with even rows. Those behind the last target of a series are rows to come.
     """
-    if len(found) <= _FEWEST_OTHERS:
-        return None
-    ends = {
-        0: (found[1] - found[0], found[-1] - found[1]),
-        len(found) - 1: (found[-1] - found[-2], found[-2] - found[0]),
-    }
-    for at in sorted(ends, key=lambda at: -ends[at][0]):
-        apart, others = ends[at]
-        if counts[at] > _MOST_SHARE * counts.sum():
-            continue
-        needed = _ALONE_APART if counts[at] == 1 else _APART
-        if _is_code(found[at]):
-            needed = _CODE_APART if counts[at] > 1 else _APART
-        if apart > needed * others:
-            return at
-    return None
+    ends, known = series.ends, list(data.known_future or [])
+    names = list(series.frame)
+    at, of_targets = [[names.index(n) for n in of] for of in (known, series.targets)]
+    values = series.frame.to_numpy()
+    pieces, complete = _Pieces([], [], []), []
+    for i, (start, end) in enumerate(zip(series.bounds[:, 0].tolist(), ends.tolist(), strict=True)):
+        there = range(end, min(end + horizon, int(series.bounds[i, 1])))
+        block = np.full((horizon, values.shape[1]), np.nan)
+        block[: len(there), at] = values[there][:, at]
+        whole = ~np.isnan(block[:, at]).any(axis=1)
+        block[:, of_targets] = _last_values(values[start:end, of_targets])
+        pieces.blocks += [values[start:end], block]
+        pieces.lines += [series.lines[start:end], np.full(horizon, -1)]
+        pieces.lines[-1][: len(there)] = series.lines[there]
+        if series.times is not None:
+            ahead = series.times[there]
+            if len(ahead) < horizon:
+                later = following(series.times[[end - 1]], series.frequency, horizon)[len(ahead) :]
+                ahead = pd.DatetimeIndex(ahead.append(later))
+            pieces.times += [series.times[start:end], ahead]
+            if data.calendar:
+                whole &= np.asarray(ahead.notna())
+        complete.append(horizon if whole.all() else int(whole.argmin()))
+    extended = pieces.joined(series)
+    first_to_come = extended.bounds[:, 1] - horizon
+    return Coming(extended, first_to_come, np.array(complete), known, horizon)
 
 
-def _stands_for_nothing(value: float, count: int) -> bool:
-    return count > 1 or _is_code(value)
-
-
-def _is_code(value: float) -> bool:
-    return bool(_CODE.fullmatch(f"{value:.10g}".replace("e+", "e")))
-
-
-def _longest_run(values: np.ndarray) -> tuple[int, int] | None:
-    """Return the rows [start, end) of the longest run of equal values, where it is half of all.
-
-    None of a column that is the same in all rows, of which there is another note.
-    """
-    if len(values) < _FEWEST_STILL:
-        return None
-    edges = np.flatnonzero(np.diff(values) != 0) + 1
-    if not len(edges):
-        return None
-    bounds = np.r_[0, edges, len(values)]
-    lengths = np.diff(bounds)
-    at = int(lengths.argmax())
-    if lengths[at] < max(_STILL * len(values), _FEWEST_STILL / 2):
-        return None
-    return int(bounds[at]), int(bounds[at + 1])
-
-
-def _change_of_unit(values: np.ndarray) -> tuple[int, bool] | None:
-    """Return the row from which on values are about 1000 times larger, or smaller, for good.
-
-    All but a twentieth of the sizes before it must lie on one side of those after it.
-    """
-    sizes = np.abs(values)
-    n = len(sizes)
-    if n < 2 * _FEWEST_AROUND or not (sizes > 0).any():
-        return None
-    logs = np.log10(np.maximum(sizes, sizes[sizes > 0].min()))
-    sums = np.cumsum(logs - logs.mean())
-    at = int(np.abs(sums[:-1]).argmax()) + 1  # of the largest difference of means, by its sums
-    before, after = sizes[:at], sizes[at:]
-    if min(len(before), len(after)) < _FEWEST_AROUND:
-        return None
-    low, high = sorted((before, after), key=lambda part: float(np.median(part)))
-    if np.median(low) == 0 or np.quantile(low, 0.95) >= np.quantile(high, 0.05):
-        return None
-    ratio = float(np.median(high) / np.median(low))
-    if not _UNIT / _ABOUT < ratio < _UNIT * _ABOUT:
-        return None
-    return at, high is after
-
-
-def _where(at: np.ndarray, place: Callable[[int], str]) -> str:
-    rows = np.flatnonzero(at)
-    shown = ", ".join(place(int(row)) for row in rows[:_SHOWN])
-    if len(rows) == 1:
-        return f"in {shown}"
-    more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-    return f"in {len(rows)} rows ({shown}{more})"
-
-
-def _span(series: Series, first: int, last: int) -> str:
-    whose = series.whose(int(series.bounds[:, 1].searchsorted(first, side="right")))
-    return f"{series.place(int(first))} to {series.place(int(last))}".replace(whose, "")
+def _last_values(column: np.ndarray) -> np.ndarray:
+    known = ~np.isnan(column)
+    last = len(column) - 1 - known[::-1].argmax(axis=0)
+    return np.asarray(column[last, np.arange(column.shape[1])])
