@@ -187,11 +187,7 @@ def check_same(facts: Facts, sha256: str | None) -> None:
 
 
 def open_test_part(
-    experiment: Experiment,
-    folder: Path,
-    *,
-    sha256: str | None = None,
-    all_data: bool = False,
+    experiment: Experiment, folder: Path, *, sha256: str | None = None, all_data: bool = False
 ) -> Prepared:
     """Write all data into `folder` and return it with the test part to evaluate.
 

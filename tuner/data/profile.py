@@ -210,9 +210,7 @@ class Trend:
 
 
 def trend_of(
-    target: str,
-    season: int | None,
-    series: Iterable[tuple[str, np.ndarray, np.ndarray]],
+    target: str, season: int | None, series: Iterable[tuple[str, np.ndarray, np.ndarray]]
 ) -> Trend | None:
     """Return the trend of a target; None where its level stays.
 

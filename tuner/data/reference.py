@@ -113,9 +113,7 @@ def to_units(
 
 
 def unscaled(
-    outputs: np.ndarray,
-    offset: Sequence[float] | np.ndarray,
-    scale: Sequence[float] | np.ndarray,
+    outputs: np.ndarray, offset: Sequence[float] | np.ndarray, scale: Sequence[float] | np.ndarray
 ) -> np.ndarray:
     """Undo the scaling alone; see `to_units`."""
     with np.errstate(over="ignore", invalid="ignore"):

@@ -159,11 +159,7 @@ def _check_sizes(sizes: dict[str, int], n: int, file: Path | str, unit: str) -> 
 
 
 def _check_classes(
-    sizes: dict[str, int],
-    counts: np.ndarray,
-    classes: tuple[str, ...],
-    file: Path | str,
-    unit: str,
+    sizes: dict[str, int], counts: np.ndarray, classes: tuple[str, ...], file: Path | str, unit: str
 ) -> None:
     """Refuse parts that cannot hold a sequence of each class; `counts` are (classes,)."""
     *first, last = sizes
@@ -347,12 +343,7 @@ class SequenceTable:
         raise self._refusal("data.vocabulary_size", rule, got, row, change=change)
 
     def one_of_each(
-        self,
-        key: str,
-        name: str,
-        values: np.ndarray,
-        shown: np.ndarray,
-        change: str | None = None,
+        self, key: str, name: str, values: np.ndarray, shown: np.ndarray, change: str | None = None
     ) -> np.ndarray:
         """Return the first value of each sequence; all the others must be the same."""
         first = self.bounds[:, 0].repeat(np.diff(self.bounds)[:, 0])  # (rows,)

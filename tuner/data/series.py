@@ -238,10 +238,7 @@ class SeriesDataset(Dataset):
         trained = self._read_by_all(ref).with_window(ref.longest_window).train_samples()
         key = self._experiment.data.split.key_of(name.partition(" ")[0])
         evaluated = ref.evaluate_samples()
-        for samples, part, where in (
-            (trained, "training", "data.split"),
-            (evaluated, name, key),
-        ):
+        for samples, part, where in ((trained, "training", "data.split"), (evaluated, name, key)):
             if not len(samples):
                 self._check_weights(part, ref)
                 rule = (

@@ -79,11 +79,7 @@ def categories_in(codes: np.ndarray, levels: tuple[str, ...], known: Sequence[st
 
 
 def notes_of_categories(
-    names: Sequence[str],
-    codes: np.ndarray,
-    levels: Levels,
-    rows: np.ndarray,
-    series: str | None,
+    names: Sequence[str], codes: np.ndarray, levels: Levels, rows: np.ndarray, series: str | None
 ) -> Iterator[tuple[str, str]]:
     """Say how many categories the training part holds, and which occur in later rows alone.
 

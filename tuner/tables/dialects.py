@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from pandas.api.types import is_integer_dtype
 
 from tuner.errors import DataError, Setting, one_line, refusal
 from tuner.pipeline_steps import Dialect
-from tuner.tables.files import without_blank_end
 from tuner.tables.numbers import (
     MISSING_WORDS,
     is_unit,
@@ -52,7 +51,7 @@ class LooksLikeRow(ValueError):
 
 @dataclass(frozen=True)
 class _Layout:
-    """What one separator makes of the first lines."""
+    """The first lines as one separator divides them."""
 
     separator: str
     records: list[list[str]]
@@ -73,12 +72,9 @@ def found_dialect(text: str, declared: Dialect) -> Dialect:
         found = replace(found, separator=declared.separator or hint[1])
     above = int(hint is not None) if declared.skip_rows is None else declared.skip_rows
     lines = head[above:]
-    mark = found.comment or next((m for m in _COMMENTS if _first_text(lines).startswith(m)), None)
-    if (
-        mark is not None
-        and found.comment is None
-        and _is_commented_header(lines, mark, found.separator)
-    ):
+    first = next((line.lstrip() for line in lines if line.strip()), "")
+    mark = found.comment or next((m for m in _COMMENTS if first.startswith(m)), None)
+    if mark and found.comment is None and _is_commented_header(lines, mark, found.separator):
         mark = None
     kept = [line for line in lines if not _is_comment(line, mark)]
     separators = [found.separator] if found.separator is not None else [*_SEPARATORS]
@@ -140,14 +136,13 @@ def header_of(record: Sequence[str]) -> list[str]:
 
 
 def is_like_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Say whether what should be names is a row: a day above days, or a number above numbers.
+    """Return whether names are a row of values: a day above days, or a number above numbers.
 
     Years and numbers that count the columns are names, of wide tables and of arrays. So are all
     numbers beside a word that stands above days: `date,0.1,0.9`.
     """
 
-    def above(kind: re.Pattern[str]) -> list[str]:
-        """Return the names of columns in which every value is of a kind, three at least."""
+    def above(kind: re.Pattern[str]) -> list[str]:  # columns of at least three such values alone
         found = []
         for at, name in enumerate(names):
             values = [row[at].strip() for row in rows if len(row) > at and row[at].strip()]
@@ -171,48 +166,38 @@ def records_of(text: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
 
     A value in quotes may span lines. Nothing is left out at the end.
     """
-    lines = _Lines(io.StringIO(text, newline=""), dialect)
-    records = csv.reader(lines, delimiter=delimiter(dialect), skipinitialspace=True)
-    lines.begin()
+    read: list[int] = []  # the lines of a record
+
+    def lines() -> Iterator[str]:
+        for number, line in enumerate(io.StringIO(text, newline=""), 1):
+            if number > (dialect.skip_rows or 0) and not _is_comment(line, dialect.comment):
+                read.append(number)
+                yield _spaced(line) if dialect.separator == WHITESPACE else line
+
+    records = csv.reader(lines(), delimiter=delimiter(dialect), skipinitialspace=True)
     for number, record in enumerate(records):
         if not (number == 1 and dialect.unit_row):
-            yield lines.first, record
-        lines.begin()
+            yield read[0], record
+        read.clear()
+
+
+def _spaced(line: str) -> str:
+    return re.sub(r"[ \t]+", " ", line.strip(" \t"))
 
 
 def delimiter(dialect: Dialect) -> str:
     """Return the character between the columns of a body."""
-    separator = dialect.separator or ","
-    return " " if separator == WHITESPACE else separator
+    return " " if dialect.separator == WHITESPACE else dialect.separator or ","
 
 
-class _Lines:
-    """The lines that are read, one by one, knowing where they stand."""
+def without_blank_end(text: str) -> str:
+    """Return a text without the line ends and the blank lines after its last value.
 
-    def __init__(self, lines: Iterable[str], dialect: Dialect) -> None:
-        self._lines = enumerate(lines, 1)
-        self._dialect = dialect
-        self._pending = True
-        self.first = 0
-        for _ in range(dialect.skip_rows or 0):
-            next(self._lines, None)
-
-    def begin(self) -> None:
-        self._pending = True
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        for number, line in self._lines:
-            if _is_comment(line, self._dialect.comment):
-                continue
-            if self._pending:
-                self.first, self._pending = number, False
-            if self._dialect.separator == WHITESPACE:
-                line = re.sub(r"[ \t]+", " ", line.strip(" \t"))
-            return line
-        raise StopIteration
+    White space behind the last value stays, as it does in every other line.
+    """
+    end = len(text.rstrip())
+    padding = re.match(r"[^\r\n]*", text[end:])
+    return text[:end] + (padding[0] if padding else "")
 
 
 def _offset(text: str, lines: int) -> int:
@@ -235,41 +220,41 @@ def _is_cut(line: str) -> bool:
     return line.count('"') % 2 > 0
 
 
-def _first_text(lines: list[str]) -> str:
-    return next((line.lstrip() for line in lines if line.strip()), "")
-
-
 def _is_comment(line: str, mark: str | None) -> bool:
     return mark is not None and line.lstrip(" \t").startswith(mark)
 
 
 def _is_commented_header(lines: list[str], mark: str, separator: str | None) -> bool:
-    """Say whether the last comment above the rows names their columns: `# date,sales`."""
-    at = next(
-        (i for i, line in enumerate(lines) if line.strip() and not _is_comment(line, mark)), 0
-    )
+    """Return whether the last comment above the rows names their columns: `# date,sales`."""
+    rows = (i for i, line in enumerate(lines) if line.strip() and not _is_comment(line, mark))
+    at = next(rows, 0)
     if mark != "#" or not at:
         return False
-    above, row = lines[at - 1], lines[at]
     for each in [separator] if separator is not None else _SEPARATORS:
-        names, values = (next(csv.reader([line], delimiter=each), []) for line in (above, row))
-        if len(names) == len(values) > 1:
-            try:
-                header_of(values)
-            except LooksLikeRow:
-                return True
+        names, values = (_record(line, each) for line in lines[at - 1 : at + 1])
+        if len(names) == len(values) > 1 and _looks_like_row(values):
+            return True
+    return False
+
+
+def _record(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line], delimiter=separator), [])
+
+
+def _looks_like_row(record: list[str]) -> bool:
+    try:
+        header_of(record)
+    except LooksLikeRow:
+        return True
     return False
 
 
 def _are_remarks(lines: list[str], mark: str, layout: _Layout) -> bool:
-    """Say whether lines between the rows that begin with a mark are no rows themselves."""
+    """Return whether lines between the rows that begin with a mark are no rows themselves."""
     first = next((i for i, line in enumerate(lines) if not _is_comment(line, mark)), len(lines))
-    marked = [line for line in lines[first:] if _is_comment(line, mark)]
-    widths = {
-        len(next(csv.reader([line], delimiter=delimiter(Dialect(separator=layout.separator))), []))
-        for line in marked
-    }
-    return bool(marked) and layout.width not in widths
+    separator = delimiter(Dialect(separator=layout.separator))
+    marked = [_record(line, separator) for line in lines[first:] if _is_comment(line, mark)]
+    return bool(marked) and layout.width not in map(len, marked)
 
 
 def _layout(lines: list[str], separator: str) -> _Layout:
@@ -287,6 +272,7 @@ def _layout(lines: list[str], separator: str) -> _Layout:
 
 
 def _is_typed(value: str) -> bool:
+    """Return whether a value is a date or a number, or nothing."""
     return not value.strip() or _is_date(value) or looks_like_number(value)
 
 
@@ -302,9 +288,8 @@ def _kinds(records: list[list[str]], width: int) -> list[str]:
         values = [v for v in values if v and v.casefold() not in MISSING_WORDS]
         kind = ""
         for name, test in (("number", looks_like_number), ("date", _is_date)):
-            if values and sum(map(test, values)) >= min(
-                _MOST * len(values), max(3, len(values) - 1)
-            ):
+            least = min(_MOST * len(values), max(3, len(values) - 1))
+            if values and sum(map(test, values)) >= least:
                 kind = name
                 break
         kinds.append(kind)
@@ -328,9 +313,8 @@ def _lines_above(lines: list[str], dialect: Dialect, layout: _Layout) -> int:
         if _is_comment(line, dialect.comment) and at != names:
             above += 1
             continue
-        record = next(csv.reader([line], delimiter=delimiter(dialect)), [])
-        if dialect.separator == WHITESPACE:
-            record = line.split()
+        whitespace = dialect.separator == WHITESPACE
+        record = line.split() if whitespace else _record(line, delimiter(dialect))
         filled = [i for i, value in enumerate(record) if value.strip()]
         commented = line.startswith(_COMMENTS) and not re.match(r"#\w", line)
         # In a sheet titles have empty cells behind them.
@@ -342,21 +326,18 @@ def _lines_above(lines: list[str], dialect: Dialect, layout: _Layout) -> int:
         above += 1
     else:
         return 0
-    titles = [
-        line for line in lines[:above] if line.strip() and not line.lstrip().startswith(_COMMENTS)
-    ]
+    filled_lines = [line for line in lines[:above] if line.strip()]
+    titles = [line for line in filled_lines if not line.lstrip().startswith(_COMMENTS)]
     if not titles:
-        return above if any(line.strip() for line in lines[:above]) else 0
-    try:
-        header_of(record)
-    except LooksLikeRow:
+        return above if filled_lines else 0
+    if _looks_like_row(record):
         return 0
     kinds = _kinds(layout.records[1 + len(titles) :], layout.width)
     return above if any(kinds) and not any(map(looks_like_number, record)) else 0
 
 
 def _is_unit_row(records: list[list[str]], kinds: list[str]) -> bool:
-    """Say whether the line below the names holds units: a text in each column of numbers."""
+    """Return whether the line below the names holds units: a text in each column of numbers."""
     if len(records) < 5 or "number" not in kinds:
         return False
     row = [value.strip() for value in records[1]]
@@ -364,13 +345,12 @@ def _is_unit_row(records: list[list[str]], kinds: list[str]) -> bool:
         return True  # a rule, as under the names of a printed table
     held = [(v, kind) for v, kind in zip(row, kinds, strict=False) if v and kind]
     units = [v for v, kind in held if kind == "number"]
-    if not units:
-        return False
-    if "date" not in kinds and not all(is_unit(v) for v in units):  # any text may be a value
+    # Without a column of dates, any text may be a value.
+    if not units or ("date" not in kinds and not all(map(is_unit, units))):
         return False
     return not any(
-        v.casefold() in MISSING_WORDS or _is_date(v) or looks_like_number(v) for v, _ in held
-    ) and not any(re.search(r"\d{2}", v) for v, _ in held)
+        v.casefold() in MISSING_WORDS or _is_typed(v) or re.search(r"\d{2}", v) for v, _ in held
+    )
 
 
 def _lines_below(text: str, dialect: Dialect, kinds: list[str]) -> int:
@@ -395,7 +375,7 @@ def _lines_below(text: str, dialect: Dialect, kinds: list[str]) -> int:
 
 
 def _is_remark(value: str) -> bool:
-    """Say whether a value in the place of a date or number is words: `Total`, `(200 rows)`."""
+    """Return whether a value in the place of a date or number is words: `Total`, `(200 rows)`."""
     if not value or value.casefold() in MISSING_WORDS:
         return False
     letters = sum(c.isalpha() for c in value)
@@ -417,7 +397,11 @@ class ParsedText:
 
 
 def parse_text(path: Path, text: str, declared: Dialect) -> ParsedText:
-    """Return the table in a text, what of the text it is, and how that is laid out."""
+    """Return the table in a text, its part that is read, and its dialect.
+
+    Raises:
+        DataError: it is no table, has no names of columns, or two of one name.
+    """
     dialect = found_dialect(text, declared)
     body = without_blank_end(body_of(text, dialect))
     header: list[str] = []
@@ -432,18 +416,17 @@ def parse_text(path: Path, text: str, declared: Dialect) -> ParsedText:
             raise _no_names(path, line, first)
         points_certain = dialect.separator != ";" and not may_be_grouped(rows)
         as_texts = not points_certain or dialect.decimal == "," or dialect.thousands is not None
-        frame = _parse_body(body, dialect, as_texts=as_texts)
-        frame.columns = pd.Index(header)
+        frame = _parse_body(body, header, dialect, as_texts=as_texts)
         if not as_texts:  # numbers that pandas read may mean something else than it took them for
             found = with_numbers(frame, dialect)[1]
             if found.decimal == "," or found.thousands == ".":
-                frame = _parse_body(body, dialect, as_texts=True).set_axis(header, axis=1)
+                frame = _parse_body(body, header, dialect, as_texts=True)
     except (csv.Error, ValueError) as error:  # pandas' ParserError is a ValueError
         raise _ragged(path, text, header, dialect, error) from None
     return ParsedText(_without_counter(frame), body, dialect, points_certain)
 
 
-def _parse_body(body: str, dialect: Dialect, *, as_texts: bool) -> pd.DataFrame:
+def _parse_body(body: str, header: list[str], dialect: Dialect, *, as_texts: bool) -> pd.DataFrame:
     frame = pd.read_csv(
         io.StringIO(body),
         sep=delimiter(dialect),
@@ -457,7 +440,7 @@ def _parse_body(body: str, dialect: Dialect, *, as_texts: bool) -> pd.DataFrame:
             truth = frame[name].map({"True": True, "False": False, "TRUE": True, "FALSE": False})
             if len(frame) and truth.notna().all():
                 frame[name] = truth.astype(bool)
-    return frame
+    return frame.set_axis(header, axis=1)
 
 
 def _without_counter(frame: pd.DataFrame) -> pd.DataFrame:
@@ -474,9 +457,8 @@ def _without_counter(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _no_names(path: Path, line: int, record: list[str]) -> DataError:
-    values = ", ".join(value.strip() for value in record)
     rule = f"line {line} must name the columns"
-    got = f"the values {values}"
+    got = f"the values {', '.join(value.strip() for value in record)}"
     return refusal(path, "data.path", rule, got, "write a line of names before it (time,value)")
 
 
@@ -529,9 +511,6 @@ def _names_below(text: str, dialect: Dialect, width: int) -> int | None:
     """Return the line that may name so many columns, below others; None where none does."""
     for line, record in itertools.islice(records_of(text, dialect), 100):
         if len(record) == width:
-            try:
-                header_of(record)
-            except LooksLikeRow:
-                return None
-            return None if any(map(looks_like_number, record)) else line
+            is_row = _looks_like_row(record) or any(map(looks_like_number, record))
+            return None if is_row else line
     return None

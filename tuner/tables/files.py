@@ -1,8 +1,13 @@
-"""Files that hold tables: formats, size limits and encodings."""
+"""Files that hold tables: formats, size limits and encodings.
+
+Libraries that detect encodings go by whole sentences. A table has letters in names and classes
+alone, perhaps five words, so candidates are judged here by whether their letters go together.
+"""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import datetime as dt
 import io
@@ -10,7 +15,6 @@ import json
 import re
 import unicodedata
 import zipfile
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,6 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from tuner.errors import Setting, one_line, refusal
-from tuner.pipeline_steps import Dialect
 
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -52,20 +55,26 @@ _PLAUSIBLE = 0.9
 _HANGUL_ALONE = 8  # characters; fewer that are Korean may as well be Chinese
 
 
-@dataclass
-class Unclear(ValueError):
-    """Several encodings may be right: (encoding, the first words as they would be read)."""
-
-    readings: list[tuple[str, str]]
-
-
-def decoded(raw: bytes, encoding: str | None = None) -> tuple[str, str | None]:
+def decoded(path: Path, raw: bytes, encoding: str | None = None) -> tuple[str, str | None]:
     """Return a file's text without byte order mark, and its encoding where that is not UTF-8.
 
     Raises:
-        UnicodeDecodeError: it is not in the encoding that is given, or in none that is known.
-        Unclear: in one of several.
+        DataError: it is not in the encoding that is given, or in none that is certain.
     """
+    try:
+        return _decoded(path, raw, encoding)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        got = f"byte 0x{raw[error.start]:02x} in line {line}"
+        if encoding is not None:
+            rule = f"the file is not in {encoding}"
+            raise refusal(path, "data.read.encoding", rule, got, "correct it") from None
+        rule, remedy = "must be UTF-8 text", "save the file as UTF-8"
+        other = Setting("data.read.encoding", "latin-1", " (cp1252, gbk, ...)")
+        raise refusal(path, "data.path", rule, got, remedy, other) from None
+
+
+def _decoded(path: Path, raw: bytes, encoding: str | None) -> tuple[str, str | None]:
     if encoding is not None:
         if not raw.isascii() and _is_utf8(raw):  # no other encoding makes such bytes by chance
             encoding = "utf-8"
@@ -80,12 +89,12 @@ def decoded(raw: bytes, encoding: str | None = None) -> tuple[str, str | None]:
     try:
         return raw.decode("utf-8"), None
     except UnicodeDecodeError:
-        if (name := _legacy(raw)) is None:
+        if (name := _legacy(path, raw)) is None:
             raise
         return raw.decode(name), name
 
 
-def _legacy(raw: bytes) -> str | None:
+def _legacy(path: Path, raw: bytes) -> str | None:
     """Return the encoding of bytes that are no UTF-8; None where none is plausible."""
     lines = [line for line in raw.splitlines() if not line.isascii()]
     if b"\0" in raw or any(map(_is_utf8, lines)):  # UTF-8 with a broken character
@@ -104,21 +113,22 @@ def _legacy(raw: bytes) -> str | None:
         letters = sum(not c.isascii() for c in readings["cp949"])
         if letters >= _HANGUL_ALONE:
             return "cp949"
-        pairs = [(name, readings[name]) for name in ("gb18030", "cp949")]
-        raise Unclear([(name, " ".join(text.split())[:30]) for name, text in pairs])
+        words = {name: " ".join(readings[name].split())[:30] for name in ("gb18030", "cp949")}
+        key, rule = "data.read.encoding", "is no UTF-8 text, and its encoding is not certain"
+        change = [Setting(key, name, f", which reads {text!r}") for name, text in words.items()]
+        raise refusal(path, key, rule, change=change)
     return next(iter(readings), None)
 
 
 def _is_utf8(line: bytes) -> bool:
-    try:
+    with contextlib.suppress(UnicodeDecodeError):
         line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _share_of_common(text: str, script: str) -> float:
-    """Return the share of the characters beyond ASCII that stand where such ones stand."""
+    """Return the share of the characters beyond ASCII that are plausible where they stand."""
     good = n = 0
     for word in re.findall(r"[^\W\d_]+|[^\x00-\x7f]", text):
         others = [c for c in word if not c.isascii()]
@@ -133,7 +143,7 @@ def _share_of_common(text: str, script: str) -> float:
 
 
 def _is_common(char: str, standard: str) -> bool:
-    """Say whether a character is in daily use, by its place in a standard."""
+    """Return whether a character is in daily use, by its place in a standard."""
     if standard == "shift_jis" and "\u3040" <= char <= "\u30ff":  # kana
         return True
     try:
@@ -149,7 +159,7 @@ def _in_script(char: str, script: str) -> bool:
 
 
 def _is_word(word: str, script: str) -> bool:
-    """Say whether letters make a word: of one script, and not in capitals alone beyond Latin."""
+    """Return whether letters make a word: of one script, and in capitals alone only if Latin."""
     if len(word) < 2:
         return False
     if script == "LATIN":
@@ -174,12 +184,12 @@ _FIRST = 16 << 20  # bytes in which the names of columns must end
 
 
 def is_typed(path: Path) -> bool:
-    """Say whether a file's values have types of their own."""
+    """Return whether a file's values have types of their own."""
     return path.suffix.lower() in TYPED
 
 
 def is_workbook(path: Path) -> bool:
-    """Say whether a file is one of a spreadsheet."""
+    """Return whether a file is a workbook of a spreadsheet."""
     return path.suffix.lower() in _WORKBOOK
 
 
@@ -231,11 +241,10 @@ def parse_typed(path: Path, raw: bytes) -> pd.DataFrame:
     """
     kind, parse = TYPED[path.suffix.lower()]
     try:
-        frame = parse(path, raw)
+        return parse(path, raw)
     except (ImportError, OSError, ValueError) as error:
         rule = f"is no {kind} file: {one_line(error)}"
         raise refusal(path, "data.path", rule, remedy="write it again, or as CSV") from None
-    return frame
 
 
 def _parse_parquet(path: Path, raw: bytes) -> pd.DataFrame:
@@ -332,17 +341,18 @@ def workbook_text(path: Path, raw: bytes) -> str:
             if not hasattr(sheet, "iter_rows"):
                 continue
             others = books[-1].worksheets[at].iter_rows(values_only=True)
-            out = io.StringIO()
-            writer = csv.writer(out)
+            rows = []
             for row, written in zip(sheet.iter_rows(values_only=True), others, strict=True):
                 if len(row) > _MOST_COLUMNS:
                     raise _too_large(path)
-                cells = [w if v is None else v for v, w in zip(row, written, strict=False)]
-                writer.writerow(map(_cell, cells))
-            text = _trimmed(out.getvalue())
-            if sum(len(row) > 1 for row in csv.reader(io.StringIO(text, newline=""))) > 1:
-                return text  # a sheet of remarks has one column
-            found = found or text
+                both = zip(row, written, strict=False)
+                rows.append([_cell(w if v is None else v) for v, w in both])
+            rows = _trimmed(rows)
+            out = io.StringIO()
+            csv.writer(out, lineterminator="\n").writerows(rows)
+            if sum(len(row) > 1 for row in rows) > 1:
+                return out.getvalue()  # a sheet of remarks has one column
+            found = found or out.getvalue()
     except (InvalidFileException, KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
         rule = f"is no Excel file: {one_line(error)}"
         raise refusal(path, "data.path", rule, remedy="save it as .xlsx again, or as CSV") from None
@@ -359,13 +369,10 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _trimmed(text: str) -> str:
-    """Return the text without the empty columns at the right, which sheets often have."""
-    rows = list(csv.reader(io.StringIO(text, newline="")))
-    width = max(max((i for i, v in enumerate(row, 1) if v), default=0) for row in rows)
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(row[:width] if any(row) else [] for row in rows)
-    return out.getvalue()
+def _trimmed(rows: list[list[str]]) -> list[list[str]]:
+    """Return the rows without the empty columns at the right, which sheets often have."""
+    width = max((i for row in rows for i, value in enumerate(row, 1) if value), default=0)
+    return [row[:width] if any(row) else [] for row in rows]
 
 
 def _too_large(path: Path) -> Exception:
@@ -381,32 +388,3 @@ def without_blank_end(text: str) -> str:
     end = len(text.rstrip())
     padding = re.match(r"[^\r\n]*", text[end:])
     return text[:end] + (padding[0] if padding else "")
-
-
-def decoded_text(path: Path, raw: bytes, dialect: Dialect) -> tuple[str, Dialect]:
-    """Return a file's text without a blank end, and the dialect with its encoding.
-
-    Raises:
-        DataError: it is not in the encoding that is declared, or in none that is certain.
-    """
-    try:
-        text, encoding = decoded(raw, dialect.encoding)
-    except Unclear as unclear:
-        change = [
-            Setting("data.read.encoding", name, f", which reads {words!r}")
-            for name, words in unclear.readings
-        ]
-        rule = "is no UTF-8 text, and its encoding is not certain"
-        raise refusal(path, "data.read.encoding", rule, change=change) from None
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        byte = f"0x{raw[error.start]:02x}"
-        if dialect.encoding is not None:
-            rule = f"the file is not in {dialect.encoding}"
-            got = f"byte {byte} in line {line}"
-            raise refusal(path, "data.read.encoding", rule, got, "correct it") from None
-        rule = "must be UTF-8 text"
-        got, remedy = f"byte {byte} in line {line}", "save the file as UTF-8"
-        other = Setting("data.read.encoding", "latin-1", " (cp1252, gbk, ...)")
-        raise refusal(path, "data.path", rule, got, remedy, other) from None
-    return without_blank_end(text), replace(dialect, encoding=encoding)

@@ -1,4 +1,8 @@
-"""Rows in time: their order, frequency, gaps, holidays and season."""
+"""Rows in time: their order, frequency, gaps, holidays and season.
+
+A frequency is one of pandas, or `C-Sun-Mon-Tue`: custom business days, of which pandas has no name
+for those of one weekmask.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +19,17 @@ from pandas.tseries.offsets import BaseOffset
 
 from tuner.errors import DataError
 from tuner.pipeline_steps import Dialect
-from tuner.tables.timestamps import (
-    as_times,
-    possible_orders,
-    show_time,
-    some_ambiguous,
-)
+from tuner.tables.timestamps import as_times, possible_orders, show_time, some_ambiguous
 
 if TYPE_CHECKING:
     pass
+
+
+def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return the rows [start, end) of stretches that stand one after another, (stretches, 2)."""
+    ends = np.cumsum(lengths)
+    return np.column_stack([ends - np.asarray(lengths), ends])
+
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _FEWEST_WEEKS = pd.Timedelta(weeks=4)  # in which a day of the week that is open has a row
@@ -60,28 +66,24 @@ def open_days_of(times: pd.DatetimeIndex) -> str | None:
 
 
 def holidays_in(missing: pd.DatetimeIndex, every: pd.DatetimeIndex, frequency: str) -> bool:
-    """Say whether all open days without rows may be holidays: they are few, and no long break.
-
-    Args:
-        frequency: of open days, or another one, which has no holidays.
-    """
+    """Return whether all open days without rows may be holidays: they are few, in short breaks."""
     if not are_open_days(frequency) or not few_enough(len(missing), len(every)):
         return False
     return len(in_short_breaks(missing, every)) == len(missing)
 
 
 def are_open_days(frequency: str | None) -> bool:
-    """Say whether a frequency is one of days of the week, of which some may be holidays."""
+    """Return whether a frequency is one of days of the week, of which some may be holidays."""
     return frequency is not None and (frequency == "B" or frequency.startswith("C-"))
 
 
 def few_enough(n_missing: int, n_every: int) -> bool:
-    """Say whether so many of the open days without a row may be holidays: some, and not many."""
+    """Return whether so many open days without a row may be holidays: some, and not many."""
     return 0 < n_missing <= _MOST_SHARE * n_every
 
 
 def in_short_breaks(missing: pd.DatetimeIndex, every: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    """Return the missing days that are in no long break: each may be a holiday."""
+    """Return the missing days that are in short breaks: each may be a holiday."""
     if not len(missing):
         return missing
     starts = np.diff(every.searchsorted(missing), prepend=-2) > 1
@@ -108,12 +110,9 @@ def where_falling(
 
 
 def find_frequency(times: pd.DatetimeIndex) -> str | None:
-    """Return the frequency whose steps hit every time, gaps allowed; None if there is none.
+    """Return the frequency that hits each of at least three rising times, gaps allowed, or None.
 
     Days that leave some days of the week out have a frequency of the others.
-
-    Args:
-        times: at least three, rising.
     """
     frequency = _infer(times)
     if frequency is not None and _hits(times, frequency):
@@ -173,13 +172,7 @@ def find_gaps(
 def every_time(
     times: pd.DatetimeIndex, frequency: str, holidays: bool | None = None
 ) -> pd.DatetimeIndex:
-    """Return the times from the first to the last, and those that are missing in between.
-
-    Of open days those that are holidays are not among them: no row is due.
-
-    Args:
-        times: rising.
-    """
+    """Return every step from the first of some rising times to the last, but for holidays."""
     return _steps(times, frequency).difference(find_holidays(times, frequency, holidays))
 
 
@@ -190,8 +183,8 @@ def find_holidays(
 
     Args:
         times: rising.
-        holidays: whether there are any, as `tuner.data.series_facts` decides; then those in short
-            breaks are. By default all days without a row are, or none.
+        holidays: whether there are any; then those in short breaks are. By default all days
+            without a row are, or none.
     """
     every = _steps(times, frequency)
     missing = every.difference(times)
@@ -206,7 +199,7 @@ def _steps(times: pd.DatetimeIndex, frequency: str) -> pd.DatetimeIndex:
 
 
 def following(times: pd.DatetimeIndex, frequency: str | None, n_rows: int) -> pd.DatetimeIndex:
-    """Return so many times after the last one; none are known where there is no frequency."""
+    """Return so many times after the last one; NaT where there is no frequency."""
     if frequency is None:
         return pd.DatetimeIndex([pd.NaT] * n_rows, dtype=times.dtype)
     offset = offset_of(frequency)
@@ -214,11 +207,7 @@ def following(times: pd.DatetimeIndex, frequency: str | None, n_rows: int) -> pd
 
 
 def keeps(times: pd.DatetimeIndex, frequency: str) -> bool:
-    """Say whether the steps of a frequency hit every time, and there are not too many gaps.
-
-    Args:
-        times: rising.
-    """
+    """Return whether a frequency hits every one of rising times, without too many gaps."""
     return _fits(times, frequency, _FEW)
 
 
@@ -250,14 +239,10 @@ def _are_most(times: pd.DatetimeIndex, frequency: str) -> bool:
     return len(every) == len(times) or holidays_in(every.difference(times), every, frequency)
 
 
-def _is_plausible(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bool:
+def _fits(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bool:
     step = (times[0] + offset_of(frequency)) - times[0]
     most = max(4 * len(times), least)  # or there are more gaps than rows
-    return bool((times[-1] - times[0]) / step < most)
-
-
-def _fits(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bool:
-    return _is_plausible(times, frequency, least) and _hits(times, frequency)
+    return bool((times[-1] - times[0]) / step < most) and _hits(times, frequency)
 
 
 _STEPS_PER_CYCLE = {
@@ -282,15 +267,9 @@ def season_of(frequency: str | None) -> int | None:
     return steps // multiple if steps > multiple and steps % multiple == 0 else None
 
 
-def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return the rows [start, end) of stretches that stand one after another, (stretches, 2)."""
-    ends = np.cumsum(lengths)
-    return np.column_stack([ends - np.asarray(lengths), ends])
-
-
 @dataclass(frozen=True, eq=False)
 class Ordered:
-    """The rows of series, series by series."""
+    """The rows of series, one series after another."""
 
     rows: np.ndarray  # (n,), of the file
     bounds: np.ndarray  # (series, 2), the rows [start, end) of each
@@ -321,7 +300,7 @@ def in_order(
     drop_duplicates: bool | None,
     may_repeat: bool,
 ) -> Ordered:
-    """Return rows without exact copies, rising in time, as far as that is asked or certain.
+    """Return rows without exact copies and sorted by time, where that is declared or certain.
 
     Args:
         sort: whether rows are sorted; None reverses them where all fall.
@@ -354,7 +333,7 @@ def in_order(
 
 
 def falls_throughout(times: pd.DatetimeIndex, bounds: np.ndarray) -> bool:
-    """Say whether no time is later than that of the row before, in any series, and some earlier."""
+    """Return whether times fall from row to row in every series, some perhaps repeated."""
     steps = np.diff(times.asi8)
     inside = np.ones(len(steps), bool)
     inside[bounds[:-1, 1] - 1] = False  # from one series to the next
@@ -387,15 +366,13 @@ class DateOrder:
 
     @property
     def layout(self) -> str:
-        """How people write it."""
+        """The order in words."""
         return "day/month/year" if self.day_first else "month/day/year"
 
     @property
     def note(self) -> str:
-        """What is said of a choice that no date alone tells; "" of any other."""
-        if not self.chosen:
-            return ""
-        return f"read as {self.layout}, {self.chosen}; {_REMEDY}"
+        """A note on a choice that no date alone decides; "" of any other."""
+        return f"read as {self.layout}, {self.chosen}; {_REMEDY}" if self.chosen else ""
 
     def explain(self, error: DataError) -> DataError:
         """Return a refusal of times, with the order added where that may be the reason."""

@@ -75,15 +75,32 @@ class _Texts:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What the digits of numbers tell of points and commas."""
+    """What points and commas of a column can be."""
 
-    decimals: frozenset[str]
-    groups: frozenset[str]
-    either: frozenset[str]  # stands once before three digits: 1,234
+    decimals: set[str]
+    groups: set[str]
+    either: set[str]  # stands once before three digits: 1,234
+
+    @classmethod
+    def of(cls, texts: _Texts, missing: np.ndarray) -> _Evidence:
+        found = cls(set(), set(), set())
+        cores = texts.parts["core"] + texts.parts["power"]
+        for core in set(cores[~missing]):
+            kind, mark = _marks(core)
+            if kind in ("decimal", "both"):
+                found.decimals.add(mark)
+            if kind == "both":
+                found.groups.add("." if mark == "," else ",")
+            elif kind == "groups":
+                found.groups.add(mark)
+            elif kind == "either":
+                found.either.add(mark)
+            found.groups.update(set(core) & set(_GAPS))
+        return found
 
 
 def looks_like_number(text: str) -> bool:
-    """Say whether a text is a number in some dialect, perhaps with a unit."""
+    """Return whether a text is a number in some dialect, perhaps with a unit."""
     found = _PARTS.fullmatch(_minus_first(text.strip()))
     if found is None or not _DIGITS.fullmatch(found["core"].strip()):
         return False
@@ -97,13 +114,13 @@ def _minus_first(text: str) -> str:
 
 
 def is_unit(text: str) -> bool:
-    """Say whether a text is a known unit, or stands in brackets."""
+    """Return whether a text is a known unit, or stands in brackets."""
     bracketed = text[:1] + text[-1:] in ("[]", "()") and len(text) > 2
     return bracketed or text in _KNOWN_UNITS
 
 
 def may_be_grouped(rows: list[list[str]]) -> bool:
-    """Say whether a column has whole numbers, and points before groups of three digits alone."""
+    """Return whether a column has whole numbers, and points before groups of three digits alone."""
     for column in itertools.zip_longest(*rows, fillvalue=""):
         values = [value.strip() for value in column if value and value.strip()]
         pointed = [value for value in values if "." in value]
@@ -114,11 +131,7 @@ def may_be_grouped(rows: list[list[str]]) -> bool:
 
 
 def with_numbers(
-    frame: pd.DataFrame,
-    dialect: Dialect,
-    *,
-    points_certain: bool = True,
-    keep_plain: bool = False,
+    frame: pd.DataFrame, dialect: Dialect, *, points_certain: bool = True, keep_plain: bool = False
 ) -> tuple[pd.DataFrame, Dialect, dict[str, Ambiguity]]:
     """Return a table with its texts of numbers as numbers.
 
@@ -134,7 +147,7 @@ def with_numbers(
     # In a text, what was read as fractions was written with points.
     points = not keep_plain and any(_has_fractions(frame[name]) for name in frame)
     columns = [_texts_of(str(name), frame[name], dialect) for name in frame]
-    found = [texts for texts in columns if texts and not (keep_plain and _is_plain(texts))]
+    found = [t for t in columns if t and not (keep_plain and _is_plain(t.values))]
     if not found:
         return frame, dialect, {}
     ambiguous: dict[str, Ambiguity] = {}
@@ -190,8 +203,8 @@ def _has_fractions(column: pd.Series) -> bool:
     return bool(is_float_dtype(column) and (column.dropna() % 1 != 0).any())
 
 
-def _is_plain(texts: _Texts) -> bool:
-    return bool(pd.to_numeric(texts.values, errors="coerce").notna().all())
+def _is_plain(values: pd.Series) -> bool:
+    return bool(pd.to_numeric(values, errors="coerce").notna().all())
 
 
 def _missing(texts: _Texts, dialect: Dialect) -> np.ndarray:
@@ -248,10 +261,10 @@ def _decided(
     points_certain: bool,
 ) -> tuple[Dialect, dict[str, Ambiguity]]:
     """Decide between point and comma for the whole file; columns that do not tell stay texts."""
-    seen = {texts.name: _evidence(texts, missing) for texts, missing in columns}
-    decimals = frozenset("." if points else "").union(*(e.decimals for e in seen.values()))
-    groups = frozenset().union(*(e.groups for e in seen.values()))
-    either = frozenset().union(*(e.either for e in seen.values()))
+    seen = {texts.name: _Evidence.of(texts, missing) for texts, missing in columns}
+    decimals = set("." if points else "").union(*(e.decimals for e in seen.values()))
+    groups = set[str]().union(*(e.groups for e in seen.values()))
+    either = set[str]().union(*(e.either for e in seen.values()))
     decimal, thousands = dialect.decimal, dialect.thousands
     if decimal is None and thousands in (".", ","):
         decimal = "," if thousands == "." else "."
@@ -282,24 +295,8 @@ def _decided(
     return replace(dialect, decimal=None if plain else decimal, thousands=thousands), ambiguous
 
 
-def _evidence(texts: _Texts, missing: np.ndarray) -> _Evidence:
-    decimals: set[str] = set()
-    groups: set[str] = set()
-    either: set[str] = set()
-    cores = texts.parts["core"] + texts.parts["power"]
-    for core in set(cores[~missing]):
-        kind, mark = _marks(core)
-        {"decimal": decimals, "groups": groups, "either": either, "both": decimals}.get(
-            kind, set()
-        ).add(mark)
-        if kind == "both":
-            groups.add("." if mark == "," else ",")
-        groups.update(set(core) & set(_GAPS))
-    return _Evidence(frozenset(decimals), frozenset(groups), frozenset(either))
-
-
 def _marks(core: str) -> tuple[str, str]:
-    """Say what the points and commas of a number can be, and which mark that is."""
+    """Return what the points and commas of a number can be, and which mark that is."""
     digits, power, _ = re.sub(f"[{_GAPS}]", "", core.lower()).partition("e")
     points, commas = digits.count("."), digits.count(",")
     if points and commas:
@@ -382,9 +379,10 @@ def _against(
     at = next(i for i in np.flatnonzero(~missing) if wrong in cores[i])
     rule = f"must write numbers with the decimal mark {_quoted(decimal or '.')}"
     rule += f" and {_quoted(thousands)} between groups of digits" if thousands else ""
-    row, got = texts.first_row(int(at)), f"{texts.values[at]!r} in {{place}}"
     changes = ("set data.read.decimal and data.read.thousands",)
-    return Ambiguity("mark", row, rule, got, "write numbers in one way", changes)
+    got = f"{texts.values[at]!r} in {{place}}"
+    remedy = "write numbers in one way"
+    return Ambiguity("mark", texts.first_row(int(at)), rule, got, remedy, changes)
 
 
 def _joined(known: tuple[str, ...] | None, more: set[str]) -> tuple[str, ...] | None:

@@ -27,10 +27,10 @@ from tuner.tables.dialects import (
     header_of,
     parse_text,
     records_of,
+    without_blank_end,
 )
 from tuner.tables.files import (
     decoded,
-    decoded_text,
     is_typed,
     is_workbook,
     parse_typed,
@@ -44,18 +44,13 @@ if TYPE_CHECKING:
     from tuner.experiment.data import Data
 
 
-def _typed_strings(column: pd.Series) -> list[str]:
-    values = ["" if none else v for v, none in zip(column, column.isna(), strict=True)]
-    return [str(int(v) if isinstance(v, float) and v.is_integer() else v) for v in values]
-
-
 _TIME = "time"  # what a table's index of times is called that has no name
 _UNDECLARED = Dialect()
 
 
 @dataclass(frozen=True, eq=False)
 class RawTable:
-    """A table as it stands in a file, or as somebody handed it over; its numbers are numbers."""
+    """A table as it stands in a file or in memory; its texts of numbers are numbers."""
 
     path: Path
     frame: pd.DataFrame
@@ -74,11 +69,11 @@ class RawTable:
         """Read a CSV, Excel, JSON lines or Parquet file.
 
         Args:
-            path: of the file; its ending tells which it is, any other than those is CSV.
+            path: of the file; its ending gives the format, which is CSV by default.
             time: the name of the column that `dialect.time_columns` are joined into.
 
         Raises:
-            DataError: the file is missing, empty, without rows, or no such file.
+            DataError: the file is missing, empty, without rows, or of another format.
         """
         raw = read_bytes(path)
         sha256 = hashlib.sha256(raw).hexdigest()
@@ -89,19 +84,16 @@ class RawTable:
         if is_workbook(path):
             text, found = workbook_text(path, raw), dialect
         else:
-            text, found = decoded_text(path, raw, dialect)
+            text, encoding = decoded(path, raw, dialect.encoding)
+            text, found = without_blank_end(text), replace(dialect, encoding=encoding)
         del raw
         parsed = parse_text(path, text, found)
         _check_rows(path, parsed.frame)
         table = cls(
-            path,
-            parsed.frame,
-            sha256,
-            parsed.dialect,
-            parsed.body,
+            path, parsed.frame, sha256, parsed.dialect, parsed.body,
             points_certain=parsed.points_certain,
             reusable_keys=_reusable_keys(text, parsed.dialect, dialect),
-        )
+        )  # fmt: skip
         repeated = _repeats_names(parsed.frame)
         if repeated.any():
             note = f"repeated names of the columns: {int(repeated.sum())} rows, left out"
@@ -125,15 +117,13 @@ class RawTable:
 
     def _prepared(self, declared: Dialect, time: str | None) -> RawTable:
         """Return the table with numbers that are written as texts, and with its time joined."""
+        typed = self.frame if self.body is None else None
+        certain = self.points_certain
         frame, dialect, ambiguous = with_numbers(
-            self.frame,
-            self.dialect,
-            points_certain=self.points_certain,
-            keep_plain=self.body is None,
+            self.frame, self.dialect, points_certain=certain, keep_plain=typed is not None
         )
         if declared.missing_values:
             frame = _without_numbers(frame, declared.missing_values)
-        typed = self.frame if self.body is None else None
         notes = (*self.notes, *_described(dialect, declared))
         table = replace(
             self, frame=frame, dialect=dialect, ambiguous=ambiguous, typed=typed, notes=notes
@@ -145,12 +135,11 @@ class RawTable:
             note = f"empty rows: {int(empty.sum())}, left out"
             table = table.take_rows(np.flatnonzero(~empty), note)
         if dialect.time_columns:
-            joined = with_joined_time(table.path, table.frame, dialect, time)
-            table = replace(table, frame=joined)
+            return replace(table, frame=with_joined_time(table.path, table.frame, dialect, time))
         return table
 
     def take_rows(self, rows: np.ndarray, note: str) -> RawTable:
-        """Return the table with some rows alone, (n,), rising, which know where they stand."""
+        """Return the table with some rows, (n,), rising; each keeps its place in the file."""
         lines = rows if self.lines is None else self.lines[rows]
         typed = None if self.typed is None else self.typed.iloc[rows].reset_index(drop=True)
         return replace(
@@ -167,7 +156,7 @@ class RawTable:
 
     @property
     def names(self) -> list[str]:
-        """Of its columns."""
+        """The names of its columns."""
         return [str(c) for c in self.frame]
 
     def check_has(self, key: str, name: str) -> None:
@@ -186,23 +175,23 @@ class RawTable:
             raise refusal(self.path, key, rule, got, ambiguity.remedy, changes)
 
     def value_of(self, ambiguity: Ambiguity, place: str = "") -> str:
-        """Return the value for which a column that seems to hold numbers stays texts, and where."""
+        """Return the value that keeps a column from being one of numbers, and its place."""
         return ambiguity.got.replace("{place}", place or self.place_of(ambiguity.row))
 
     def numbers(self, key: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return `as_numbers` of a column that must be there, and must not be in ambiguity."""
+        """Return `as_numbers` of a column; refuse one that is not there, or is ambiguous."""
         self.check_has(key, name)
         self.check_certain(key, name)
         return as_numbers(self.frame[name])
 
     def place_of(self, row: int) -> str:
-        """Say where a row stands: in the lines of the file, of which the first is line 1."""
+        """Return where a row stands in the file: `line 2`, counted from 1."""
         row = row if self.lines is None else int(self.lines[row])
         return place_of(self.path, row, self.dialect)
 
     @property
     def reusable_dialect(self) -> Dialect:
-        """How files of its kind are written: without lines that are found in each anew."""
+        """The dialect of other files of its kind: lines above and below the rows are found anew."""
         kept = {key: getattr(self.dialect, key) for key in self.reusable_keys}
         return replace(self.dialect.without_lines(), **kept)
 
@@ -216,9 +205,9 @@ class RawTable:
         wanted = set(names)
         columns: dict[str, Iterable[str]] = {}
         if self.body is not None and wanted:
-            separator, text = delimiter(self.dialect), io.StringIO(self.body)
-            first = next(csv.reader(text, delimiter=separator, skipinitialspace=True))
-            header = header_of(first)
+            separator = delimiter(self.dialect)
+            records = csv.reader(io.StringIO(self.body), delimiter=separator, skipinitialspace=True)
+            header = header_of(next(records))
             table = pd.read_csv(
                 io.StringIO(self.body),
                 sep=separator,
@@ -234,7 +223,10 @@ class RawTable:
             columns = {str(name): table[name].to_numpy()[rows] for name in table}
         typed = self.frame if self.typed is None else self.typed
         for name in wanted - columns.keys():
-            columns[name] = _typed_strings((typed if name in typed else self.frame)[name])
+            column = (typed if name in typed else self.frame)[name]
+            values = ["" if none else v for v, none in zip(column, column.isna(), strict=True)]
+            whole = [isinstance(v, float) and v.is_integer() for v in values]
+            columns[name] = [str(int(v) if w else v) for v, w in zip(values, whole, strict=True)]
         found = {}
         for name, values in columns.items():
             codes, texts = pd.factorize(np.asarray(values, dtype=object))  # few differ
@@ -243,7 +235,7 @@ class RawTable:
         return found
 
     def times(self, name: str) -> pd.Series:
-        """Return the column of times, read by the format that is declared."""
+        """Return the column of times, parsed if a format is declared."""
         return with_format(self.frame[name], self.dialect.date_format)
 
 
@@ -266,18 +258,17 @@ def _without_numbers(frame: pd.DataFrame, missing: Sequence[str]) -> pd.DataFram
     columns: dict[str, Any] = {
         str(name): frame[name].mask(frame[name].isin(numbers.tolist()))
         for name in frame
-        if _is_number(frame[name])
+        if is_numeric_dtype(frame[name]) and not is_bool_dtype(frame[name])
     }
     return frame.assign(**columns)
 
 
-def _is_number(column: pd.Series) -> bool:
-    return bool(is_numeric_dtype(column) and not is_bool_dtype(column))
-
-
 def _described(dialect: Dialect, declared: Dialect) -> list[str]:
-    keys = {k: v for k, v in dialect.to_dict().items() if getattr(declared, k) is None}
-    return [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
+    return [
+        f"{key}: {json.dumps(value, ensure_ascii=False)}"
+        for key, value in dialect.to_dict().items()
+        if getattr(declared, key) is None
+    ]
 
 
 def _repeats_names(frame: pd.DataFrame) -> np.ndarray:
@@ -291,7 +282,7 @@ def _repeats_names(frame: pd.DataFrame) -> np.ndarray:
 
 
 def _reusable_keys(text: str, dialect: Dialect, declared: Dialect) -> tuple[str, ...]:
-    """Return the declared keys of lines above and below the rows that nothing in them tells."""
+    """Return the declared keys of lines above and below the rows that detection does not find."""
     if declared == declared.without_lines():
         return ()
     found = found_dialect(text, dialect.without_lines())
@@ -309,18 +300,17 @@ def _check_rows(path: Path, frame: pd.DataFrame) -> None:
 
 
 def place_of(path: Path, row: int, dialect: Dialect = _UNDECLARED) -> str:
-    """Say where a row stands: in the lines of the file, of which the first is line 1."""
+    """Return where a row stands in the file: `line 2`, counted from 1; else `row 1`."""
     if is_typed(path) or not path.is_file():
         return f"row {row + 1}"
     try:
-        if is_workbook(path):
-            text, unit = workbook_text(path, path.read_bytes()), "row"
-        else:
-            (text, _), unit = decoded(path.read_bytes(), dialect.encoding), "line"
+        raw, unit = path.read_bytes(), "row" if is_workbook(path) else "line"
+        is_row = unit == "row"
+        text = workbook_text(path, raw) if is_row else decoded(path, raw, dialect.encoding)[0]
         for record, (line, _) in enumerate(records_of(text, dialect)):
             if record == row + 1:
                 return f"{unit} {line}"
-    except (csv.Error, OSError, UnicodeDecodeError):
+    except (csv.Error, DataError, OSError):
         pass
     return f"row {row + 1}"  # the file has changed meanwhile
 
@@ -370,16 +360,16 @@ class WideColumns:
 
 
 def columns_of_series(wide: Wide, names: Sequence[str]) -> list[str]:
-    """Return the columns of a file that are series, in the order of `names`, all of its columns."""
+    """Return which of a file's columns, `names`, are series, in their order."""
     if isinstance(wide.columns, str):
         return [name for name in names if fnmatch.fnmatchcase(name, wide.columns)]
     return [name for name in names if name in wide.columns]
 
 
 def melted(table: RawTable, wide: Wide, time: str | None) -> tuple[RawTable, np.ndarray]:
-    """Return a table in which the columns of series stand one below another.
+    """Return a table from wide to long: the columns of series stand one below another.
 
-    What stands before the first value of a series is no row of it; other columns are repeated.
+    The rows before the first value of a series are left out; other columns are repeated.
 
     Args:
         table: with a column for each series.
@@ -402,22 +392,18 @@ def melted(table: RawTable, wide: Wide, time: str | None) -> tuple[RawTable, np.
         rule = f"{len(frame):,} rows of {len(found):,} columns are more than {_MOST_ROWS:,} values"
         raise refusal(path, "data.wide.columns", rule, remedy="name fewer columns")
     values, rows = [], []
+    leave_out = "leave the column out of data.wide.columns"
     for name in found:
         column, bad = as_numbers(frame[name])
+        rule = f"column {name!r} must hold numbers"
         if len(bad):
-            rule = f"column {name!r} must hold numbers"
             got = f"{frame[name][bad[0]]!r} in {table.place_of(bad[0])}"
-            remedy, change = (
-                "write a number there (1234.5)",
-                "leave the column out of data.wide.columns",
-            )
-            raise refusal(path, "data.wide.columns", rule, got, remedy, change)
-        known = np.flatnonzero(~np.isnan(column))
-        first = int(known[0]) if len(known) else len(column)
-        if first == len(column):
-            rule = f"column {name!r} must hold numbers"
-            change = "leave the column out of data.wide.columns"
-            raise refusal(path, "data.wide.columns", rule, "none", change=change)
+            remedy = "write a number there (1234.5)"
+            raise refusal(path, "data.wide.columns", rule, got, remedy, leave_out)
+        known = ~np.isnan(column)
+        if not known.any():
+            raise refusal(path, "data.wide.columns", rule, "none", change=leave_out)
+        first = int(known.argmax())
         values.append(column[first:])
         rows.append(np.arange(first, len(column)))
     together = np.concatenate(rows)
@@ -429,7 +415,7 @@ def melted(table: RawTable, wide: Wide, time: str | None) -> tuple[RawTable, np.
 
 
 def _found(table: RawTable, wide: Wide, time: str | None) -> list[str]:
-    """Return the columns of series, none of which is missing, or the time."""
+    """Return the columns of series; refuse a missing one, and the time."""
     path, names = table.path, table.names
     found = columns_of_series(wide, names)
     if isinstance(wide.columns, list):
@@ -447,7 +433,7 @@ def _found(table: RawTable, wide: Wide, time: str | None) -> list[str]:
 
 
 def stem_of_series(numbers: Sequence[str]) -> tuple[str, str, list[str]] | None:
-    """Return the pattern of columns that seem to be series of one quantity, as names tell.
+    """Return the pattern of columns whose names look like series of one quantity.
 
     They are at least three, and at least half of the columns of numbers, whose names differ in
     their last part alone: `store_1`, `store_2`, `store_3`.
@@ -476,7 +462,7 @@ _ROW = re.compile(r"\brow (\d+)")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class JoinedTable(RawTable):
-    """The rows of a file, and after them those of the file that is the test part."""
+    """The rows of a file, and after them those of the file of test rows."""
 
     first: RawTable
     test: RawTable
@@ -499,23 +485,22 @@ def read_table(data: Data) -> RawTable:
     first = RawTable.read(Path(data.path), data.dialect, data.time)
     if data.split.test_file is None:
         return first
-    path = Path(data.split.test_file)
+    path, key = Path(data.split.test_file), "data.split.test_file"
     try:
         test = RawTable.read(path, first.reusable_dialect, data.time)
     except DataError as error:
-        raise error.with_(key="data.split.test_file") from None
+        raise error.with_(key=key) from None
     for name in _used(first, data):
         if name not in test.names:
             rule = f"no column {name!r} in the file, which {show_path(first.path)} has"
-            remedy = nearest(name, test.names)
-            raise refusal(path, "data.split.test_file", rule, remedy=remedy)
-        test.check_certain("data.split.test_file", name)
+            raise refusal(path, key, rule, remedy=nearest(name, test.names))
+        test.check_certain(key, name)
         _, bad = as_numbers(first.frame[name])
         _, bad_here = as_numbers(test.frame[name])
         if len(bad_here) and not len(bad):
             rule = f"column {name!r} must hold numbers, as in {show_path(first.path)}"
             got = f"{test.frame[name].iloc[bad_here[0]]!r} in {test.place_of(int(bad_here[0]))}"
-            raise refusal(path, "data.split.test_file", rule, got, "write a number there")
+            raise refusal(path, key, rule, got, "write a number there")
     shared = [name for name in first.names if name in test.names]
     frame = pd.concat([first.frame[shared], test.frame[shared]], ignore_index=True)
     both = hashlib.sha256(f"{first.sha256} {test.sha256}".encode()).hexdigest()
@@ -535,22 +520,21 @@ def read_table(data: Data) -> RawTable:
 
 @contextmanager
 def naming_files(table: RawTable) -> Iterator[None]:
-    """Have a refusal in the block that names a row of the test file name that file as well."""
+    """Name the file in a refusal in the block that names a row of the test file."""
     try:
         yield
     except DataError as error:
         if not isinstance(table, JoinedTable):
             raise
-        known, got = len(table.first.frame), error.got or ""
+        test, known, got = table.test, len(table.first.frame), error.got or ""
         rows = [int(number) for number in _ROW.findall(f"{error.rule} {got}")]
         if not any(row > known for row in rows):
             raise
 
         def place(found: re.Match[str]) -> str:
             row = int(found[1]) - 1
-            of_test = row >= known
-            of = table.test if of_test else table.first
-            return f"{of.place_of(row - known if of_test else row)} of {show_path(of.path)}"
+            table_of, row = (test, row - known) if row >= known else (table.first, row)
+            return f"{table_of.place_of(row)} of {show_path(table_of.path)}"
 
         rule, got = _ROW.sub(place, error.rule), _ROW.sub(place, got)
         raise error.with_(rule=rule, got=got or None) from None
@@ -559,8 +543,7 @@ def naming_files(table: RawTable) -> Iterator[None]:
 def _used(table: RawTable, data: Data) -> list[str]:
     """Return the columns of the first file that the experiment reads."""
     named = [data.time, data.id, *data.targets, data.text, data.tokens, data.split.group]
-    named += [data.weight]
-    named += [*data.lags, *(data.features or [])]
+    named += [data.weight, *data.lags, *(data.features or [])]
     used = [name for name in named if name is not None]
     if data.features is None and data.text is None and data.tokens is None:
         used += table.names

@@ -47,11 +47,8 @@ _NAMED_MONTH_YEAR = re.compile(r"([^\W\d_]{3,10})\.?\s+(?:de\s+)?(\d{4})")
 _ZONE = re.compile(r"(.*\d)\s+([A-Z]{3,4})")
 
 
-def in_english(text: str) -> str:
-    """Return a date with its month in English, and a known time zone as an offset.
-
-    Other texts come back as they are.
-    """
+def _in_english(text: str) -> str:
+    """Return a date with its month in English, and a known time zone as an offset."""
     if (found := _DAY_MONTH.fullmatch(text)) and (month := _NAMES.get(found[2].lower())):
         text = f"{int(found[1])} {month} {found[3]}{found[4]}"
     elif (found := _NAMED_MONTH_YEAR.fullmatch(text)) and (month := _NAMES.get(found[1].lower())):
@@ -107,15 +104,15 @@ def as_times(column: pd.Series, day_first: bool | None = None) -> pd.Series:
 
 
 def is_time_of_day(value: object) -> bool:
-    """Say whether a value is a text such as 08:15, which has no date."""
+    """Return whether a value is a text such as 08:15, without a date."""
     return isinstance(value, str) and bool(_OF_DAY.fullmatch(value.strip()))
 
 
 def possible_orders(column: pd.Series) -> tuple[bool, ...]:
-    """Say how texts of dates such as 1/2/2020 can be read: True is the day first.
+    """Return how texts of dates such as 1/2/2020 can be read: True is the day first.
 
-    A number above 12 decides, and so do points, with which no month stands first. None is
-    returned where there are no such texts, both (the month first) where nothing decides.
+    A number above 12 decides, and so do points, with which no month stands first. It is () where
+    there are no such texts, and (False, True) where nothing decides.
     """
     if _has_type(column) or _year_stands_first(column):
         return ()
@@ -138,13 +135,13 @@ def some_ambiguous(column: pd.Series) -> str | None:
 
 
 def where_outside(times: pd.Series) -> np.ndarray:
-    """Return the places of times that are too far away to count with; NaT is none of them."""
+    """Return the places of times outside of the years 1678 to 2261; NaT is none of them."""
     years = times.dt.year
     return np.flatnonzero((years < _YEARS[0]) | (years > _YEARS[1]))
 
 
 def show_time(time: pd.Timestamp) -> str:
-    """Write a time without an hour that it does not need."""
+    """Return a time as text, without the hour if it is midnight."""
     return str(time.date()) if time == time.normalize() else str(time)
 
 
@@ -153,7 +150,7 @@ def _has_type(column: pd.Series) -> bool:
 
 
 def _year_stands_first(column: pd.Series) -> bool:
-    """Say whether all texts begin as 2020-01 does, which can be read in one order only."""
+    """Return whether all texts begin as 2020-01 does, which can be read in one order only."""
     try:
         return bool(column.str.match(r"\d{4}-\d\d(?!\d)", na=True).all())
     except AttributeError:  # some are no texts
@@ -166,9 +163,9 @@ def _date_in(text: str) -> re.Match[str] | None:
 
 
 def _parse_texts(column: pd.Series, day_first: bool | None) -> pd.Series:
-    """Return texts as times, in the one way in which the most of them are some.
+    """Return texts as times, in the one way that parses the most of them.
 
-    A time of day without its date is no time: which day it was is not known.
+    A time of day without its date is no time.
     """
     if _year_stands_first(column):
         with contextlib.suppress(ValueError):  # the way of most files, and the fast one
@@ -207,9 +204,7 @@ def _as_date(text: str) -> str:
     if found := _EAST_ASIAN.fullmatch(text):
         year, month, day, *clock = found.groups()
         date = f"{year}-{int(month):02}-{int(day or 1):02}"
-        return (
-            date if clock[0] is None else f"{date} {':'.join(f'{int(p or 0):02}' for p in clock)}"
-        )
+        return f"{date} {':'.join(f'{int(p or 0):02}' for p in clock)}" if clock[0] else date
     if found := _COUNTED.fullmatch(text):
         quarter, its_year, year, week, month = found.groups()
         if quarter:
@@ -218,7 +213,7 @@ def _as_date(text: str) -> str:
             return f"{year}-{int(month):02}-01"
         with contextlib.suppress(ValueError):  # there is no such week
             return dt.date.fromisocalendar(int(year), int(week), 1).isoformat()
-    return in_english(text)
+    return _in_english(text)
 
 
 def _with_offset(text: str) -> str:
@@ -280,16 +275,16 @@ def with_format(column: pd.Series, date_format: str | None) -> pd.Series:
 
 
 def are_days_of_spreadsheet(column: pd.Series) -> bool:
-    """Say whether numbers may be days since 1899-12-30: of 1954 to 2064, rising or falling."""
+    """Return whether numbers may be days since 1899-12-30: of 1954 to 2064, rising or falling."""
     if not is_numeric_dtype(column) or column.isna().any() or not column.between(2e4, 6e4).all():
         return False
     return bool(column.is_monotonic_increasing or column.is_monotonic_decreasing)
 
 
 def find_parts(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Return the columns that together tell the time: year, month, day, or a date and an hour.
+    """Return the columns that together are the time: year, month, day, or a date and an hour.
 
-    None are returned where one column alone tells it.
+    They are () where one column alone is the time.
     """
     named: dict[str, str] = {}
     for column in frame:
@@ -316,17 +311,14 @@ def _can_be(column: pd.Series, part: str) -> bool:
         return False
     if part == "date":
         times = as_times(values)
-        return bool(times.notna().all() and (times == times.dt.normalize()).all()) and (
-            not is_numeric_dtype(values) or bool((values > 9999).all())
-        )
+        whole_days = times.notna().all() and (times == times.dt.normalize()).all()
+        return bool(whole_days and (not is_numeric_dtype(values) or (values > 9999).all()))
     if part == "time":
         return bool(values.map(is_time_of_day).all())
     if not is_numeric_dtype(values) or (values % 1 != 0).any():
         return False
-    least, most = {"year": (1678, 2261), "month": (1, 12), "day": (1, 31), "hour": (0, 24)}.get(
-        part, (0, 59)
-    )
-    return bool(values.between(least, most).all())
+    ranges = {"year": _YEARS, "month": (1, 12), "day": (1, 31), "hour": (0, 24)}
+    return bool(values.between(*ranges.get(part, (0, 59))).all())
 
 
 def with_joined_time(path: Path, frame: pd.DataFrame, dialect: Dialect, name: str) -> pd.DataFrame:
@@ -352,9 +344,8 @@ def with_joined_time(path: Path, frame: pd.DataFrame, dialect: Dialect, name: st
         fits = unit in units or (unit == "hour" and "time" in units)
         if (units and not fits) or part.lower() in _NO_UNITS:
             rule = f"must be {', '.join(expected)}, in this order and without a hole"
-            raise refusal(
-                path, key, rule, f"{part!r} in place of the {unit}", change="leave it out"
-            )
+            got = f"{part!r} in place of the {unit}"
+            raise refusal(path, key, rule, got, change="leave it out")
     others = [c for c in frame if c not in parts]
     if name in others:
         rule = "must be a new name for what data.read.time_columns joins"
@@ -375,13 +366,9 @@ def with_joined_time(path: Path, frame: pd.DataFrame, dialect: Dialect, name: st
 def _joined(frame: pd.DataFrame, parts: list[str], dialect: Dialect) -> pd.Series:
     first, rest = frame[parts[0]], parts[1:]
     if _is_year(first):
-        numbers = {unit: frame[part] for unit, part in zip(_UNITS, parts, strict=False)}
-        months = numbers.get("month", pd.Series(1, frame.index))
-        days = numbers.get("day", pd.Series(1, frame.index))
-        dates = pd.to_datetime(
-            pd.DataFrame({"year": first, "month": months, "day": days}), errors="coerce"
-        )
-        rest = parts[3:]
+        units = {unit: frame[part] for unit, part in zip(_UNITS, parts, strict=False)}
+        days = {unit: units.get(unit, pd.Series(1, frame.index)) for unit in _UNITS[:3]}
+        dates, rest = pd.to_datetime(pd.DataFrame(days), errors="coerce"), parts[3:]
     else:
         if dialect.date_format is None and len(possible_orders(first)) > 1:
             return _as_texts(first, rest, frame)
@@ -392,7 +379,7 @@ def _joined(frame: pd.DataFrame, parts: list[str], dialect: Dialect) -> pd.Serie
 
 
 def _is_year(column: pd.Series) -> bool:
-    return bool(is_numeric_dtype(column) and column.dropna().between(1678, 2261).all())
+    return bool(is_numeric_dtype(column) and column.dropna().between(*_YEARS).all())
 
 
 def _as_texts(dates: pd.Series, rest: list[str], frame: pd.DataFrame) -> pd.Series:
@@ -409,7 +396,7 @@ def _as_texts(dates: pd.Series, rest: list[str], frame: pd.DataFrame) -> pd.Seri
 
 
 def _of_day(column: pd.Series, unit: Literal["h", "min", "s"]) -> pd.Series:
-    """Return a column of hours, or of times of day, as differences; NaT for what is none."""
+    """Return a column of hours, minutes, seconds or times of day as time deltas, NaT for others."""
     if is_numeric_dtype(column):
         most = 24 if unit == "h" else 59
         return pd.Series(pd.to_timedelta(column.where(column.between(0, most)), unit=unit))
