@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from tuner.data.preprocessing import Preparation, Transform
@@ -30,12 +29,10 @@ if TYPE_CHECKING:
     from tuner.experiment import Experiment
     from tuner.experiment.data import Data
 
-_SECONDS = 86_400
-
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The rows of series with nothing missing, transformed and not scaled yet."""
+    """The rows of series with nothing missing, transformed but not scaled."""
 
     names: tuple[str, ...]  # of the input columns
     inputs: np.ndarray  # (rows, features)
@@ -112,7 +109,7 @@ def make_table(series: Series, data: Preparation, transform: Transform | None = 
 
 
 def _filled(series: Series, data: Preparation) -> np.ndarray:
-    """Return all columns with nothing missing, (rows, columns); between categories lies no line."""
+    """Return all columns imputed, (rows, columns): the last category stays."""
     values = series.frame.to_numpy()
     filled = fill(values, series.bounds, data.missing)
     of_categories = [at for at, name in enumerate(series.frame) if name in series.levels]
@@ -123,10 +120,7 @@ def _filled(series: Series, data: Preparation) -> np.ndarray:
 
 
 def _known_ahead(data: Preparation) -> list[str]:
-    """Return the names of the inputs that are known in rows to come.
-
-    Beside the columns that are declared so, what the time says, and earlier rows of such columns.
-    """
+    """Return the inputs that are known in rows to come: such columns, their lags, the calendar."""
     if data.known_future is None:
         return []
     made = [f"{kind}_{wave}" for kind in data.calendar for wave in ("sin", "cos")]
@@ -140,21 +134,15 @@ def _check_positive(series: Series, truth: np.ndarray, name: str) -> None:
         return
     row, at = np.argwhere(truth <= 0)[0]
     column = series.targets[at]
-    was_filled = bool(np.isnan(series.frame[column].to_numpy()[row]))
-    raise refusal(
-        series.path,
-        "data.transform",
-        f"{name} needs values above 0",
-        f"{truth[row, at]} {'filled into' if was_filled else 'in'} column {column!r}, "
-        f"{series.place(int(row))}",
-        change="write data.missing: ffill, or transform: none"
-        if was_filled
-        else "write transform: none",
-    )
+    filled, change = "in", "write transform: none"
+    if np.isnan(series.frame[column].to_numpy()[row]):
+        filled, change = "filled into", "write data.missing: ffill, or transform: none"
+    got = f"{truth[row, at]} {filled} column {column!r}, {series.place(int(row))}"
+    raise refusal(series.path, "data.transform", f"{name} needs values above 0", got, change=change)
 
 
 def ends_with_targets(known: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Return the row after the last one of each series whose targets were in the file, (series,).
+    """Return the end of each series, (series,): after its last row with all targets in the file.
 
     Args:
         known: (rows, targets), as `Table` has it.
@@ -169,20 +157,18 @@ def ends_with_targets(known: np.ndarray, bounds: np.ndarray) -> np.ndarray:
 
 
 def check_features(series: Series, data: Preparation) -> None:
-    """Refuse features that are there twice, or that tell a model nothing."""
+    """Refuse features that exist twice, or that are constant by their making."""
     for name in series.frame:
         if series.frame[name].isna().all():
             rule = f"column {str(name)!r} holds no value"
             raise refusal(series.path, series.key_of(str(name)), rule, change="leave it out")
-    longest = int(np.diff(series.bounds).max())
+    longest, rule = int(np.diff(series.bounds).max()), "no series reaches back so far"
     reaches = sum(differences_of(data.transform))
     if reaches >= longest:
-        rule = "no series reaches back so far"
         got = f"{reaches} rows of differences and at most {longest} rows"
         raise refusal(series.path, "data.transform", rule, got, change="write a shorter one")
     for name, lags in data.lags.items():
         if max(lags) >= longest:
-            rule = "no series reaches back so far"
             got = f"{max(lags)} for {name!r} and at most {longest} rows"
             raise refusal(series.path, "data.lags", rule, got, change="write a shorter lag")
     made = [("calendar", f"{kind}_{wave}") for kind in data.calendar for wave in ("sin", "cos")]
@@ -204,12 +190,12 @@ def check_features(series: Series, data: Preparation) -> None:
 def _place(series: Series, kind: str) -> np.ndarray:
     """Return where each row stands in its day, week or year, from 0 to 1, (rows,).
 
-    Times are as they were read: in UTC, where their offset from it changes.
+    Times whose offset from UTC changes are in UTC.
     """
     times = series.times
-    assert isinstance(times, pd.DatetimeIndex)
+    assert times is not None
     if kind == "hour":
-        place = (times.hour * 3600 + times.minute * 60 + times.second) / _SECONDS
+        place = (times.hour * 3600 + times.minute * 60 + times.second) / 86_400
     elif kind == "weekday":
         place = times.day_of_week / 7
     else:
@@ -227,7 +213,7 @@ def _shift(column: np.ndarray, bounds: np.ndarray, lag: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ClassColumn:
-    """The classes of a series, and the columns in which a model reads those of earlier rows."""
+    """The classes of a series, and the input columns that hold those of earlier rows."""
 
     classes: tuple[str, ...]
     columns: tuple[str, ...]  # one a class: 1 where a row is of it, else 0; () where none is read
@@ -244,10 +230,7 @@ class ClassColumn:
         return dataclasses.replace(series, frame=frame, targets=targets)
 
     def record(self) -> dict[str, list[str]]:
-        """Return what a model's pipeline keeps of it, as JSON; nothing where there are no classes.
-
-        `with_class_columns` makes the columns again.
-        """
+        """Return what a model's pipeline keeps for `with_class_columns`: JSON, or {}."""
         if not self.classes:
             return {}
         return {"classes": list(self.classes), "class_columns": list(self.columns)}
@@ -266,7 +249,7 @@ def number_class_column(table: RawTable, data: Data) -> tuple[RawTable, Data, Cl
         DataError: the column holds no classes, or one alone.
     """
     (target,) = data.targets
-    if target not in table.names:  # to be refused by who reads the columns
+    if target not in table.names:  # refused when columns are read
         return table, data, ClassColumn((), ())
     strings = table.raw_strings([target])[target]
     try:
@@ -350,7 +333,7 @@ _EXACT = 1e-9  # share of the variance that is left: one column follows from the
 def known_ahead(
     series: Series, table: Table, horizon: int, rows: np.ndarray
 ) -> Iterator[tuple[str, str]]:
-    """Note the columns that are known ahead, the rows to come, and columns that leak a target."""
+    """Yield notes on columns known ahead, on rows to come, and on columns that leak a target."""
     names = [table.names[i] for i in table.known_columns]
     if not names:
         return
@@ -362,9 +345,8 @@ def known_ahead(
     for at, target in enumerate(series.targets):
         truth = np.where(table.known[:, at], table.truth[:, at], np.nan)
         for column in table.known_columns:
-            steps = _steps_that_tell(
-                table.inputs[:, column], truth, rows, min(horizon, _MOST_STEPS)
-            )
+            values = table.inputs[:, column]
+            steps = _steps_that_tell(values, truth, rows, min(horizon, _MOST_STEPS))
             if steps is not None:
                 when = "of the same row" if not steps else f"of the row {steps} before"
                 text = (
@@ -378,16 +360,14 @@ def known_ahead(
 def _steps_that_tell(
     column: np.ndarray, truth: np.ndarray, rows: np.ndarray, steps: int
 ) -> int | None:
-    """Return after how many rows the column says exactly what the target was; None for never."""
+    """Return after how many rows the column determines the target; None for never."""
     for step in range(steps):
         at = rows[rows + step <= rows[-1]]
         x, y = column[at + step], truth[at]
         both = ~(np.isnan(x) | np.isnan(y))
         x, y = x[both], y[both]
-        if len(x) < 8 or np.ptp(x) == 0 or np.ptp(y) == 0:
-            continue
-        r = float(np.corrcoef(x, y)[0, 1])
-        if 1 - r * r < _EXACT:
+        varied = len(x) >= 8 and np.ptp(x) > 0 and np.ptp(y) > 0
+        if varied and 1 - float(np.corrcoef(x, y)[0, 1]) ** 2 < _EXACT:
             return step
     return None
 
@@ -398,7 +378,7 @@ MOST_BYTES = 2**31  # of all windows of a search together
 
 
 def emd_is_installed() -> bool:
-    """Say whether there is a library that decomposes."""
+    """Return whether the library of empirical mode decomposition is installed."""
     return importlib.util.find_spec("PyEMD") is not None
 
 
@@ -406,8 +386,8 @@ def modes_of(windows: np.ndarray, modes: int) -> np.ndarray:
     """Return the first intrinsic mode functions of windows.
 
     The empirical mode decomposition of Huang et al. (1998), "The empirical mode decomposition and
-    the Hilbert spectrum for nonlinear and non-stationary time series analysis", by EMD-signal. What
-    is said of a window follows from it alone: neither rows after it nor rows before it play a role.
+    the Hilbert spectrum for nonlinear and non-stationary time series analysis", by EMD-signal. The
+    modes of a window follow from its rows alone.
 
     Args:
         windows: (windows, rows, targets).
@@ -480,11 +460,8 @@ def check_modes(experiment: Experiment, path: Path, parts: Parts, n_targets: int
     searched, key = experiment.search_space.get("decompose"), "data.decompose"
     chosen = [experiment.data.decompose]
     if searched is not None:
-        key = "search_space.decompose"
-        chosen = [
-            experiment.prepared_as({"decompose": choice}).data.decompose
-            for choice in searched.bounds()
-        ]
+        key, choices = "search_space.decompose", searched.bounds()
+        chosen = [experiment.prepared_as({"decompose": c}).data.decompose for c in choices]
     n_modes = [each.components - 1 for each in chosen if each != "none" and each.components]
     if not n_modes:
         return
@@ -507,5 +484,5 @@ def check_modes(experiment: Experiment, path: Path, parts: Parts, n_targets: int
         rule = f"emd splits each window, {MOST_WINDOWS:,} at most"
         raise refusal(path, key, rule, f"{n_windows:,}", remedy)
     if n_bytes > MOST_BYTES:
-        rule = f"emd keeps {MOST_BYTES / 1000000000.0:.1f} GB of windows at most"
-        raise refusal(path, key, rule, f"{n_bytes / 1000000000.0:.1f} GB", remedy)
+        rule = f"emd keeps {MOST_BYTES / 1e9:.1f} GB of windows at most"
+        raise refusal(path, key, rule, f"{n_bytes / 1e9:.1f} GB", remedy)

@@ -27,7 +27,7 @@ _CHUNK = 2**22  # numbers of windows that are laid out at a time
 
 @dataclass(frozen=True)
 class WindowChoice:
-    """What the validation rows have decided: nothing that is fitted."""
+    """What the validation rows decide; nothing of it is fitted."""
 
     window: int  # rows
     last_off: bool  # the target's last value is taken off the window, and added to the forecast
@@ -38,10 +38,9 @@ class LinearForecast:
     """A linear map from the window to all steps and targets, in the units that models see.
 
     It reads the columns that a model reads, those that are known ahead also in the rows to come,
-    and is fitted on the windows that a model is trained on, each weighing the mean of its targets'
-    weights; of very many windows on some. Its
-    coefficients are those of scikit-learn's `Ridge` (an intercept, which is not penalized, and one
-    penalty for all columns).
+    and is fitted on the windows that a model is trained on, each with the mean weight of its
+    targets; on a sample of very many. Its coefficients are those of scikit-learn's `Ridge` (an
+    intercept, which is not penalized, and one penalty for all columns).
     """
 
     def __init__(self, ref: SeriesRef, choice: WindowChoice) -> None:
@@ -50,10 +49,7 @@ class LinearForecast:
         self._ref, self._fitted = ref, moments.changed(choice.last_off).solve(choice.penalty)
 
     def predict(self, samples: np.ndarray, otherwise: np.ndarray | None = None) -> np.ndarray:
-        """Return the forecasts in the data's units, (samples, horizon, targets).
-
-        Of all of them: nothing is needed otherwise.
-        """
+        """Return the forecasts in the data's units, (samples, horizon, targets)."""
         return self._fitted.predict(self._ref, samples)
 
 
@@ -61,8 +57,8 @@ def choose_window(metric: str, ref: SeriesRef) -> WindowChoice:
     """Choose window, penalty and whether the last value is taken off, by the validation rows.
 
     Windows are the experiment's and the longest that is searched. The last value is taken off
-    unless windows as they are score better by more than `MARGIN`: what does without the level
-    holds where the level moves on. The first of equals is taken.
+    unless windows as they are score better by more than `MARGIN`: without the level, a model holds
+    where the level moves. The first of equals is taken.
     """
     windows = sorted({ref.window, max(ref.window, ref.longest_window)})
     windows = [w for w in windows if _n_columns(ref, w) <= _MOST_COLUMNS] or windows[:1]
@@ -100,15 +96,14 @@ class _Moments:
         for chunk in _chunks(starts, n_columns + n_outputs):
             x = windows_of(ref, chunk, window) - shift_x
             y = _after(ref, chunk) - shift_y
-            weighted = x
-            if (weights := ref.weights_of(chunk)) is not None:
-                of_windows = weights.mean(axis=1)
-                weighted, y_sum = x * of_windows[:, None], of_windows @ y
+            weights = ref.weights_of(chunk)
+            each = np.ones(len(chunk)) if weights is None else weights.mean(axis=1)
+            weighted = x if weights is None else x * each[:, None]
             sum_x += weighted.sum(axis=0)
-            sum_y += y.sum(axis=0) if weights is None else y_sum
+            sum_y += y.sum(axis=0) if weights is None else each @ y
             xx += weighted.T @ x
             xy += weighted.T @ y
-            total += len(chunk) if weights is None else of_windows.sum()
+            total += each.sum()
         xx -= np.outer(sum_x, sum_x) / total
         xy -= np.outer(sum_x, sum_y) / total
         self._plain = _Normal(window, {}, xx, xy, sum_x / total + shift_x, sum_y / total + shift_y)
@@ -117,7 +112,7 @@ class _Moments:
     def changed(self, last_off: bool) -> _Normal:
         """Return the normal equations, of windows less the target's last value or as they are.
 
-        That is linear in the windows: the products follow without going through them again.
+        The change is linear in the windows, so it follows from the products.
         """
         if not last_off or not self.levels:
             return self._plain
@@ -183,8 +178,7 @@ class _Fitted:
             x = windows_of(ref, chunk, self.window)
             lasts = {k: x[:, (c + 1) * self.window - 1].copy() for k, c in self.levels.items()}
             for target, column in self.levels.items():
-                place = column * self.window
-                x[:, place : place + self.window] -= lasts[target][:, None]
+                x[:, column * self.window :][:, : self.window] -= lasts[target][:, None]
             found = (x @ self.coefficients + self.intercept).reshape(-1, horizon, n_targets)
             for target, last in lasts.items():
                 found[:, :, target] += last[:, None]
@@ -194,10 +188,10 @@ class _Fitted:
 
 
 def windows_of(ref: SeriesRef, samples: np.ndarray, window: int) -> np.ndarray:
-    """Return what models read, (samples, numbers), float64: a column after another.
+    """Return the inputs of models, (samples, numbers), float64, column by column.
 
-    First the windows, then the rows to come of the columns that are known there. The numbers of
-    categories, which have no order, are left out: 0.
+    First the windows, then the rows to come of the columns that are known there. Categories, whose
+    numbers have no order, are 0.
     """
     inputs, shape = ref.load("inputs"), ref.shape
     views = np.lib.stride_tricks.sliding_window_view(inputs, window, axis=0)
@@ -256,7 +250,7 @@ _MOST_WINDOWS = 10_000  # that are laid out at once
 
 @dataclass(frozen=True)
 class SequenceChoice:
-    """What the validation sequences have decided: nothing that is fitted."""
+    """What the validation sequences decide; nothing of it is fitted."""
 
     reads: Reading
     penalty: float
@@ -264,10 +258,10 @@ class SequenceChoice:
 
 
 class LinearOfSequences:
-    """A ridge regression of values, a logistic one of classes, on what is `read` of sequences.
+    """A ridge regression of values, or a logistic one of classes, on a `Reading` of sequences.
 
-    Where something is said of every step, each is read by itself. A window of a series, of whose
-    coming row it is the class, is read as a sequence of one length is.
+    Where every step has its own target, each is read by itself. For the class of a coming row, a
+    window of a series is read as a sequence.
     """
 
     def __init__(self, ref: DataRef, choice: SequenceChoice) -> None:
@@ -277,19 +271,18 @@ class LinearOfSequences:
         (self._fitted,) = _fit(ref, choice.reads, [choice.penalty], trained[self._fits(trained)])
 
     def predict(self, samples: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-        """Return what `plain_predictions` does: values, or the probabilities of classes.
+        """Return values or the probabilities of classes, as `Baselines.predict` does.
 
         Args:
             samples: (samples,).
-            otherwise: what is predicted of sequences that cannot be read, of the same shape:
-                where all values are read, those of another length.
+            otherwise: the predictions, of the same shape, of sequences that cannot be read: where
+                all values are read, those of another length.
         """
         fits = self._fits(samples)
         if isinstance(self._ref, SeriesRef) and len(samples) > _MOST_WINDOWS:
-            parts = range(0, len(samples), _MOST_WINDOWS)
-            return np.concatenate(
-                [self.predict(samples[i : i + _MOST_WINDOWS], otherwise) for i in parts]
-            )
+            starts = range(0, len(samples), _MOST_WINDOWS)
+            chunks = [samples[start : start + _MOST_WINDOWS] for start in starts]
+            return np.concatenate([self.predict(chunk, otherwise) for chunk in chunks])
         if fits.all():
             return self._fitted.predict(self._ref, _read(self._ref, samples, self._choice.reads))
         found = np.array(otherwise)
@@ -368,14 +361,13 @@ def choose_reading(metric: str, ref: DataRef) -> SequenceChoice:
     length = ref.window if isinstance(ref, SeriesRef) else int(_lengths(ref)[0])
     kind = "classes" if ref.shape.classes else "values"
     loss = "cross_entropy" if ref.shape.classes else "rmse"
-    best, best_cost = None, (math.inf, math.inf)
+    best, best_cost = None, tuple[float, ...]()
     for reads in _readings(ref):
         x = _read(ref, samples, reads)
         models = _fit(ref, reads, SEQUENCE_PENALTIES[kind], trained)
         for penalty, fitted in zip(SEQUENCE_PENALTIES[kind], models, strict=True):
             predicted = fitted.predict(ref, x)
-            first, second = (cost_of(name, ref, samples, predicted) for name in (metric, loss))
-            cost = (first, second)
+            cost = tuple(cost_of(name, ref, samples, predicted) for name in (metric, loss))
             if best is None or cost < best_cost:
                 of = length if reads == "values" else None
                 best, best_cost = SequenceChoice(reads, penalty, of), cost
@@ -384,11 +376,11 @@ def choose_reading(metric: str, ref: DataRef) -> SequenceChoice:
 
 
 def values_say_more(ref: DataRef) -> bool:
-    """Return whether all values tell a linear model more than summaries of them.
+    """Return whether a linear model is better on all values than on summaries of them.
 
-    Judged on five folds of the training sequences, each with its share of every class, by cross
-    entropy or RMSE, each reading with its best penalty. Never where sequences differ in length,
-    or a fold lacks what is needed.
+    Judged on five folds of the training sequences, stratified by class, by cross entropy or RMSE,
+    each reading with its best penalty. Never where sequences differ in length, or a fold lacks
+    sequences or classes.
     """
     if "values" not in _readings(ref):
         return False
@@ -397,8 +389,7 @@ def values_say_more(ref: DataRef) -> bool:
     of_class = ref.truth_of(trained) if ref.shape.classes else np.zeros(len(trained))
     fold_of = deal_folds(of_class, _FOLDS)
     costs = {}
-    readings: tuple[Reading, ...] = ("summaries", "values")
-    for reads in readings:
+    for reads in _readings(ref):
         of_penalties = np.zeros(len(SEQUENCE_PENALTIES[kind]))
         for fold in range(_FOLDS):
             held = fold_of == fold
@@ -415,11 +406,10 @@ def values_say_more(ref: DataRef) -> bool:
 
 
 def deal_folds(classes: np.ndarray, n_folds: int) -> np.ndarray:
-    """Return the fold of each row, (rows,): those of a class go around, and so do the classes.
+    """Return the fold of each row, (rows,), from 0 to `n_folds` - 1, dealt out class by class.
 
     Args:
         classes: of each row, (rows,).
-        n_folds: from 0 to `n_folds` - 1.
     """
     folds = np.empty(len(classes), np.int64)
     folds[np.argsort(classes, kind="stable")] = np.arange(len(classes)) % n_folds
@@ -433,9 +423,9 @@ def _readings(ref: DataRef) -> list[Reading]:
         return ["steps"]
     if ref.shape.vocabulary:
         return ["counts"]
-    lengths = _lengths(ref)  # of the search's: one of the test part may be another
-    one_length = lengths.min() == lengths.max()
-    if one_length and lengths[0] > 1 and lengths[0] * ref.shape.features <= MOST_VALUES:
+    lengths = _lengths(ref)  # of the search: sequences of the test part may have others
+    one = lengths.min() == lengths.max()
+    if one and lengths[0] > 1 and lengths[0] * ref.shape.features <= MOST_VALUES:
         return ["summaries", "values"]
     return ["summaries"]
 
@@ -502,7 +492,7 @@ def _scaled(x: Any, offset: np.ndarray | None, scale: np.ndarray | None) -> Any:
 
 
 def _read(ref: DataRef, samples: np.ndarray, reads: Reading) -> Any:
-    """Return what a linear model sees: (samples or steps, columns), dense or sparse."""
+    """Return a reading of samples, (samples or steps, columns), dense or sparse."""
     if isinstance(ref, SeriesRef):
         rows = samples[:, None] + np.arange(-ref.window, 0)  # (samples, window)
         return np.asarray(ref.load("inputs")[rows], np.float64).reshape(len(samples), -1)
@@ -514,11 +504,9 @@ def _read(ref: DataRef, samples: np.ndarray, reads: Reading) -> Any:
     if ref.shape.vocabulary:
         from scipy import sparse
 
-        tokens = np.asarray(ref.load("tokens")[rows])
-        of = (
-            np.arange(len(rows)) if reads == "steps" else np.repeat(np.arange(len(bounds)), lengths)
-        )
-        shape = (len(rows) if reads == "steps" else len(bounds), ref.shape.vocabulary)
+        tokens, each = np.asarray(ref.load("tokens")[rows]), reads == "steps"
+        of = np.arange(len(rows)) if each else np.repeat(np.arange(len(bounds)), lengths)
+        shape = (len(rows) if each else len(bounds), ref.shape.vocabulary)
         return sparse.csr_matrix((np.ones(len(rows)), (of, tokens)), shape=shape)
     steps = np.asarray(ref.load("inputs")[rows], np.float64)  # (rows, features)
     if reads == "steps":

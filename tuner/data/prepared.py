@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,13 +26,10 @@ from tuner.metrics import METRICS
 from tuner.tables.frequencies import are_open_days, few_enough, find_holidays
 from tuner.tables.timestamps import show_time
 
-if TYPE_CHECKING:
-    from tuner.experiment import Experiment
-
 
 @dataclass(frozen=True)
 class Part:
-    """What is trained on, validated on, or tested on."""
+    """The training, validation or test part of the data."""
 
     name: str  # training, validation, test; with folds validation 1, validation 2, ...
     count: int
@@ -46,7 +43,7 @@ _QUOTING = ("constant", "sentinel", "outlier", "stands still", "unit", "suspect"
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a file, without any of its values."""
+    """Facts about a file, without any of its values."""
 
     path: Path
     sha256: str
@@ -60,7 +57,7 @@ class Facts:
     series: tuple[str, ...] = ()  # their names, where a forecast is of several
     vocabulary: int = 0  # tokens that have a number; 0 where the steps are numbers themselves
     trends: tuple[Trend, ...] = ()  # of targets of a forecast, seen without the test part
-    notes: tuple[tuple[str, str], ...] = ()  # what `tuner check` says besides: (what, how many)
+    notes: tuple[tuple[str, str], ...] = ()  # of `tuner check`: (what, how many)
 
     @property
     def test(self) -> Part:
@@ -72,144 +69,13 @@ class Facts:
         return replace(self, notes=tuple(n for n in self.notes if n[0] not in _QUOTING))
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Arrays on disk, and what is known of them."""
-
-    facts: Facts
-    folds: tuple[DataRef, ...]  # one without rolling origins; of an opened test part one
-    pipeline: dict[str, Any]  # how inputs are made and outputs are read, as JSON
-    name_of: Callable[[int], str]  # what people call a sample of the last fold
-    others: Callable[[Mapping[str, Any]], Prepared] | None = None  # of trials, by parameters
-
-    def of(self, params: Mapping[str, Any]) -> Prepared:
-        """Return the data as a trial with these parameters has it prepared.
-
-        Every preparation is made when the first trial asks for it, and once. All of them are
-        evaluated on the same samples.
-
-        Args:
-            params: of the trial, or of the untuned default; what is not among them is as `data`
-                has it.
-        """
-        return self if self.others is None else self.others(params)
-
-
-class Preparations:
-    """The preparations of one experiment's data, each written when it is first asked for.
-
-    Args:
-        folder: of the arrays of the experiment's own preparation; the others lie in it.
-    """
-
-    def __init__(
-        self, experiment: Experiment, folder: Path, write: Callable[[Experiment, Path], Prepared]
-    ) -> None:
-        self._experiment, self._folder, self._write = experiment, folder, write
-        self._made: dict[tuple[str, ...], Prepared] = {}
-
-    def of(self, params: Mapping[str, Any]) -> Prepared:
-        """Return the preparation of a trial with these parameters."""
-        key = tuple(self._experiment.preparation(params).values())
-        if key not in self._made:
-            folder = self._folder
-            if self._made:
-                folder /= f"preparation{len(self._made)}"
-            chosen = self._experiment.preparation(params)
-            made = self._write(self._experiment.prepared_as(chosen), folder)
-            self._made[key] = replace(made, others=self.of)
-        return self._made[key]
-
-    @property
-    def own(self) -> Prepared:
-        """The experiment's own, written before any other."""
-        return self.of({})
-
-
-class Dataset(ABC):
-    """Data that nothing is wrong with, all of its values still in memory."""
-
-    facts: Facts
-
-    @abstractmethod
-    def write(self, folder: Path) -> Prepared:
-        """Write what a search may see: everything that does not belong to the test part.
-
-        The test values are dropped first. What is fitted is fitted on the training rows alone,
-        in each fold anew. Preparations that trials have besides come as `Prepared.of` is asked.
-        """
-
-    @abstractmethod
-    def write_test(self, folder: Path) -> Prepared:
-        """Write everything, the test part to evaluate, prepared as in the last fold.
-
-        To be called by `tuner.data.prepared` alone.
-        """
-
-
 def counted(number: int, unit: str) -> str:
-    """Write a number with its unit, for a note: 1 row, 2 rows."""
+    """Return a number with its unit: 1 row, 2 rows."""
     return f"{number} {unit}{'s' * (number != 1)}"
 
 
-def check_data(experiment: Experiment, *, all_data: bool = False) -> Dataset:
-    """Read the data and refuse everything about it that can be refused; write nothing.
-
-    Args:
-        all_data: whether the validation part is trained on too, and everything fitted on both;
-            with rolling origins, on all before the test part. What is evaluated then was seen
-            in training: it gives no score.
-    """
-    check_own_metric(experiment, Path(experiment.data.path))
-    if experiment.task.of_series:
-        from tuner.data.series import check_series
-
-        return check_series(experiment, all_data=all_data)
-    if experiment.task.kind == "translate":
-        from tuner.data.sequences import check_pairs
-
-        return check_pairs(experiment, all_data=all_data)
-    from tuner.data.sequences import check_sequences
-
-    return check_sequences(experiment, all_data=all_data)
-
-
-def prepare(experiment: Experiment, folder: Path, *, all_data: bool = False) -> Prepared:
-    """Read, check, split, transform and scale, and write the arrays without the test part."""
-    return check_data(experiment, all_data=all_data).write(folder)
-
-
-def check_same(facts: Facts, sha256: str | None) -> None:
-    """Refuse a file that is not the one that was searched on, whose sha256 it is."""
-    if sha256 is not None and facts.sha256 != sha256:
-        rule = f"must be the file that was searched on (sha256 {sha256[:12]})"
-        raise refusal(facts.path, "data.path", rule, facts.sha256[:12], "bring the file back")
-
-
-def open_test_part(
-    experiment: Experiment, folder: Path, *, sha256: str | None = None, all_data: bool = False
-) -> Prepared:
-    """Write all data into `folder` and return it with the test part to evaluate.
-
-    To be called once, at the end of a study, by the one who records that the test was opened.
-    The scalers are those of the search (with rolling origins, of its last fold), for they are
-    fitted on the same training part; of models that were trained on all before the test part,
-    those that are fitted on that. The rows to evaluate are the same for both.
-
-    Args:
-        sha256: of the data that was searched on; the file may have changed meanwhile.
-        all_data: whether it is for models that were trained on the validation part too.
-
-    Raises:
-        DataError: the file is not what it was.
-    """
-    dataset = check_data(experiment, all_data=all_data)
-    check_same(dataset.facts, sha256)
-    return dataset.write_test(folder)
-
-
 def constant_targets(targets: Sequence[str], truth: np.ndarray) -> Iterator[tuple[str, str]]:
-    """Say which targets are the same in the whole training part: there is nothing to learn.
+    """Yield a note on each target that is the same in the whole training part.
 
     Args:
         truth: (n, targets), of the training part; nan where it is missing.
@@ -224,7 +90,7 @@ def constant_targets(targets: Sequence[str], truth: np.ndarray) -> Iterator[tupl
 def constant_features(
     table: Table, rows: np.ndarray, later: np.ndarray, targets: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
-    """Say which other columns are the same in the whole training part: they tell nothing."""
+    """Yield a note on each other column that is the same in the whole training part."""
     for at, (name, column) in enumerate(zip(table.names, table.inputs.T, strict=True)):
         if at in table.category_columns:
             continue
@@ -244,11 +110,11 @@ def constant_features(
 def check_metric(
     metric: str, facts: Facts, part: str, truth: np.ndarray, units: np.ndarray | None = None
 ) -> None:
-    """Refuse a metric that has no score of these values, or the same one whatever is predicted.
+    """Refuse a metric that has no score of these values, or the same one for every prediction.
 
     Args:
-        truth: (n, targets), what is to be predicted; (n,) classes.
-        units: (samples, targets), what MASE divides by, with nan where there is nothing.
+        truth: (n, targets), or (n,) classes.
+        units: (samples, targets), the divisors of MASE, nan where there is none.
 
     Raises:
         DataError: `tuner.metrics.Metric.undefined` says why.
@@ -272,15 +138,14 @@ def check_metric(
 def has_holidays(
     read: Series, data: Preparation, split: Callable[[Series, np.ndarray], Parts]
 ) -> bool | None:
-    """Say whether series of open days have holidays; None where it is of no use to decide.
+    """Return whether series of open days have holidays; None where nothing depends on it.
 
     They have some where few of the open days of the training part are without a row, long breaks
-    aside. Where it has none, a day without a row is a gap.
-    With holidays there are fewer rows, so the training part may end elsewhere: what is before
-    both of its ends decides. What is later, in the test part say, moves nothing.
+    aside. Without holidays, a day without a row is a gap. With holidays there are fewer rows, so
+    the training part may end elsewhere: the rows before both of its ends decide, and no later one.
 
     Args:
-        data: says what is done about missing rows.
+        data: `missing` says how missing rows are treated.
         split: returns the parts of series with even rows, the first (series,) rows of each aside.
     """
     frequency = read.frequency
@@ -292,12 +157,11 @@ def has_holidays(
         with contextlib.suppress(DataError):  # refused later on, if it comes to that
             even = even_rows(replace(read, holidays=holidays), data)
             ends = split(even, np.zeros(len(even.names), int)).train[0][:, 1]
+            last = [even.times_of(i)[:end].max() if end else None for i, end in enumerate(ends)]
             lengths.append(
                 [
-                    int(read.times_of(i).searchsorted(even.times_of(i)[:end].max(), side="right"))
-                    if end
-                    else 0
-                    for i, end in enumerate(ends)
+                    0 if time is None else int(read.times_of(i).searchsorted(time, side="right"))
+                    for i, time in enumerate(last)
                 ]
             )
     if not lengths:
@@ -312,7 +176,7 @@ def has_holidays(
 
 
 def part_of(series: Series, name: str, part: np.ndarray) -> Part:
-    """Return what is said of a part, (series, 2), the rows [start, end) counted in each series."""
+    """Return a part of the rows [start, end) of each series, (series, 2), counted in it."""
     rows = part + series.bounds[:, :1]
     held = rows[rows[:, 1] > rows[:, 0]]
     found = Part(name, int(np.diff(held).sum()), "row")
@@ -339,16 +203,14 @@ def trends_of(
     """
     several = len(series.names) > 1
     for at, target in enumerate(series.targets):
-        of_each = [
-            (
-                series.names[i] if several else "",
-                table.truth[start + first : start + end, at],
-                table.truth[start + first : start + before, at],
+        of_each = []
+        ranges = zip(series.names, series.bounds[:, 0], train, test, strict=True)
+        for name, start, (first, end), before in ranges:
+            name = name if several else ""
+            known, before_test = (
+                table.truth[start + first : start + stop, at] for stop in (end, before)
             )
-            for i, ((start, _), (first, end), before) in enumerate(
-                zip(series.bounds, train, test, strict=True)
-            )
-        ]
+            of_each.append((name, known, before_test))
         if (found := trend_of(target, season, of_each)) is not None:
             yield found
 
@@ -356,7 +218,7 @@ def trends_of(
 def notes_of(
     series: Series, table: Table, experiment: Experiment, train: np.ndarray, test: np.ndarray
 ) -> Iterator[tuple[str, str]]:
-    """Say what became of the rows of the file: what, and how many.
+    """Yield notes on the rows of the file: what, and how many.
 
     Args:
         train: (series, 2), the rows [start, end) of the training part, counted in each series.
@@ -385,10 +247,8 @@ def notes_of(
     validated = np.concatenate([np.arange(*part) for part in later])
     yield from constant_features(table, rows, validated, series.targets)
     if series.frequency is not None and data.resample is None:
-        each = range(len(series.names))
-        closed = sum(
-            len(find_holidays(series.times_of(i), series.frequency, series.holidays)) for i in each
-        )
+        frequency, every = series.frequency, map(series.times_of, range(len(series.names)))
+        closed = sum(len(find_holidays(times, frequency, series.holidays)) for times in every)
         if closed:
             yield "holidays", f"{counted(closed, 'open day')} without a row: none is filled in"
     missing = series.frame.isna().to_numpy()
@@ -407,7 +267,7 @@ def notes_of(
 
 
 def _without_targets(series: Series, table: Table) -> Iterator[tuple[str, str]]:
-    """Say how many rows at the end of the series have no target: they are in no score."""
+    """Note how many rows at the end of the series have no target: they are in no score."""
     last = ends_with_targets(table.known, series.bounds)
     lacking = series.bounds[:, 1] - last
     if not lacking.any():
@@ -416,3 +276,130 @@ def _without_targets(series: Series, table: Table) -> Iterator[tuple[str, str]]:
     whose = f" of {series.names[at]!r}" if len(series.names) > 1 else ""
     of = "the last row" if lacking[at] == 1 else f"the last {lacking[at]} rows"
     yield "without target", f"{of}{whose}, neither trained on nor scored"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Arrays on disk, and what is known of them."""
+
+    facts: Facts
+    folds: tuple[DataRef, ...]  # one without rolling origins; of an opened test part one
+    pipeline: dict[str, Any]  # how inputs are made and outputs are read, as JSON
+    name_of: Callable[[int], str]  # what people call a sample of the last fold
+    others: Callable[[Mapping[str, Any]], Prepared] | None = None  # of trials, by parameters
+
+    def of(self, params: Mapping[str, Any]) -> Prepared:
+        """Return the data as it is prepared for a trial with these parameters.
+
+        Every preparation is made once, for the first trial that needs it. All of them are evaluated
+        on the same samples.
+
+        Args:
+            params: of the trial, or of the untuned default; others are as `data` has them.
+        """
+        return self if self.others is None else self.others(params)
+
+
+class Preparations:
+    """The preparations of one experiment's data, each written when it is first asked for.
+
+    Args:
+        folder: of the arrays of the experiment's own preparation; the others lie in it.
+    """
+
+    def __init__(
+        self, experiment: Experiment, folder: Path, write: Callable[[Experiment, Path], Prepared]
+    ) -> None:
+        self._experiment, self._folder, self._write = experiment, folder, write
+        self._made: dict[tuple[str, ...], Prepared] = {}
+
+    def of(self, params: Mapping[str, Any]) -> Prepared:
+        """Return the preparation of a trial with these parameters."""
+        chosen = self._experiment.preparation(params)
+        key = tuple(chosen.values())
+        if key not in self._made:
+            folder = self._folder / f"preparation{len(self._made)}" if self._made else self._folder
+            made = self._write(self._experiment.prepared_as(chosen), folder)
+            self._made[key] = replace(made, others=self.of)
+        return self._made[key]
+
+    @property
+    def own(self) -> Prepared:
+        """The experiment's own, written before any other."""
+        return self.of({})
+
+
+class Dataset(ABC):
+    """Checked data, all of its values still in memory."""
+
+    facts: Facts
+
+    @abstractmethod
+    def write(self, folder: Path) -> Prepared:
+        """Write what a search may see: everything before the test part, which is dropped first.
+
+        Everything fitted is fitted on the training rows alone, in each fold anew. Preparations that
+        trials search are written when `Prepared.of` asks for them.
+        """
+
+    @abstractmethod
+    def write_test(self, folder: Path) -> Prepared:
+        """Write everything, with the test part to evaluate, prepared as in the last fold.
+
+        Called by `open_test_part` alone.
+        """
+
+
+def check_data(experiment: Experiment, *, all_data: bool = False) -> Dataset:
+    """Read the data and refuse everything about it that can be refused; write nothing.
+
+    Args:
+        all_data: whether the validation part is trained on too, and everything fitted on both;
+            with rolling origins, on all before the test part. Rows to evaluate are then seen in
+            training: they give no score.
+    """
+    check_own_metric(experiment, Path(experiment.data.path))
+    if experiment.task.of_series:
+        from tuner.data.series import check_series
+
+        return check_series(experiment, all_data=all_data)
+    if experiment.task.kind == "translate":
+        from tuner.data.sequences import check_pairs
+
+        return check_pairs(experiment, all_data=all_data)
+    from tuner.data.sequences import check_sequences
+
+    return check_sequences(experiment, all_data=all_data)
+
+
+def prepare(experiment: Experiment, folder: Path, *, all_data: bool = False) -> Prepared:
+    """Read, check, split, transform and scale, and write the arrays without the test part."""
+    return check_data(experiment, all_data=all_data).write(folder)
+
+
+def check_same(facts: Facts, sha256: str | None) -> None:
+    """Refuse a file with another sha256 than that of the file that was searched on."""
+    if sha256 is not None and facts.sha256 != sha256:
+        rule = f"must be the file that was searched on (sha256 {sha256[:12]})"
+        raise refusal(facts.path, "data.path", rule, facts.sha256[:12], "bring the file back")
+
+
+def open_test_part(
+    experiment: Experiment, folder: Path, *, sha256: str | None = None, all_data: bool = False
+) -> Prepared:
+    """Write all data into `folder` and return it with the test part to evaluate.
+
+    Called once, at the end of a study, which records the access. The scalers are fitted on the
+    training part, as in the search (with rolling origins, in its last fold); with `all_data` on all
+    before the test part. The rows to evaluate are the same for both.
+
+    Args:
+        sha256: of the data that was searched on; the file may have changed meanwhile.
+        all_data: whether models were trained on the validation part too.
+
+    Raises:
+        DataError: the file has changed.
+    """
+    dataset = check_data(experiment, all_data=all_data)
+    check_same(dataset.facts, sha256)
+    return dataset.write_test(folder)

@@ -28,6 +28,7 @@ from tuner.tables.frequencies import (
 from tuner.tables.timestamps import show_time
 
 _MOST_STEPS = 20_000_000
+_REMEDY = "write 15min, 1h or 1D, say"
 _TWO_WEEKS = pd.Timedelta(days=13)  # from the first day to the last
 _MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
 _ENDS = re.compile(r"(\d*\s*)((?:B|CB|S)?[MQY])E?(?:-(\w+))?")  # of months, quarters, years
@@ -37,14 +38,13 @@ def even_rows(series: Series, data: Preparation) -> Series:
     """Return the series with a row at every step of their frequency; missing ones are nan.
 
     With `data.resample` the rows in [t, t + step) become one at t. Steps are counted from the
-    first midnight of 1970, so that they are the same in every file; a step weighs the mean of its
-    rows. Where the rows keep a
-    frequency, a step that lacks one of them is missing, and left out at either end of a series;
-    of a column, so is a step that lacks a value. A step has the category of its last row,
-    and of columns that are the same in a series their value.
+    first midnight of 1970, so that they are the same in every file. A step has the mean weight of
+    its rows, the category of its last row, and the value of static columns. Where the rows have a
+    frequency, a step that lacks one of them is missing, and left out at either end of a series; so
+    is the value of a column of which a row lacks one.
 
-    Where series of days are closed on some days of the week, no row is lacking on these, nor on any
-    other day between two rows: it is a holiday.
+    Days of the week on which series of days have no rows are closed: no row is missing there, nor
+    on a holiday.
 
     Raises:
         DataError: the frequency is none, or there are steps that lack rows and `data.missing`
@@ -85,12 +85,11 @@ def even_rows(series: Series, data: Preparation) -> Series:
 
 
 def fill(values: np.ndarray, bounds: np.ndarray, policy: str) -> np.ndarray:
-    """Return the values with none missing but those before a column's first known one.
+    """Return the values imputed from earlier rows of their series; those before the first stay nan.
 
-    Nothing comes from a later row, or from another series. By `ffill` the last known value
-    stays. By `interpolate` a missing value continues the line through the last two known values
-    of its column, for at most as many rows as those two lie apart; then it stays level, as it
-    does where only one value is known yet.
+    `ffill` repeats the last known value. `interpolate` continues the line through the last two
+    known values of the column, for at most as many rows as those two lie apart; then it stays
+    level, as it does where only one value is known.
 
     Args:
         values: (rows, columns), nan where missing; rows are evenly spaced.
@@ -143,12 +142,10 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
     if data.missing == "refuse" and lacking.any():
         first = int(lacking.argmax())
         at = int(bounds[:, 1].searchsorted(first, side="right"))
-        got = (
-            f"{lacking.sum()} such steps of {step}, the first "
-            f"{show_time(edges[made_of[first]])}{series.whose(at)}"
-        )
-        rule, change = "no step may lack rows", "write a longer step, or "
-        change += "data.missing: ffill (or interpolate)"
+        begin = f"{show_time(edges[made_of[first]])}{series.whose(at)}"
+        got = f"{lacking.sum()} such steps of {step}, the first {begin}"
+        change = "write a longer step, or data.missing: ffill (or interpolate)"
+        rule = "no step may lack rows"
         raise refusal(series.path, "data.resample", rule, got, "add the rows", change)
     place = _steps_of(times, edges) + _shifts(series.bounds, len(edges))
     groups = series.frame.groupby(place)
@@ -196,8 +193,7 @@ def _whole_steps(
 def _open_days(times: pd.DatetimeIndex, frequency: str) -> BaseOffset | None:
     """Return the days of the week that series of days have rows on; None if that is every day.
 
-    An exchange is closed at weekends, a shop on Sundays. Fewer rows than two weeks have do not
-    show it.
+    At least two weeks show it.
     """
     if frequency != "D" and not are_open_days(frequency):
         return None
@@ -220,12 +216,12 @@ def _offset(path: Path, step: str) -> BaseOffset:
     except (OverflowError, ValueError, Warning) as error:
         hint = re.search(r"(?:Did you mean|use) '?([A-Za-z]+(?:-[A-Z]+)?)", one_line(error))
         number = step[: len(step) - len(step.lstrip("0123456789 "))]
-        instead = f"write {_beginning(number + hint[1])}" if hint else "write 15min, 1h or 1D, say"
+        instead = f"write {_beginning(number + hint[1])}" if hint else _REMEDY
         rule = "must be a frequency that pandas knows"
         raise refusal(path, "data.resample", rule, repr(step), instead) from None
     if offset.n < 1:
         rule = "must be a step forward in time"
-        raise refusal(path, "data.resample", rule, repr(step), "write 15min, 1h or 1D, say")
+        raise refusal(path, "data.resample", rule, repr(step), _REMEDY)
     if (instead := _beginning(step)) != step:
         rule = "must name the time at which a step begins"
         raise refusal(path, "data.resample", rule, f"{step!r}, the end of one", f"write {instead}")
@@ -233,7 +229,7 @@ def _offset(path: Path, step: str) -> BaseOffset:
 
 
 def _beginning(step: str) -> str:
-    """Return the frequency of the times right after those that are ends: MS for ME."""
+    """Return the frequency of beginnings for one of ends: MS for ME."""
     if not (found := _ENDS.fullmatch(step)):
         return step
     number, unit, anchor = found.groups()
@@ -261,8 +257,7 @@ def _edges(
         edges = pd.DatetimeIndex(edges.append(pd.DatetimeIndex([edges[-1] + offset])))
     except (OverflowError, ValueError):  # beyond the times that there are
         rule = "must be a step that a calendar holds"
-        remedy = "write 15min, 1h or 1D, say"
-        raise refusal(path, "data.resample", rule, repr(step), remedy) from None
+        raise refusal(path, "data.resample", rule, repr(step), _REMEDY) from None
     return edges[edges.searchsorted(first, side="right") - 1 :]
 
 
@@ -271,10 +266,10 @@ _NAMED = 5  # columns at most
 
 @dataclass(frozen=True, eq=False)
 class Coming:
-    """Series with as many rows to come as are forecast, whether anything is known of them or not.
+    """Series with as many rows to come as are forecast, behind the last rows with targets.
 
-    Nothing else of these rows than what is declared to be known can be seen: other columns lack
-    their values, and a target stands at its last one.
+    Of these rows the columns that are declared to be known have values; other columns lack them,
+    and a target keeps its last one.
     """
 
     series: Series
@@ -304,19 +299,15 @@ class Coming:
         columns = [name for name in self.known if block[name].any()]
         shown = ", ".join(columns[:_NAMED]) or "the time"
         shown += f" and {len(columns) - _NAMED} more" if len(columns) > _NAMED else ""
-        which = f"the first {self._place(i, end + n)}"
         more = f" (and {len(lacking) - 1} other series)" if len(lacking) > 1 else ""
         lack = int(block.any(axis=1).sum()) if self.known else absent
         rule = (
-            "the forecast needs what is known of the next "
-            f"{self.horizon} row{'s' * (self.horizon > 1)} after "
-            f"{self._place(i, end - 1)}{self.series.whose(i)}, and {lack} lack{'s' * (lack == 1)} "
-            f"{shown}, {which}{more}"
+            f"the forecast needs what is known of the next {self.horizon} "
+            f"row{'s' * (self.horizon > 1)} after {self._place(i, end - 1)}{self.series.whose(i)}, "
+            f"and {lack} lack{'s' * (lack == 1)} {shown}, the first {self._place(i, end + n)}{more}"
         )
-        remedy = (
-            "add such rows, without target, behind the last one, or give a file of them as --future"
-        )
-        raise refusal(path, "data.known_future", rule, remedy=remedy)
+        remedy = "add such rows, without target, behind the last one, or give a file of them as "
+        raise refusal(path, "data.known_future", rule, remedy=f"{remedy}--future")
 
     def _place(self, series: int, row: int) -> str:
         times = self.series.times
@@ -326,19 +317,19 @@ class Coming:
 
 
 def with_future(series: Series, data: Preparation, future: Series, horizon: int) -> Series:
-    """Put rows to come of a file of their own behind the last targets, in place of those there.
+    """Return series with rows to come from another file in place of their own.
 
     Args:
         future: series of the same names, or one that holds for all of them, with the columns that
-            are known. What is not after the end of a series, or none of its steps, is left out.
+            are known. Rows that are not after the end of a series, or no step of it, are left out.
     """
     known = list(data.known_future or [])
     values, coming = series.frame.to_numpy(), future.frame[known].to_numpy(copy=True)
     levels = dict(series.levels)
     for place, name in enumerate(known):
         if name in levels:
-            of_both = merged(coming[:, place], future.levels[name], levels[name])
-            coming[:, place], levels[name] = of_both
+            codes = coming[:, place]
+            coming[:, place], levels[name] = merged(codes, future.levels[name], levels[name])
     at = [list(series.frame).index(name) for name in known]
     pieces = _Pieces([], [], [])
     for name, start, end in zip(series.names, series.bounds[:, 0], series.ends, strict=True):
@@ -347,8 +338,7 @@ def with_future(series: Series, data: Preparation, future: Series, horizon: int)
             of = 0 if future.names == ("",) else future.names.index(name)
             rows = np.arange(*future.bounds[of])
         if series.times is not None and future.times is not None:
-            last = series.times[[end - 1]]
-            theirs = future.times[rows]
+            last, theirs = series.times[[end - 1]], future.times[rows]
             if series.frequency is None:
                 rows = rows[theirs > last[0]]
             else:
@@ -364,7 +354,7 @@ def with_future(series: Series, data: Preparation, future: Series, horizon: int)
 
 @dataclass
 class _Pieces:
-    """The rows of series that are put together anew: two pieces of each, known and to come."""
+    """The rows of series in two pieces each: known and to come."""
 
     blocks: list[np.ndarray]
     lines: list[np.ndarray]
@@ -385,7 +375,7 @@ class _Pieces:
 
 
 def with_coming(series: Series, data: Preparation, horizon: int) -> Coming:
-    """Part series from their rows to come, and put so many of these behind each.
+    """Return series with as many rows to come behind each as are forecast.
 
     Args:
         series: with even rows. Those behind the last target of a series are rows to come.
