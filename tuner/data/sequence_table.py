@@ -45,9 +45,8 @@ class Draw:
 
     def before_test(self) -> Draw:
         """Return the parts that a search may see, counted among these; the test part is empty."""
-        training, validation = (
-            np.searchsorted(self.seen, part) for part in (self.training, self.validation)
-        )
+        seen = self.seen
+        training, validation = (seen.searchsorted(p) for p in (self.training, self.validation))
         return Draw(training, validation, test=np.empty(0, np.int64))
 
     def with_all(self) -> Draw:
@@ -72,9 +71,9 @@ def draw_sequences(
 ) -> Draw:
     """Draw the parts with the split's seed; with labels, each class gets its share of each.
 
-    They are drawn from the sequences in the order of their names, so the order of sequences in
-    the file does not matter where they have ids. The test part is drawn first: it stays the same
-    whatever is validated on.
+    They are drawn from the sequences in the order of their names, so with ids the order of
+    sequences in the file does not matter. The test part is drawn first: it does not depend on the
+    size of the validation part.
 
     Args:
         names: of the sequences, (sequences,): their ids, or their numbers where they have none.
@@ -84,7 +83,7 @@ def draw_sequences(
         DataError: a part is too small, or a class has too few sequences.
     """
     n, parts = len(names), ("validation", "test") if with_test else ("validation",)
-    sizes = {name: _size(getattr(split, name), n) for name in parts}
+    sizes = {name: rows_in(getattr(split, name), n) for name in parts}
     sizes = {"training": n - sum(sizes.values())} | sizes
     _check_sizes(sizes, n, file, unit)
     if labels is not None:
@@ -129,7 +128,7 @@ def check_labels(
     `bounds` are the steps [start, end) of the sequences, (sequences, 2), `labels` the numbers of
     `classes`, (steps,).
     """
-    trained = {c for first, end in bounds[draw.training] for c in np.unique(labels[first:end])}
+    trained = labels[rows_of(bounds, draw.training)]
     for number, name in enumerate(classes):
         if number not in trained:
             rule = "every class must occur in the training part"
@@ -138,11 +137,11 @@ def check_labels(
             raise refusal(file, "data.target", rule, got, remedy)
 
 
-def _size(extent: object, n: int) -> int:
-    assert isinstance(extent, int | float), "dates and folds are refused by the experiment"
+def rows_in(extent: float, n: int) -> int:
+    """Return the number of rows, or of sequences, that an extent is: itself, or a share of `n`."""
     if isinstance(extent, int):
         return extent
-    return int((Decimal(str(extent)) * n).to_integral_value(ROUND_HALF_UP))  # as written
+    return int((Decimal(str(extent)) * n).to_integral_value(ROUND_HALF_UP))  # a half is a half
 
 
 def _check_sizes(sizes: dict[str, int], n: int, file: Path | str, unit: str) -> None:
@@ -239,9 +238,8 @@ class SequenceTable:
             row = int(np.flatnonzero(column == str(error))[0])
             rule = f"column {name!r} must hold classes: texts or whole numbers"
             change = f"write task.kind: {'regress' if kind == 'classify' else 'regress_steps'}"
-            raise self._refusal(
-                "data.target", rule, str(error), row, "write a class there", change
-            ) from None
+            remedy = "write a class there"
+            raise self._refusal("data.target", rule, error, row, remedy, change) from None
         if len(classes) < 2:
             rule = f"column {name!r} must hold two classes or more"
             got = f"only {classes[0]!r}"
@@ -293,18 +291,12 @@ class SequenceTable:
             remedy, change = "fill it in", "write data.missing: ffill"
             if data.missing != "refuse":
                 remedy = "there is none before it in the sequence: fill it in, or remove the row"
-            raise self._refusal(
-                "data.features",
-                rule,
-                "none",
-                int(row),
-                remedy,
-                change if data.missing == "refuse" else None,
-            )
+                change = ""
+            raise self._refusal("data.features", rule, "none", int(row), remedy, change)
         return features, values, n_missing
 
     def suspects(self, features: list[str]) -> Iterator[tuple[str, str]]:
-        """Say which numbers of the columns that are read lie far outside the rest."""
+        """Yield notes on numbers that lie far outside the rest of their column."""
         columns = {name: self._numbers("data.features", name) for name in features}
         yield from outside_of(columns, lambda row: self.raw.place_of(int(self.rows[row])))
 
@@ -421,9 +413,9 @@ class SequenceTable:
 
 
 def _order_of(column: pd.Series, bounds: np.ndarray) -> bool | None:
-    """Return whether the day comes first in dates that are to be sorted; None where none tells.
+    """Return whether the day comes first in dates that are to be sorted; None if all are alike.
 
-    Where no date tells, and no order makes all rows rise, it is the one in which fewer fall.
+    Where no date decides, and no order makes all rows rise, it is the one in which fewer fall.
     """
     order = order_of(column, bounds)
     if not order.in_doubt:
@@ -445,7 +437,7 @@ def _named(data: Preparation, role: str) -> list[str]:
 
 
 def _check_names(path: Path, data: Preparation, known: list[str], kind: str) -> None:
-    """Refuse a column that the file does not have, and one that tells what is to be predicted."""
+    """Refuse a column that the file does not have, and inputs with another role."""
     for role in _ROLES:
         for name in _named(data, role):
             if name not in known:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from tuner.data.sequence_table import Draw, draw_sequences
+from tuner.data.sequence_table import Draw, draw_sequences, rows_in
 from tuner.data.series_table import Series
 from tuner.errors import near_miss, refusal, show_path
 from tuner.experiment.data import Data, Folds, Split
@@ -31,17 +30,17 @@ _COLUMN, _FILE, _GROUP = "data.split.column", "data.split.test_file", "data.spli
 
 @dataclass(frozen=True, eq=False)
 class OwnCuts:
-    """Where the parts of series begin, counted from the first row of each."""
+    """The first row of the validation and test parts, counted in each series."""
 
     test: np.ndarray  # (series,)
     validation: np.ndarray | None  # (series,); None where `data.split.validation` says it
 
 
 def own_cuts(table: RawTable, data: Data, read: Series, even: Series) -> OwnCuts | None:
-    """Return where the parts of series begin that a column or a test file tells; else None.
+    """Return the beginnings of parts that a column or a test file declares; else None.
 
     Parts follow one another in time, in each series and, where there are times, in all of them:
-    no row that is trained on is as late as one that is validated on.
+    every training row is earlier than every validation row.
 
     Raises:
         DataError: a row is of no part, out of order, or a part is empty.
@@ -102,11 +101,9 @@ def _part_of_sequences(table: SequenceTable, codes: np.ndarray) -> np.ndarray:
             rule = "no sequence may be in both files"
             got = f"{name!r} in {show_path(raw.path)} too"
             raise refusal(raw.test.path, _FILE, rule, got, "give the ones of the test other ids")
-        rule = "all rows of a sequence must be of one part"
-        got = (
-            f"{_PARTS[of_rows[row]]} after {_PARTS[part[at]]} for {name!r} in "
-            f"{raw.place_of(int(table.rows[row]))}"
-        )
+        rule, place = "all rows of a sequence must be of one part", table.rows[row]
+        got = f"{_PARTS[of_rows[row]]} after {_PARTS[part[at]]} for {name!r} in "
+        got += raw.place_of(int(place))
         raise refusal(raw.path, _COLUMN, rule, got, "write one word")
     return np.asarray(part)
 
@@ -119,7 +116,7 @@ def _drawn(
     classes: tuple[str, ...],
     groups: np.ndarray | None,
 ) -> Draw:
-    """Draw the parts of some sequences, (n,), rising; those of a group come into one part."""
+    """Draw the parts of some sequences, (n,), rising; a group stays in one part."""
     own = strata = None if labels is None else labels[members]
     names, unit, of = table.names[members], "sequence", np.arange(len(members))
     if groups is not None:
@@ -147,7 +144,7 @@ def _check_trained(
     classes: tuple[str, ...],
     where: str,
 ) -> None:
-    """Refuse a class that no training sequence has, and say where it is."""
+    """Refuse a class that no training sequence has, with the parts that have it."""
     if labels is not None:
         for number in np.setdiff1d(labels, labels[draw.training])[:1]:
             rule = "every class must occur in the training part"
@@ -155,7 +152,7 @@ def _check_trained(
 
 
 def _codes(table: RawTable, data: Data) -> np.ndarray | None:
-    """Return the number of each row's part, (rows,); None where nothing tells it.
+    """Return the number of each row's part, (rows,), or None without a declaration.
 
     With a test file all other rows have that of training.
     """
@@ -196,7 +193,6 @@ def _group_of_sequences(table: SequenceTable, name: str) -> np.ndarray:
 
 def _check_order_of_parts(table: RawTable, data: Data, read: Series, codes: np.ndarray) -> None:
     """Refuse rows that are of an earlier part than a row before them."""
-    joined = isinstance(table, JoinedTable)
     if read.times is None:
         inside = np.ones(len(codes), bool)
         inside[read.bounds[:, 0]] = False
@@ -210,17 +206,14 @@ def _check_order_of_parts(table: RawTable, data: Data, read: Series, codes: np.n
         last, first = before[read.times[before].argmax()], after[read.times[after].argmin()]
         if read.times[last] < read.times[first]:
             continue
-        if joined:
+        if isinstance(table, JoinedTable):
             rule = f"its times must come after those of {show_path(table.path)}, which end at "
             rule += show_time(read.times[last])
-            assert isinstance(table, JoinedTable)
             got = show_time(read.times[first])
             raise refusal(table.test.path, _FILE, rule, got, "give later rows")
         rule = "rows must go in time from train to validation to test"
-        got = (
-            f"{_PARTS[codes[last]]} in {read.place(int(last))} and {_PARTS[codes[first]]} in "
-            f"{read.place(int(first))}"
-        )
+        got = f"{_PARTS[codes[last]]} in {read.place(int(last))} and {_PARTS[codes[first]]} in "
+        got += read.place(int(first))
         raise refusal(table.path, _COLUMN, rule, got, "cut all series at the same times")
 
 
@@ -234,7 +227,7 @@ def _begins(read: Series, even: Series, codes: np.ndarray, part: int) -> np.ndar
             found.append(length)
         elif read.times is None:
             found.append(int(of_part[0]))
-        else:  # of rows that become one, that which holds the first of them
+        else:  # the row that the first one of the part is resampled to
             at = even.times_of(i).searchsorted(read.times[start + of_part[0]], side="right")
             found.append(max(0, int(at) - 1))
     return np.array(found)
@@ -246,10 +239,9 @@ def _word(part: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The rows whose targets belong to each part.
+    """The rows of the targets of each part: (series, 2), [start, end) counted in each series.
 
-    Each is (series, 2): the rows [start, end) of each series, counted from its first one. A
-    series may lack a part: start and end are then the same.
+    A part that a series lacks starts where it ends.
     """
 
     train: tuple[np.ndarray, ...]  # of each fold; one without rolling origins
@@ -266,10 +258,10 @@ class Parts:
         return named | {"test": self.test}
 
     def with_all(self, first: np.ndarray) -> Parts:
-        """Return the parts where one fold trains on all rows before the test part.
+        """Return the parts of one fold, the last, which trains on all rows before the test part.
 
-        It is the last fold, whose validation rows are trained on as well. Transforms are fitted
-        on its training part as before: what was calibrated in their space holds for both models.
+        Transforms are still fitted on its training part, so that intervals which are calibrated in
+        their space hold for both models.
 
         Args:
             first: (series,), how many of each series' first rows cannot be read.
@@ -281,11 +273,11 @@ class Parts:
 
 @dataclass(frozen=True)
 class _Cut:
-    """Where a line of rows, or of times, is cut; negative where a part is too long."""
+    """Where rows, or times, are cut; negative where a part is too long."""
 
     n_rows: int
     begins: tuple[int, ...]  # of the validation part of each fold, and of the test part
-    gap: int = 0
+    gap: int = 0  # rows between training and validation
 
     @property
     def train_ends(self) -> tuple[int, ...]:
@@ -294,11 +286,14 @@ class _Cut:
 
 @dataclass(frozen=True)
 class Need:
-    """The rows that one sample takes."""
+    """The rows of one sample."""
 
     window: int  # the longest that is read
     horizon: int
     window_key: str = "task.window"  # the key of the experiment that sets it
+
+    def __str__(self) -> str:
+        return f"window {self.window} + horizon {self.horizon}"
 
 
 def split_rows(
@@ -313,8 +308,8 @@ def split_rows(
 ) -> Parts:
     """Cut series into parts, each long enough for a window's targets in one of the series.
 
-    With times all series are cut at the same ones, so that none is trained on what is later than
-    what another is validated on: fractions and numbers of rows are of the distinct times. Without
+    With times all series are cut at the same ones, so that no training row of one is later than a
+    validation row of another: fractions and numbers of rows are of the distinct times. Without
     times each series is cut by its own rows.
 
     Args:
@@ -340,23 +335,17 @@ def split_rows(
         _check_order(line, split, times, file)
         n_validation, n_test = line.begins[1] - line.begins[0], line.n_rows - line.begins[1]
         if n_test >= line.n_rows or not _longest(parts.train[0]):
-            rule = (
-                f"no row is left to train on, validation takes {max(0, n_validation)} and test "
-                f"{n_test} of {line.n_rows} rows{_unread(first)}"
-            )
+            rule = f"no row is left to train on, validation takes {max(0, n_validation)} and test "
+            rule += f"{n_test} of {line.n_rows} rows{_unread(first)}"
             raise refusal(file, "data.split", rule, remedy="make validation or test smaller")
         _check_length(split.key_of("validation"), parts.validation[0], line, need.horizon, file)
     _check_length(split.key_of("test"), parts.test, line, need.horizon, file)
-    if (n_train := _longest(parts.train[0])) < need.window + need.horizon:
-        raise refusal(
-            file,
-            need.window_key,
-            f"the training part needs {need.window + need.horizon} rows (window {need.window} + "
-            f"horizon {need.horizon})",
-            f"{n_train} of {line.n_rows}{_unread(first)}",
-            f"make {need.window_key}, task.horizon, data.split.validation or data.split.test "
-            "smaller",
-        )
+    if (n_train := _longest(parts.train[0])) < (n_rows := need.window + need.horizon):
+        key = need.window_key
+        rule = f"the training part needs {n_rows} rows ({need})"
+        got = f"{n_train} of {line.n_rows}{_unread(first)}"
+        smaller = f"make {key}, task.horizon, data.split.validation or data.split.test smaller"
+        raise refusal(file, key, rule, got, smaller)
     return parts
 
 
@@ -373,12 +362,12 @@ def _cut_series(
     The latter are the ends of training and the beginnings of the other parts, (series, cuts).
     """
     lengths = np.diff(bounds)[:, 0]
-    cut = lengths if own is None else own.test  # rows of each series that the extents are of
+    longest = int(lengths.argmax())
     if own is not None and own.validation is not None:
         begins = np.column_stack([own.validation, own.test])
-        longest = int(lengths.argmax())
         line = _Cut(int(lengths[longest]), (int(begins[longest, 0]), int(begins[longest, 1])))
         return line, own.validation[:, None], begins
+    cut = lengths if own is None else own.test  # rows of each series that the extents are of
     if times is None:
         cuts = [_cut(int(n), split, None, horizon, file) for n in cut]
         ends, begins = (
@@ -414,23 +403,17 @@ def _check_length(key: str, part: np.ndarray, line: _Cut, horizon: int, file: Pa
 
 def _check_folds(parts: Parts, line: _Cut, folds: Folds, need: Need, file: Path | str) -> None:
     """Refuse pieces that are shorter than the horizon, and too little before the first of them."""
-    size, key = line.begins[1] - line.begins[0], "data.split.validation"
-    window, horizon = need.window, need.horizon
+    size, key, horizon = line.begins[1] - line.begins[0], "data.split.validation", need.horizon
     if size < horizon:
         rule = f"a piece needs as many rows as the horizon, {horizon}"
         got = f"{size} of {line.n_rows}"
         raise refusal(file, f"{key}.size", rule, got, "make it larger or task.horizon smaller")
-    if (n_train := _longest(parts.train[0])) < window + horizon:
+    if (n_train := _longest(parts.train[0])) < need.window + horizon:
         n_test = line.n_rows - line.begins[-1]
-        raise refusal(
-            file,
-            f"{key}.folds",
-            f"fold 1 needs {window + horizon} rows to train on (window {window} + horizon "
-            f"{horizon})",
-            f"{n_train} of {line.n_rows} before {folds.folds} pieces of {size}, a gap of "
-            f"{line.gap} and {n_test} for the test",
-            "make folds, size or the window smaller",
-        )
+        rule = f"fold 1 needs {need.window + horizon} rows to train on ({need})"
+        got = f"{n_train} of {line.n_rows} before {folds.folds} pieces of {size}, a gap of "
+        got += f"{line.gap} and {n_test} for the test"
+        raise refusal(file, f"{key}.folds", rule, got, "make folds, size or the window smaller")
     for i, part in enumerate(parts.validation):
         if (n_part := _longest(part)) < horizon:
             rule = f"piece {i + 1} has no series with as many rows as the horizon, {horizon}"
@@ -481,11 +464,8 @@ def _begin(
     file: Path | str,
 ) -> int:
     """Return the first row of the part that ends at row `end`; negative if it is too long."""
-    if isinstance(extent, int):
-        return end - extent
-    if isinstance(extent, float):
-        rows = Decimal(str(extent)) * n_rows  # as written: a half is a half
-        return end - int(rows.to_integral_value(ROUND_HALF_UP))
+    if isinstance(extent, int | float):
+        return end - rows_in(extent, n_rows)
     key = f"data.split.{name}"
     if times is None:
         rule = "a date needs a time column"

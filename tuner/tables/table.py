@@ -224,9 +224,9 @@ class RawTable:
         typed = self.frame if self.typed is None else self.typed
         for name in wanted - columns.keys():
             column = (typed if name in typed else self.frame)[name]
-            values = ["" if none else v for v, none in zip(column, column.isna(), strict=True)]
-            whole = [isinstance(v, float) and v.is_integer() for v in values]
-            columns[name] = [str(int(v) if w else v) for v, w in zip(values, whole, strict=True)]
+            cells = ["" if none else v for v, none in zip(column, column.isna(), strict=True)]
+            whole = [isinstance(cell, float) and cell.is_integer() for cell in cells]
+            columns[name] = [str(int(v) if w else v) for v, w in zip(cells, whole, strict=True)]
         found = {}
         for name, values in columns.items():
             codes, texts = pd.factorize(np.asarray(values, dtype=object))  # few differ
