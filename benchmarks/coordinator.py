@@ -102,7 +102,7 @@ def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float,
     Returns:
         Seconds alone; wall seconds of the search, and of these until a worker trains.
     """
-    from tuner.coordination.events import Observer
+    from tuner.coordination.coordinator import Observer
     from tuner.data.prepared import prepare
     from tuner.jobs import train_job
     from tuner.journal.storage import Role
@@ -235,8 +235,13 @@ def simulated_search(
     import optuna
     from simulated import SimulatedExecutor
 
-    from tuner.coordination.coordinator import AsynchronousCoordinator, Coordinator, Limits
-    from tuner.coordination.opening import open_study
+    from tuner.coordination.coordinator import (
+        AsynchronousCoordinator,
+        Coordinator,
+        Limits,
+        Observer,
+    )
+    from tuner.coordination.opening import StudyData, open_study
     from tuner.coordination.pruning import make_pruner
     from tuner.data import SeriesRef, Shape
     from tuner.experiment import Experiment
@@ -274,7 +279,7 @@ def simulated_search(
 
     name = f"s{os.getpid()}"
     with write_journal(location) as storage:
-        study = open_study(storage, location, name, experiment, facts, dict, distributions)
+        study = open_study(storage, location, name, experiment, StudyData(facts))
         executor = SimulatedExecutor(Curves(epochs, spread), n_workers)
         kind = AsynchronousCoordinator if asynchronous else Coordinator
         kind(
@@ -285,7 +290,7 @@ def simulated_search(
             make_job,
             Limits(trials),
             pruner=make_pruner(experiment.pruner, epochs),
-            observer=observer,
+            observer=observer or Observer(),
         ).run()
     return executor
 
@@ -334,7 +339,7 @@ def grow(trials: int, epochs: int, pruner: str, journal: str | None) -> dict[str
     import psutil
     from simulated import SimulatedExecutor
 
-    from tuner.coordination.events import Observer
+    from tuner.coordination.coordinator import Observer
 
     aside = np.zeros(2)
 
@@ -400,7 +405,7 @@ def grow(trials: int, epochs: int, pruner: str, journal: str | None) -> dict[str
 
 
 def workers(options: argparse.Namespace) -> None:
-    from tuner.coordination.events import Observer
+    from tuner.coordination.coordinator import Observer
 
     class Trained(Observer):
         def __init__(self) -> None:

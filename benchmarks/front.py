@@ -28,7 +28,7 @@ from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.experiment.space import SearchSpace, to_distributions
 from tuner.strategies.codec import values_of
-from tuner.strategies.nsga2 import Nsga2Strategy
+from tuner.strategies.optuna_strategies import Nsga2Strategy
 from tuner.training.model import Model
 
 HERE = Path(__file__).resolve().parent

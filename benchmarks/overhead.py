@@ -141,7 +141,7 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
     import optuna
 
     from tuner.cli.run import load
-    from tuner.coordination.events import Observer
+    from tuner.coordination.coordinator import Observer
     from tuner.executors import LocalExecutor
     from tuner.journal.storage import Role
     from tuner.orchestrator import search

@@ -6,7 +6,7 @@ value of the experiment's metric per epoch, in the data's units) and its seconds
 
     python benchmarks/record_landscapes.py experiments/air_passengers.yaml [--workers 2]
 
-writes benchmarks/landscapes/NAME.parquet. Interrupted, the same command goes on: what was trained
+writes benchmarks/landscapes/NAME.parquet. Interrupted, the same command resumes: what was trained
 is in NAME.partial.jsonl until the end. The two landscapes here took about an hour on two cores.
 """
 

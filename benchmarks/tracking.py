@@ -310,7 +310,7 @@ def search_once(n_trials: int, waits: bool, tracks: bool) -> dict[str, Any]:
     import optuna
     from overhead import make_executor
 
-    from tuner.coordination.events import Observer
+    from tuner.coordination.coordinator import Observer
     from tuner.executors import LocalExecutor
     from tuner.orchestrator import SearchOptions
     from tuner.orchestrator import search as run_search

@@ -129,7 +129,7 @@ def test_only_one_file_imports_ray_and_only_when_used():
 
 def test_only_one_file_imports_pyswarms():
     users = [p.name for p in FILES if any(m.startswith("pyswarms") for m in imported(p))]
-    assert users == ["pso.py"]
+    assert users == ["swarms.py"]
 
 
 def test_only_the_stage_after_the_search_reads_test_rows():

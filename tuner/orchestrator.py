@@ -19,10 +19,23 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from tuner.coordination.coordinator import AsynchronousCoordinator, Coordinator, Limits
-from tuner.coordination.events import Observer, Observers, SearchStart
+from tuner.coordination.coordinator import (
+    AsynchronousCoordinator,
+    Coordinator,
+    Limits,
+    Observer,
+    Observers,
+    SearchStart,
+)
 from tuner.coordination.finalists import default_of, enqueue_finalists
-from tuner.coordination.opening import Earlier, as_begun, open_study, recorded_run
+from tuner.coordination.opening import (
+    Earlier,
+    StudyData,
+    as_begun,
+    open_study,
+    plan_warm_start,
+    recorded_run,
+)
 from tuner.coordination.pruning import make_pruner
 from tuner.data.baselines import baselines_record, choose, preparations_of
 from tuner.data.prepared import Prepared, prepare
@@ -40,6 +53,7 @@ from tuner.journal.storage import (
     TIME_ATTR,
     Role,
     TrialKey,
+    journal_exists,
     journal_location,
     seed_of,
     write_journal,
@@ -276,6 +290,8 @@ def search(
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
         data = prepare(experiment, folder / "search")
+        if earlier and not journal_exists(location):  # a refused plan must leave no journal behind
+            plan_warm_start(experiment, data.facts.sha256, earlier)
         storage = stack.enter_context(write_journal(location, name, observer.note))
         study, experiment = _opened(storage, location, name, experiment, data, options, earlier)
 
@@ -324,9 +340,7 @@ def _opened(
         location,
         name,
         experiment,
-        facts,
-        baselines,
-        to_distributions(experiment.search_space),
+        StudyData(facts, baselines),
         finalists=options.finalists,
         earlier=earlier,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from tuner.coordination.events import Observer, WinnerModel
+from tuner.coordination.coordinator import Observer, WinnerModel
 from tuner.errors import (
     DataError,
     InputError,

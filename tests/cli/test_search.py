@@ -386,6 +386,8 @@ def test_a_table_of_trials_starts_a_search_with_its_best_rows(folder, capsys):
     trials = load_study("air-random-0").trials
     assert list(trials["hidden_size"][1:4]) == [5, 6, 3]  # trial 0 has the default learning rate
     trials.to_csv("trials.csv")
+    error = refused(capsys, "--from", "air-random-0", "--trials", "5")
+    assert error.startswith("--from: leaves nothing to train: 5 trials are taken over")
     space = ["--set", "search_space.hidden_size.high=7", "--study", "b", "--set", "seed=3"]
     assert run([*RUN, *space, "--from", "air-random-0", "--trials", "8"]) == 0
     assert "takes over " in capsys.readouterr().out

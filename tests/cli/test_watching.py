@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from helpers.made_study import study
 
-from tuner.journal.records import StudyState
-from tuner.journal.test_scores import TestScore
+from tuner.journal.records import StudyState, TestScore
 from tuner.progress.display import show_result, show_running
 
 TUNER = [sys.executable, "-m", "tuner"]

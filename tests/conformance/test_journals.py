@@ -14,8 +14,8 @@ import pytest
 from helpers.search_bench import DATA, Bench, make_experiment, run_killed, told
 from helpers.simulated_executor import SimulatedExecutor
 
-from tuner.coordination.events import Observer
-from tuner.coordination.opening import open_study, recorded_run
+from tuner.coordination.coordinator import Observer
+from tuner.coordination.opening import StudyData, open_study, recorded_run
 from tuner.errors import JournalError
 from tuner.journal.records import Status, StudyState, read_study, read_with_state
 from tuner.journal.storage import (
@@ -121,7 +121,7 @@ def test_anyone_may_read_while_it_is_written(location):
 def test_a_search_that_ends_meanwhile_is_shown_as_done(location, monkeypatch):
     experiment = make_experiment("random", trials=3)
     with write_journal(location, "s") as storage:
-        study = open_study(storage, location, "s", experiment, DATA, dict, {})
+        study = open_study(storage, location, "s", experiment, StudyData(DATA))
         with contextlib.ExitStack() as running:
             running.enter_context(recorded_run(study, experiment))
             seen = read_journal(location)

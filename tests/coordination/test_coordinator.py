@@ -26,20 +26,19 @@ from optuna.distributions import (
 )
 from test_finalists import repeats
 
-from tuner.coordination.events import Observer
+from tuner.coordination.coordinator import Observer
 from tuner.coordination.finalists import rank_finalists
 from tuner.coordination.history import configuration_key, unseen_configuration
-from tuner.coordination.opening import open_study
+from tuner.coordination.opening import StudyData, open_study
 from tuner.coordination.pruning import should_prune
 from tuner.errors import RunError, StudyError
 from tuner.executors import Finished, Lost
 from tuner.experiment import space_size
-from tuner.experiment.space import to_distributions
 from tuner.jobs import OutcomeState, cost, timed_out, train_job
 from tuner.journal.records import Status, read_study
 from tuner.journal.storage import TOLD_ATTR, read_journal, write_journal
 from tuner.results.winner import objectives, pareto_front
-from tuner.strategies.registry import STRATEGIES
+from tuner.strategies import STRATEGIES
 
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES)
 SOME_STRATEGIES = pytest.mark.parametrize("strategy", ["tpe", "woa", "brute"])
@@ -216,7 +215,7 @@ def test_a_duplicate_takes_the_first_outcome_untrained(bench):
 def test_pruning_sees_only_what_was_told_when_a_trial_began(bench, monkeypatch):
     seen = {}
 
-    def spy(pruner, evidence, number, *rest, n_folds):
+    def spy(pruner, evidence, number, *rest):
         seen.setdefault(number, set()).add(tuple(t.number for t in evidence.trials))
         return False
 
@@ -386,9 +385,9 @@ def test_pruning_compares_with_every_trial_told_so_far(name, bench, monkeypatch)
     """In the repeatable mode a trial of one batch is compared with earlier batches alone."""
     seen = {}
 
-    def spy(pruner, evidence, number, *rest, n_folds):
+    def spy(pruner, evidence, number, *rest):
         seen.setdefault(number, set()).update(t.number for t in evidence.trials)
-        return should_prune(pruner, evidence, number, *rest, n_folds=n_folds)
+        return should_prune(pruner, evidence, number, *rest)
 
     monkeypatch.setattr("tuner.coordination.coordinator.should_prune", spy)
     options = {"n_startup_trials": 2, "n_warmup_steps": 0} if name == "median" else {}
@@ -498,8 +497,7 @@ def test_a_whale_search_keeps_the_budget_it_began_with(make_bench):
     extended.run(make_experiment("woa", trials=12), SimulatedExecutor(2))
     with write_journal(extended.location) as storage:
         experiment = make_experiment("woa", trials=24)
-        distributions = to_distributions(experiment.search_space)
-        study = open_study(storage, "x", "s", experiment, DATA, dict, distributions)
+        study = open_study(storage, "x", "s", experiment, StudyData(DATA))
         assert study.sampler.n_generations == 2
     assert len(whole.trained) == 24
 
@@ -509,8 +507,7 @@ def test_a_study_with_moved_data_reads_it_where_it_is(bench):
     bench.run(experiment, SimulatedExecutor(1))
     with write_journal(bench.location) as storage:
         moved = {**DATA, "path": "/elsewhere/data.csv"}
-        distributions = to_distributions(experiment.search_space)
-        open_study(storage, bench.location, "s", experiment, moved, dict, distributions)
+        open_study(storage, bench.location, "s", experiment, StudyData(moved))
     record = read_study(read_journal(bench.location), "s", bench.location)
     assert record.experiment.data.path == "/elsewhere/data.csv"
 

@@ -108,8 +108,8 @@ def test_after_an_easy_first_fold_a_bad_second_one_is_pruned(wrapped):
     median = {"name": "median", "n_startup_trials": 1}
     options = {"name": "patient", "patience": 0, "wrapped": median} if wrapped else median
     experiment = make_experiment("random", pruner=options)
-    evidence = Evidence(optuna.create_study(), 5, told, told)
+    evidence = Evidence(optuna.create_study(), 5, told, told, n_folds=3)
     epochs = [Epoch(0, 1, 1, 0.9, 0.0, 0, 0.9), Epoch(1, 1, 1, 9.1, 0.0, 1, 9.1)]
     pruner = make_pruner(experiment.pruner, 10, 3)
-    assert not should_prune(pruner, evidence, 5, {}, {}, epochs[:1], {}, n_folds=3)
-    assert should_prune(pruner, evidence, 5, {}, {}, epochs, {}, n_folds=3)
+    assert not should_prune(pruner, evidence, 5, {}, {}, epochs[:1], {})
+    assert should_prune(pruner, evidence, 5, {}, {}, epochs, {})

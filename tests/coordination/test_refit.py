@@ -19,7 +19,7 @@ from tuner.coordination.finalists import default_of
 from tuner.data import baselines
 from tuner.executors.base import Finished
 from tuner.experiment import Experiment
-from tuner.journal.test_scores import TestScore
+from tuner.journal.records import TestScore
 from tuner.progress import display
 from tuner.progress.display import number, show_result
 from tuner.results import verdict, winner

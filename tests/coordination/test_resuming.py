@@ -19,6 +19,7 @@ from tuner.journal.storage import (
     TEST_ATTR,
     Role,
     read_journal,
+    study_names,
     write_journal,
 )
 from tuner.report.page import report
@@ -394,6 +395,7 @@ def test_a_fixed_parameter_keeps_trials_with_its_value(before, bench):
 def test_nothing_is_begun_where_nothing_is_left_to_train(before, bench):
     with pytest.raises(StudyError, match="leaves nothing to train: 20 trials.*write --trials 40"):
         run(bench, before, make_experiment("pso", trials=20))
+    assert study_names(read_journal(bench.location)) == []
 
 
 def test_a_study_without_a_source_takes_none_later(before, bench):

@@ -30,9 +30,8 @@ from tuner.coordination.pruning import (
 )
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState, intermediate_losses
-from tuner.journal.records import Status
+from tuner.journal.records import Status, TestScore
 from tuner.journal.storage import Role, read_journal
-from tuner.journal.test_scores import TestScore
 from tuner.progress.display import show_result
 from tuner.progress.progress import Progress
 from tuner.report.page import report

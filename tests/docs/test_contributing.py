@@ -15,8 +15,7 @@ from tuner.cli.studies import strategies
 from tuner.errors import InputError
 from tuner.experiment import Experiment
 from tuner.experiment.messages import explain
-from tuner.strategies import STRATEGIES
-from tuner.strategies.registry import GROUP, every_strategy
+from tuner.strategies import GROUP, STRATEGIES, every_strategy
 
 ROOT = Path(__file__).parents[2]
 LAWS = [
@@ -85,8 +84,18 @@ def test_wrong_options_of_an_installed_strategy_are_refused(hill, strategy, mess
         experiment(**strategy)
 
 
+def test_a_broken_strategy_is_named_and_the_others_are_listed(hill, capsys, tmp_path):
+    install(tmp_path, "broken", "no_such_module:Strategy")
+    found, errors = every_strategy()
+    assert [*found] == [*STRATEGIES, "hill"]
+    assert [error.got.partition(":")[0] for error in errors] == ["'broken' of no_such_module"]
+    strategies(Strategies(json=True))
+    out, err = capsys.readouterr()
+    assert [*json.loads(out)] == [*found]
+    assert err == f"tuner: {errors[0]}\n"
+
+
 def test_an_installed_strategy_is_listed_and_suggested(hill, capsys):
-    assert [*every_strategy()] == [*STRATEGIES, "hill"]
     strategies(Strategies(json=True))
     listed = json.loads(capsys.readouterr().out)
     assert listed["hill"]["options"]["step"]["default"] == 0.1

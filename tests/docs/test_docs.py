@@ -16,7 +16,7 @@ from tuner.experiment.data import Data, Decomposition, Folds, Read, Split, Task,
 from tuner.experiment.schema import PRUNERS, Budget, Finalists, Objective, Recorded, Training
 from tuner.experiment.yaml_files import read_mapping
 from tuner.metrics import METRICS
-from tuner.strategies.registry import STRATEGIES
+from tuner.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / n for n in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]

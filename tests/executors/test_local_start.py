@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.real_processes]
 NOWHERE = SeriesRef("/nowhere", Shape("forecast", features=1))
 SOON_S = 120.0
 TOO_MANY = (
-    "no worker can be started: Too many open files(: .*)?; the same command goes on, with fewer "
+    "no worker can be started: Too many open files(: .*)?; the same command resumes, with fewer "
     "--workers say"
 )
 
@@ -61,7 +61,7 @@ def test_workers_that_cannot_start_lose_no_job(executor):
         ends(workers)
     assert str(caught.value) == (
         "no worker can be started: it died (exit status 1): ImportError: No module named "
-        "no_such_module; the same command goes on when one can be"
+        "no_such_module; the same command resumes when one can be"
     )
     assert workers.withdraw() == list("abc")
 

@@ -5,8 +5,7 @@ import pytest
 from tuner.data import SeriesRef, Shape
 from tuner.errors import RunError
 from tuner.executors import Finished, Lost, Reported
-from tuner.executors.base import Died, Ready, Started
-from tuner.executors.pool import PooledWorker, WorkerPool
+from tuner.executors.base import Died, PooledWorker, Ready, Started, WorkerPool
 from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob
 
 DONE = Outcome(OutcomeState.COMPLETE, objective=1.0)
@@ -16,7 +15,8 @@ EPOCH = Epoch(0, 1.0, 1.0, 1.0, 0.0)
 
 class Worker(PooledWorker):
     def __init__(self, ready):
-        super().__init__(ready=ready, start_limit_s=START_S)
+        super().__init__(START_S)
+        self.ready = ready
         self.heard = []
         self.ended = False
 
@@ -59,7 +59,7 @@ class Pool(WorkerPool[Worker]):
 def clock(monkeypatch):
     """The seconds that have passed; a test moves them on."""
     now = [0.0]
-    monkeypatch.setattr("tuner.executors.pool.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tuner.executors.base.time.monotonic", lambda: now[0])
     return now
 
 

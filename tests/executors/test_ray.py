@@ -22,8 +22,7 @@ from tuner.data import SeriesRef, Shape
 from tuner.data.reference import hold_arrays
 from tuner.errors import RunError
 from tuner.executors import Finished, Lost, Reported
-from tuner.executors.ray_executor import RayExecutor
-from tuner.executors.ray_worker import RayWorker
+from tuner.executors.ray_executor import RayExecutor, RayWorker
 from tuner.jobs import OutcomeState, PredictJob, TrainJob
 
 HYPERPARAMETERS = {"hidden_size": 4, "batch_size": 16}
@@ -278,7 +277,7 @@ def test_a_store_that_is_full_ends_the_search_in_one_line(executor, data, monkey
         events(workers, n_finished(1))
     text = str(caught.value)
     assert text.startswith(f"Ray failed: {kind}: Failed to put object. The disk is full")
-    assert text.endswith("; the same command goes on")
+    assert text.endswith("; the same command resumes")
     assert "\n" not in text
 
 

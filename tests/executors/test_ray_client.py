@@ -191,7 +191,7 @@ def test_a_cluster_that_goes_away_ends_the_search(tmp_path):
             assert searching.wait(timeout=180) == 1
     last = errors.read_text().splitlines()[-1]
     assert last.startswith(f"lost the connection to ray://127.0.0.1:{port}: ")
-    assert last.endswith("; the same command goes on")
+    assert last.endswith("; the same command resumes")
 
 
 def test_a_cluster_without_tuner_says_so(tmp_path):

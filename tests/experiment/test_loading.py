@@ -17,7 +17,7 @@ from tuner.experiment.messages import GENERATIONS, WORDS
 from tuner.experiment.schema import EXPERIMENT_BYTES, STUDY_BYTES, mended, normalized, why_refused
 from tuner.orchestrator import sync_command
 from tuner.results.export import render
-from tuner.strategies.pso import ParticleSwarmStrategy
+from tuner.strategies.swarms import ParticleSwarmStrategy
 from tuner.studies import check_study_name
 
 MINIMAL = "name: air\ndata: {path: air.csv, target: y}\n"

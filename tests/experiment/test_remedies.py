@@ -10,7 +10,7 @@ from tuner.experiment import Experiment, dump_yaml, parse_value
 from tuner.experiment.data import Data, Split, Task
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.experiment.schema import PRUNERS, Budget, Finalists, Objective, Resources, Training
-from tuner.strategies.registry import STRATEGIES
+from tuner.strategies import STRATEGIES
 
 BASE = {
     "name": "a",

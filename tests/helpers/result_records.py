@@ -10,9 +10,8 @@ import random
 from helpers.records import study_record, trial_record
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
-from tuner.journal.records import StudyRecord, TrialRecord
+from tuner.journal.records import StudyRecord, TestScore, TrialRecord
 from tuner.journal.storage import Role
-from tuner.journal.test_scores import TestScore
 from tuner.report.page import draw_all
 
 SPACE = {

@@ -8,7 +8,7 @@ import optuna
 
 from helpers.simulated_executor import Killed, SimulatedExecutor
 from tuner.coordination.coordinator import AsynchronousCoordinator, Coordinator, Limits
-from tuner.coordination.opening import open_study
+from tuner.coordination.opening import StudyData, open_study
 from tuner.coordination.pruning import make_pruner
 from tuner.data import SeriesRef, Shape
 from tuner.experiment import Experiment, space_size
@@ -16,7 +16,7 @@ from tuner.experiment.space import to_distributions
 from tuner.jobs import train_job
 from tuner.journal.records import read_study
 from tuner.journal.storage import Role, write_journal
-from tuner.strategies.registry import STRATEGIES
+from tuner.strategies import STRATEGIES
 from tuner.strategies.rng import training_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -72,9 +72,7 @@ class Bench:
                 self.location,
                 "s",
                 experiment,
-                options.pop("data", DATA),
-                dict,
-                distributions,
+                StudyData(options.pop("data", DATA)),
                 earlier=options.pop("earlier", ()),
             )
 

@@ -6,7 +6,7 @@ import heapq
 import itertools
 from collections.abc import Callable, Sequence
 
-from tuner.coordination.events import Asked, Observer
+from tuner.coordination.coordinator import Asked, Observer
 from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.journal.storage import Role, TrialKey
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from helpers.search_bench import told
 from helpers.simulated_executor import SimulatedExecutor
-from tuner.coordination.events import Observer
+from tuner.coordination.coordinator import Observer
 from tuner.executors.base import Finished
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState, PredictJob

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 
-from tuner.coordination.events import Observer
+from tuner.coordination.coordinator import Observer
 from tuner.coordination.opening import recorded_run
 from tuner.errors import JournalError, RunError
 from tuner.journal.database import ConnectionLost, Refused, RetryingStorage

@@ -20,10 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.storages._rdb.models import BaseModel
 
-from tuner.coordination.opening import as_begun, open_study
+from tuner.coordination.opening import StudyData, as_begun, open_study
 from tuner.errors import JournalError, StudyError
 from tuner.experiment import Experiment
-from tuner.experiment.space import to_distributions
 from tuner.journal import locks as server_lock
 from tuner.journal.locks import JournalLocked, StudyLock
 from tuner.journal.records import read_study
@@ -174,8 +173,7 @@ def test_a_database_that_cannot_be_made_is_an_error_of_one_line():
 
 def reopen(bench, experiment, data=DATA):
     with write_journal(bench.location) as storage:
-        distributions = to_distributions(experiment.search_space)
-        open_study(storage, bench.location, "s", experiment, data, dict, distributions)
+        open_study(storage, bench.location, "s", experiment, StudyData(data))
 
 
 CHANGES = {
@@ -218,10 +216,7 @@ def test_the_default_population_stays_that_of_the_begun_study(bench):
         for trials in budgets:
             experiment = unwritten(trials)
             with write_journal(other.location) as storage:
-                distributions = to_distributions(experiment.search_space)
-                study = open_study(
-                    storage, other.location, "s", experiment, DATA, dict, distributions
-                )
+                study = open_study(storage, other.location, "s", experiment, StudyData(DATA))
                 experiment = as_begun(study, experiment)
             assert experiment.strategy.population == 3
             assert experiment.budget.trials == trials

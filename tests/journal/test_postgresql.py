@@ -13,7 +13,7 @@ from helpers.postgresql import SCHEME, connect, schema_of_its_own
 from helpers.search_bench import Bench, make_experiment, told
 from helpers.simulated_executor import SimulatedExecutor
 
-from tuner.coordination.events import Observer
+from tuner.coordination.coordinator import Observer
 from tuner.errors import JournalError, RunError
 from tuner.journal.locks import JournalLocked, LockOwner, StudyLock
 from tuner.journal.storage import (

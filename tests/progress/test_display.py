@@ -13,7 +13,7 @@ import pytest
 from helpers.simulated_progress import Clock, complete, epoch, simulate, taken_up
 from rich.console import Console
 
-from tuner.coordination.events import Asked
+from tuner.coordination.coordinator import Asked
 from tuner.experiment import Experiment, Override
 from tuner.jobs import Outcome, OutcomeState
 from tuner.journal.storage import Role, TrialKey

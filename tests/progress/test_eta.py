@@ -16,7 +16,7 @@ from helpers.simulated_progress import (
     trial,
 )
 
-from tuner.coordination.events import Asked
+from tuner.coordination.coordinator import Asked
 from tuner.experiment import Experiment, Override
 from tuner.jobs import Outcome, OutcomeState
 from tuner.journal.storage import Role, TrialKey

@@ -13,7 +13,7 @@ from helpers.made_study import study
 from helpers.simulated_progress import epoch
 
 from tuner.cli.app import run
-from tuner.coordination.events import Asked, Observers, SearchStart
+from tuner.coordination.coordinator import Asked, Observers, SearchStart
 from tuner.errors import InputError, Interrupted, RunError
 from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState

@@ -22,7 +22,7 @@ from sklearn.metrics import f1_score, recall_score, root_mean_squared_error
 from tuner.data.baselines import Baselines, baseline_name
 from tuner.data.prepared import open_test_part, prepare
 from tuner.experiment import Experiment
-from tuner.journal.test_scores import TestScore
+from tuner.journal.records import TestScore
 from tuner.progress.display import lines_by_part
 from tuner.report.page import draw_all, final_artifacts, is_report, report
 from tuner.report.plotting import Picture

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tuner.errors import RunError
 from tuner.experiment import Experiment, Hyperparameters
 from tuner.experiment.yaml_files import read_mapping
-from tuner.journal.test_scores import TestScore
+from tuner.journal.records import TestScore
 from tuner.results.export import exported, render, train_command
 from tuner.results.winner import find_winner
 

@@ -8,7 +8,7 @@ from helpers.result_records import make_experiment, make_study
 
 from tuner.executors.base import Executor, Finished
 from tuner.jobs import Outcome, OutcomeState, TrainJob
-from tuner.journal.test_scores import TestScore
+from tuner.journal.records import TestScore
 from tuner.report.predictions import predicted_classes, predicted_values
 from tuner.results.summary import summarize
 from tuner.results.test_score import EvaluatedModels, score_on_test

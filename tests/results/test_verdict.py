@@ -23,7 +23,7 @@ from tuner.data.prepared import check_data
 from tuner.data.profile import trend_of
 from tuner.experiment import Experiment
 from tuner.jobs import OutcomeState
-from tuner.journal.test_scores import TestScore
+from tuner.journal.records import TestScore
 from tuner.metrics import METRICS
 from tuner.results.advice import advice_after, advice_on_budget, advice_on_data
 from tuner.results.verdict import Worth, verdict_of

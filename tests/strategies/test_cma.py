@@ -20,7 +20,7 @@ from tuner.strategies import rng as keys
 from tuner.strategies.base import Record
 from tuner.strategies.population import CmaSampler
 from tuner.strategies.samplers import KeyedSampler
-from tuner.strategies.woa import move_whale
+from tuner.strategies.swarms import WhaleStrategy
 
 
 def test_the_distribution_matches_the_package_after_generations():
@@ -181,7 +181,7 @@ def test_the_whale_rule_matches_the_paper_on_unshifted_functions(function, bound
             r1, r2, p = rng.random((3, 30))
             ell, other = rng.uniform(-1, 1, 30), rng.integers(30, size=30)
             moved = [
-                move_whale(
+                WhaleStrategy().step(
                     x[i],
                     leader,
                     x[other[i]],
@@ -189,7 +189,6 @@ def test_the_whale_rule_matches_the_paper_on_unshifted_functions(function, bound
                     C=2 * r2[i],
                     p=p[i],
                     ell=ell[i],
-                    b=1,
                 )
                 for i in range(30)
             ]

@@ -23,12 +23,16 @@ from tuner.strategies import (
     Rhythm,
     WhaleSampler,
 )
-from tuner.strategies.grid import BruteForceStrategy, GridStrategy, every_value, spaced_values
-from tuner.strategies.model_based import RandomStrategy, TPEStrategy
+from tuner.strategies.grid import (
+    BruteForceStrategy,
+    GridStrategy,
+    QuasiRandomStrategy,
+    every_value,
+    spaced_values,
+)
+from tuner.strategies.optuna_strategies import RandomStrategy, TPEStrategy
 from tuner.strategies.population import CmaSampler, PopulationSampler
-from tuner.strategies.pso import ParticleSwarmStrategy
-from tuner.strategies.quasi_random import QuasiRandomStrategy
-from tuner.strategies.woa import WhaleStrategy
+from tuner.strategies.swarms import ParticleSwarmStrategy, WhaleStrategy
 
 SMALL_SPACE = {"x": FloatDistribution(0, 1)}
 

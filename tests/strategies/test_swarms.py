@@ -11,8 +11,7 @@ from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSam
 from tuner.strategies import rng as keys
 from tuner.strategies.base import Record
 from tuner.strategies.population import CmaSampler
-from tuner.strategies.pso import move_particle
-from tuner.strategies.woa import move_whale
+from tuner.strategies.swarms import WhaleStrategy, move_particle
 
 
 def records(positions, velocities):
@@ -242,7 +241,7 @@ def test_a_step_and_the_global_generator_leave_each_other_alone():
 
 def test_a_step_is_the_formula_worked_by_hand():
     # attractor = (0.25 * 0.4 + 0.75 * 0.8, 0.5 * 0.2 + 0.5 * 0.6) = (0.7, 0.4)
-    # |mean_best - x| = (0.2, 0.1); ln(1 / u) = (1, 2)
+    # |mean_best - x| = (0.2, 0.1)
     moved = move_particle(
         np.array([0.5, 0.5]),
         np.array([0.4, 0.2]),
@@ -250,8 +249,7 @@ def test_a_step_is_the_formula_worked_by_hand():
         np.array([0.3, 0.6]),
         alpha=0.75,
         phi=np.array([0.25, 0.5]),
-        u=np.exp([-1.0, -2.0]),
-        sign=np.array([1.0, -1.0]),
+        jump=np.array([1.0, -2.0]),
     )
     assert moved == pytest.approx([0.7 + 0.75 * 0.2, 0.4 - 0.75 * 0.1 * 2])
 
@@ -273,8 +271,7 @@ def test_a_particle_jumps_by_its_best_the_leader_and_the_mean():
             (last[0] + first[1] + first[2]) / 3,
             alpha=1 - 0.5 * 2 / 5,
             phi=phi,
-            u=1 - u,
-            sign=np.where(coin < 0.5, -1.0, 1.0),
+            jump=np.where(coin < 0.5, 1, -1) * np.log(1 - u),
         )
         assert sampler.move(past, 2, 0).position == pytest.approx(expected.clip(0, 1))
 
@@ -302,10 +299,9 @@ LEADER = np.array([0.2, 0.4])
 OTHER = np.array([-0.6, 0.1])
 
 
-def step(**drawn):
-    return move_whale(
-        X, LEADER, OTHER, **({"A": 0.0, "C": 1.0, "ell": 0.0, "b": 1.0} | drawn)
-    ).tolist()
+def step(b=1.0, **drawn):
+    whale = WhaleStrategy(b=b)
+    return whale.step(X, LEADER, OTHER, **({"A": 0.0, "C": 1.0, "ell": 0.0} | drawn)).tolist()
 
 
 def test_a_whale_encircles_the_leader_as_worked_by_hand():
@@ -348,8 +344,9 @@ def test_a_whale_moves_in_unit_bounds_by_the_leader(individual):
         ell, other = rng.uniform(-1, 1), rng.integers(3)
         a = 2 - 2 * 2 / 5
         x, leader, prey = (2 * z - 1 for z in (last[individual], first[1], last[other]))
-        expected = move_whale(x, leader, prey, A=2 * a * r1 - a, C=2 * r2, p=p, ell=ell, b=1)
         sampler = WhaleSampler(population_size=3, n_generations=5, seed=seed)
+        step = sampler.options.step
+        expected = step(x, leader, prey, A=2 * a * r1 - a, C=2 * r2, p=p, ell=ell)
         moved = 2 * sampler.move(past, 2, individual).position - 1
         assert moved == pytest.approx(expected.clip(-1, 1))
 

@@ -9,7 +9,7 @@ from helpers.records import study_record, trial_record
 
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
-from tuner.journal.test_scores import TestScore
+from tuner.journal.records import TestScore
 from tuner.tracking import open_store
 
 START_S = 1_700_000_000.0

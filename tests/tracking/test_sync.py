@@ -12,8 +12,8 @@ from tuner.cli import studies as commands
 from tuner.cli.app import run
 from tuner.errors import InputError
 from tuner.jobs import OutcomeState
+from tuner.journal.records import TestScore
 from tuner.journal.storage import Role
-from tuner.journal.test_scores import TestScore
 from tuner.tracking import MlflowTracker, SyncCount, SyncState, open_store
 
 

@@ -71,7 +71,7 @@ from tuner.report.comparison import (
 from tuner.report.comparison import compare as compare_trajectories
 from tuner.results.differences import fewest_seeds
 from tuner.results.verdict import score_text
-from tuner.strategies.registry import STRATEGIES, installed, installed_names
+from tuner.strategies import STRATEGIES, installed, installed_names
 
 _MOST_SEED = 2**32 - 1
 

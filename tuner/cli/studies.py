@@ -29,8 +29,7 @@ from tuner.progress.reporters import to_json
 from tuner.report import page
 from tuner.report.page import final_artifacts
 from tuner.results.summary import minute, summarize, trials_to_json
-from tuner.strategies import Strategy
-from tuner.strategies.registry import every_strategy
+from tuner.strategies import Strategy, every_strategy
 from tuner.studies import locate, read, read_as_it_stands
 from tuner.tracking import (
     StudyLinks,
@@ -50,7 +49,9 @@ from tuner.winner import check_register, log_winner
 
 def strategies(command: Strategies) -> None:
     """Print every strategy with its options and their defaults."""
-    found = every_strategy()
+    found, errors = every_strategy()
+    for error in errors:  # a broken package does not hide the others
+        sys.stderr.write(f"tuner: {error}\n")
     if command.json:
         _print_json({name: _options(strategy) for name, strategy in found.items()})
         return

@@ -15,15 +15,16 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import TrialState
 
-from tuner.coordination.events import Asked, Observer
 from tuner.coordination.history import (
     StudyTrial,
     TrialHistory,
@@ -35,11 +36,98 @@ from tuner.coordination.history import (
 )
 from tuner.coordination.pruning import Evidence, breaks_ties, should_prune
 from tuner.executors.base import STOPPING, Event, Executor, Finished, Lost, Reported
-from tuner.jobs import Outcome, OutcomeState, TrainJob, Weights, cost, intermediate_values
-from tuner.journal.storage import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR
+from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights, cost, intermediate_values
+from tuner.journal.records import StudyRecord
+from tuner.journal.storage import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR, TrialKey
 from tuner.strategies.base import Rhythm
 
-__all__ = ["AsynchronousCoordinator", "Coordinator", "Limits"]
+
+@dataclass(frozen=True)
+class SearchStart:
+    """A search whose input is checked and whose study is open."""
+
+    record: StudyRecord  # with the trials of earlier runs
+    read: Callable[[], StudyRecord]  # reads the study again, in any thread, until `on_end`
+    journal: str  # its location, without a password
+    n_workers: int
+    executor: str
+    finalists: bool = True  # whether they are trained after the trials
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that has its configuration."""
+
+    key: TrialKey
+    repeat_of: int | None  # the earlier trial with the same configuration: it is not trained
+    params: Mapping[str, Any]
+
+
+class WinnerModel(Protocol):
+    """The winner's model, with its weights in memory."""
+
+    def write(self, folder: Path) -> None:
+        """Write the model into a folder; raises what `results.export.write_model` does."""
+
+
+class Observer:
+    """Receives the events of a search; this one ignores them.
+
+    All methods are called in the coordinator's thread, except `note`, which any thread calls. All
+    but `on_winner` must return at once.
+    """
+
+    def on_start(self, start: SearchStart) -> None:
+        """The search starts or resumes; called before any trial."""
+
+    def on_winner(self, model: WinnerModel) -> None:
+        """The test score is recorded; `model` can be used until this returns."""
+
+    def on_end(self, done: bool) -> None:
+        """The search ended, and the journal holds how; `done`: nothing stopped it.
+
+        Also called if it failed before `on_start`.
+        """
+
+    def asked(self, trial: Asked) -> None:
+        """A trial has its configuration."""
+
+    def dispatched(self, key: TrialKey, cost: float) -> None:
+        """A trial was handed to the executor; see `tuner.jobs.cost`."""
+
+    def began(self, key: TrialKey, time: float) -> None:
+        """A trial's training began at `time`, seconds since 1970; sent before its first epoch."""
+
+    def epoch(self, key: TrialKey, epoch: Epoch) -> None:
+        """A trial ended an epoch."""
+
+    def finished(self, key: TrialKey, outcome: Outcome, earlier: bool = False) -> None:
+        """A trial's outcome is in the journal; `earlier`: since before this run."""
+
+    def lost(self, key: TrialKey, reason: str) -> None:
+        """A trial was lost with its worker; it runs again."""
+
+    def note(self, text: str) -> None:
+        """A message for the user."""
+
+
+class Observers(Observer):
+    """Several observers as one: each event goes to all of them, in order."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+
+def _to_all(event: str) -> Callable[..., None]:
+    def send(self: Observers, *args: Any, **keys: Any) -> None:
+        for observer in self._observers:
+            getattr(observer, event)(*args, **keys)
+
+    return send
+
+
+for _event in [name for name in vars(Observer) if not name.startswith("_")]:
+    setattr(Observers, _event, _to_all(_event))
 
 
 @dataclass(frozen=True)
@@ -56,56 +144,33 @@ class Limits:
 _POLL_S = 0.5  # between two looks at the clock and the stop request, while nothing happens
 
 
+@dataclass(eq=False)
 class Coordinator:
-    """Runs the trials of one study to the end of its budget."""
+    """Runs the trials of one study to the end of its budget, or resumes them from its journal."""
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        distributions: dict[str, BaseDistribution],
-        rhythm: Rhythm,
-        executor: Executor,
-        make_job: Callable[[optuna.Trial], TrainJob],
-        limits: Limits,
-        *,
-        distinct: bool = True,
-        second: str | None = None,
-        n_folds: int = 1,
-        pruner: BasePruner | None = None,
-        seed: int = 0,
-        observer: Observer | None = None,
-        stop: threading.Event | None = None,
-    ) -> None:
-        """Prepare to resume a study from its journal.
+    study: optuna.Study  # with its strategy as sampler
+    distributions: dict[str, BaseDistribution]  # the search space
+    rhythm: Rhythm
+    executor: Executor
+    make_job: Callable[[optuna.Trial], TrainJob]  # of a trial with its parameters and seed
+    limits: Limits
+    _: KW_ONLY
+    distinct: bool = True  # a duplicate takes the outcome of its original and is not trained
+    second: str | None = None  # the objective beside the metric, one of `tuner.metrics.COSTS`
+    n_folds: int = 1  # of every job; see `TrainJob.folds`
+    pruner: BasePruner = field(default_factory=NopPruner)
+    seed: int = 0  # of the study; those of trainings follow from it
+    observer: Observer = field(default_factory=Observer)
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Once set, no further trial starts; running trials end."""
 
-        Args:
-            study: the Optuna study, with its strategy as sampler.
-            distributions: the search space.
-            rhythm: how many trials must have been told when a trial is asked.
-            executor: runs the jobs.
-            make_job: returns the job of a trial that has its parameters and seed.
-            limits: when the search ends.
-            distinct: whether a duplicate takes the outcome of its original and is not trained.
-            second: objective beside the metric, one of `tuner.metrics.COSTS`.
-            n_folds: of every job; see `TrainJob.folds`.
-            pruner: decides after each epoch, or each of several folds, of jobs that can be pruned.
-            seed: the study's; those of trainings follow from it.
-            observer: receives the events of the search.
-            stop: once set, no further trial starts; running trials end.
-        """
-        self._study, self._distributions, self._rhythm = study, distributions, rhythm
-        self._executor, self._make_job, self._limits = executor, make_job, limits
-        self._distinct, self._seed, self._second = distinct, seed, second
-        self._pruner, self._n_folds = pruner or NopPruner(), n_folds
-        self._observer, self._stop = observer or Observer(), stop or threading.Event()
-        self._n_configurations = limits.n_configurations
+    def __post_init__(self) -> None:
+        self._n_configurations = self.limits.n_configurations
         self._history = TrialHistory(
-            study.directions,
-            n_folds=n_folds,
-            breaks_ties=pruner is not None and breaks_ties(pruner),
+            self.study.directions, n_folds=self.n_folds, breaks_ties=breaks_ties(self.pruner)
         )
         self._originals: dict[str, StudyTrial] = {}  # by configuration
-        self._recent: deque[StudyTrial] = deque(maxlen=rhythm.size)  # as many as a generation has
+        self._recent: deque[StudyTrial] = deque(maxlen=self.rhythm.size)  # one generation
         self._untold: list[StudyTrial] = []
         self._queue: list[StudyTrial] = []  # asked, and to be submitted
         self._running: dict[str, StudyTrial] = {}  # by the key of the job
@@ -117,28 +182,28 @@ class Coordinator:
         self._restore()
         stopping = False
         while True:
-            if self._stop.is_set() and not stopping:
+            if self.stop.is_set() and not stopping:
                 stopping = True
-                self._observer.note(STOPPING)
-            if stopping or self._limits.out_of_time():
-                for key in self._executor.withdraw():
+                self.observer.note(STOPPING)
+            if stopping or self.limits.out_of_time():
+                for key in self.executor.withdraw():
                     del self._running[key]
             else:
                 self._advance()
                 self._submit_all()
             if not self._running:
                 return not stopping
-            for event in self._executor.poll(_POLL_S):
+            for event in self.executor.poll(_POLL_S):
                 self._handle(event)
 
     @property
     def exhausted(self) -> bool:
         """Whether every configuration of a finite space has been trained."""
-        return self._distinct and self.trained == self._n_configurations
+        return self.distinct and self.trained == self._n_configurations
 
     def _restore(self) -> None:
         """Add the trials in the journal; those without an outcome are trained again."""
-        for trial, frozen in restore(self._study, self._distributions, self._seed):
+        for trial, frozen in restore(self.study, self.distributions, self.seed):
             if trial.told:
                 self._history.add(frozen)
             self._add(trial)
@@ -146,10 +211,10 @@ class Coordinator:
                 trial.end(frozen.intermediate_values)
 
     def _advance(self) -> None:
-        """Tell and ask as far as the outcomes allow."""
+        """Tell and ask as many trials as the outcomes allow."""
         while True:
             asks = self._wants_more()
-            needed = self._rhythm.told_before(self._n_asked) if asks else self._n_asked
+            needed = self.rhythm.told_before(self._n_asked) if asks else self._n_asked
             if asks and len(self._history) >= needed and self._stagnates(needed):
                 needed = self._n_asked  # trials asked since may be better
                 asks = len(self._history) >= needed and not self._stagnates(needed)
@@ -165,24 +230,24 @@ class Coordinator:
                 return
 
     def _stagnates(self, n: int) -> bool:
-        limit = self._limits.stagnation
-        return limit is not None and self._history.stagnation(n, self._rhythm.size) >= limit
+        limit = self.limits.stagnation
+        return limit is not None and self._history.stagnation(n, self.rhythm.size) >= limit
 
     def _wants_more(self) -> bool:
-        n_trials = self._limits.n_trials
+        n_trials = self.limits.n_trials
         return not self.exhausted and (n_trials is None or self.trained < n_trials)
 
     def _ask(self) -> None:
-        stuck = len(self._recent) == self._rhythm.size and all(t.original for t in self._recent)
-        if stuck and not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        stuck = len(self._recent) == self.rhythm.size and all(t.original for t in self._recent)
+        if stuck and not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             params = unseen_configuration(
-                self._distributions, self._originals.keys(), self._seed, self._n_asked
+                self.distributions, self._originals.keys(), self.seed, self._n_asked
             )
             if params is None:
                 self._n_configurations = self.trained  # two that were counted are equal
                 return
-            self._study.enqueue_trial(params)
-        self._add(ask(self._study, self._distributions, self._seed, len(self._history)))
+            self.study.enqueue_trial(params)
+        self._add(ask(self.study, self.distributions, self.seed, len(self._history)))
 
     def _add(self, trial: StudyTrial) -> None:
         """Add a trial that has been asked, and queue it unless its outcome is known."""
@@ -192,30 +257,30 @@ class Coordinator:
             self._untold.append(trial)
         original = self._originals.setdefault(configuration_key(trial.params), trial)
         repeat_of = None
-        if self._distinct and original is not trial:
+        if self.distinct and original is not trial:
             trial.original, repeat_of = original, original.number
             if REPEAT_ATTR not in trial.handle.user_attrs:
                 trial.handle.set_user_attr(REPEAT_ATTR, repeat_of)
         else:
             self.trained += 1
-        self._observer.asked(Asked(trial.key, repeat_of, trial.params))
+        self.observer.asked(Asked(trial.key, repeat_of, trial.params))
         if trial.original is None and trial.outcome is None:
             self._queue.append(trial)
         elif trial.original is None and trial.outcome is not None:
-            self._observer.finished(trial.key, trial.outcome, earlier=True)
+            self.observer.finished(trial.key, trial.outcome, earlier=True)
 
     def _submit_all(self) -> None:
         """Submit queued trials, longest first, so that no worker waits long at the end."""
-        jobs = [(trial, self._make_job(trial.handle)) for trial in self._queue]
+        jobs = [(trial, self.make_job(trial.handle)) for trial in self._queue]
         self._queue.clear()
         for trial, job in sorted(jobs, key=lambda pair: -cost(pair[1])):
-            self._observer.dispatched(trial.key, cost(job))
+            self.observer.dispatched(trial.key, cost(job))
             self._submit(trial, job)
 
     def _submit(self, trial: StudyTrial, job: TrainJob) -> None:
         trial.start(job)
         self._running[job.key] = trial
-        self._executor.submit(job)
+        self.executor.submit(job)
 
     def _handle(self, event: Event) -> None:
         trial = self._running[event.key]
@@ -228,57 +293,57 @@ class Coordinator:
 
     def _handle_epoch(self, trial: StudyTrial, event: Reported) -> None:
         if not trial.epochs:
-            self._observer.began(trial.key, event.epoch.time - event.trained_s)
+            self.observer.began(trial.key, event.epoch.time - event.trained_s)
         trial.epochs.append(event.epoch)
-        self._observer.epoch(trial.key, event.epoch)
+        self.observer.epoch(trial.key, event.epoch)
         assert trial.job is not None
         if trial.job.can_be_pruned:
-            self._executor.answer(event.key, not self._should_prune(trial))
+            self.executor.answer(event.key, not self._should_prune(trial))
 
     def _handle_loss(self, trial: StudyTrial, event: Lost) -> None:
         trial.lost.append(event.reason)
         trial.handle.set_user_attr(LOST_ATTR, trial.lost)
-        if len(trial.lost) > self._limits.retries:
+        if len(trial.lost) > self.limits.retries:
             reason = f"lost {len(trial.lost)} times: {event.reason}"
             self._record(event.key, trial, Outcome(OutcomeState.FAILED, reason=reason))
             return
-        self._observer.lost(trial.key, event.reason)
+        self.observer.lost(trial.key, event.reason)
         del self._running[event.key]
-        if not (self._stop.is_set() or self._limits.out_of_time()):  # else the next run trains it
+        if not (self.stop.is_set() or self.limits.out_of_time()):  # else the next run trains it
             assert trial.job is not None
             self._submit(trial, trial.job)
 
     def _record(self, key: str, trial: StudyTrial, outcome: Outcome) -> None:
         if not outcome.history:  # the worker died, or was ended
             outcome = dataclasses.replace(outcome, history=tuple(trial.epochs))
-        storage, trial_id = self._study._storage, trial.handle._trial_id  # a Trial keeps a copy
+        storage, trial_id = self.study._storage, trial.handle._trial_id  # a Trial keeps a copy
         storage.set_trial_user_attr(trial_id, OUTCOME_ATTR, outcome.to_json())
         trial.outcome = outcome
         if outcome.weights is not None:
             self.weights[key] = outcome.weights
         del self._running[key]
-        self._observer.finished(trial.key, outcome)
+        self.observer.finished(trial.key, outcome)
 
     def _should_prune(self, trial: StudyTrial) -> bool:
         n_noted, n_seen = len(trial.rungs), self._n_seen(trial)
         if trial.evidence is None or trial.evidence.n_seen != n_seen:
-            trial.evidence = Evidence(self._study, n_seen, *self._history.evidence(n_seen))
+            seen = self._history.evidence(n_seen)
+            trial.evidence = Evidence(self.study, n_seen, *seen, n_folds=self.n_folds)
         prune = should_prune(
-            self._pruner,
+            self.pruner,
             trial.evidence,
             trial.number,
             trial.params,
-            self._distributions,
+            self.distributions,
             trial.epochs,
             trial.rungs,
-            n_folds=self._n_folds,
         )
         for key, value in list(trial.rungs.items())[n_noted:]:
-            self._study._storage.set_trial_system_attr(trial.handle._trial_id, key, value)
+            self.study._storage.set_trial_system_attr(trial.handle._trial_id, key, value)
         return prune
 
     def _n_seen(self, trial: StudyTrial) -> int:
-        """Return how many of the trials told pruning of this one compares it with."""
+        """Return the number of told trials that pruning compares this one with."""
         return trial.asked_after
 
     def _tell(self, trial: StudyTrial) -> None:
@@ -288,9 +353,9 @@ class Coordinator:
         values = (
             trial.original.last
             if trial.original
-            else intermediate_values(outcome.history, self._n_folds)
+            else intermediate_values(outcome.history, self.n_folds)
         )
-        told = tell(self._study, trial.handle, outcome, values, trial.reported, self._second)
+        told = tell(self.study, trial.handle, outcome, values, trial.reported, self.second)
         self._history.add(told)
         self._untold.remove(trial)
         trial.end(values)
@@ -308,7 +373,7 @@ class AsynchronousCoordinator(Coordinator):
             for trial in [trial for trial in self._untold if trial.recorded]:
                 self._tell(trial)
             n_busy = len(self._queue) + len(self._running)
-            if n_busy >= self._executor.n_workers or not self._wants_more():
+            if n_busy >= self.executor.n_workers or not self._wants_more():
                 return
             if self._stagnates(len(self._history)):
                 return

@@ -1,8 +1,8 @@
-"""Finalists: the best configurations and the default one, trained again on fresh seeds.
+"""Finalists: the best configurations and the untuned default, trained again on new seeds.
 
-They are a second study in the same journal, `NAME.finalists`, run by the same coordinator. In it
-the untuned default is trained as well, as often, so that one can tell what the search was worth.
-It is a finalist like the others: where no configuration of the search is better, it wins.
+They are a second study in the same journal, `NAME.finalists`, run by the same coordinator. The
+untuned default is trained as often as the others and shows the gain of the search; if no
+configuration of the search is better, it wins.
 """
 
 from __future__ import annotations
@@ -23,33 +23,18 @@ from tuner.experiment.rules import check_rules
 from tuner.journal.records import Status, StudyRecord, TrialRecord
 from tuner.journal.storage import BASELINE_ATTR, FINALIST_ATTR, FINALISTS_SUFFIX, Role
 
-__all__ = [
-    "Default",
-    "Finalist",
-    "canonical",
-    "default_of",
-    "enqueue_finalists",
-    "model_name",
-    "rank_finalists",
-    "retrained_of",
-    "trial_name",
-    "untuned",
-]
-
 
 def model_name(cell: str) -> str:
-    """Return what people call a model, by its cell: of one's own, the name of the class."""
+    """Return the name of a model by its cell; for the user's own cell, the name of its class."""
     return CELLS[cell].title if cell in CELLS else cell.rpartition(":")[2]
 
 
 def untuned(experiment: Experiment) -> dict[str, Any]:
-    """Return what the searched hyperparameters are without a search: the library's defaults.
+    """Return the defaults of the searched hyperparameters.
 
-    A searched preparation of the data is what `data` says.
-
-    Where the fixed ones do not go together with these, those that lie outside the search space
-    are moved into it. The window is never longer than the longest that is searched, so that the
-    model is scored on the same rows as every trial.
+    A searched preparation of the data is that of `data`. If the fixed hyperparameters contradict
+    the defaults, those outside the search space are moved into it. The window is at most the
+    longest that is searched, so the model is scored on the same rows as every trial.
     """
     space = experiment.search_space
     values: dict[str, Any] = {}
@@ -71,10 +56,10 @@ def untuned(experiment: Experiment) -> dict[str, Any]:
 
 
 def canonical(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the whole configuration in one form: equal ones are equal, however they are written.
+    """Return the whole configuration in a form that is equal for equal configurations.
 
     Args:
-        experiment: says what is fixed.
+        experiment: has the fixed hyperparameters.
         params: the searched hyperparameters.
     """
     window = {"window": experiment.task.window} if experiment.task.of_series else {}
@@ -85,7 +70,7 @@ def canonical(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, An
 
 
 def _is_allowed(experiment: Experiment, values: Mapping[str, Any]) -> bool:
-    """Whether the trainer takes `values` with what the experiment fixes."""
+    """Return whether values obey the rules together with the fixed hyperparameters."""
     configuration = experiment.configuration(dict(values))
     changed = {"search_space": {}, "hyperparameters": Hyperparameters(**configuration)}
     try:
@@ -95,10 +80,24 @@ def _is_allowed(experiment: Experiment, values: Mapping[str, Any]) -> bool:
     return True
 
 
-class _Scored:
-    """A configuration that was trained several times."""
+@dataclass(frozen=True)
+class Finalist:
+    """A configuration and its retrainings."""
 
-    repeats: tuple[TrialRecord, ...]
+    trial: TrialRecord | None  # of the search; None for a default that it did not find
+    repeats: tuple[TrialRecord, ...]  # complete ones; at least one, except of a default
+    name: str  # trial 3, or default LSTM
+    params: dict[str, Any]  # the searched hyperparameters
+
+    @property
+    def number(self) -> int | None:
+        """The number of its trial, if it has one."""
+        return None if self.trial is None else self.trial.number
+
+    @property
+    def search_score(self) -> float | None:
+        """Its score in the search, if it was found there."""
+        return None if self.trial is None else self.trial.value
 
     @property
     def scores(self) -> list[float]:
@@ -110,67 +109,38 @@ class _Scored:
         """Mean objective over the repeats."""
         return statistics.fmean(self.scores)
 
-    def rank(self, record: StudyRecord) -> tuple[float, float]:
-        """Return what it is ranked by in its study: mean score, then mean loss; less is better."""
-        return _rank(record, self.repeats)
-
     @property
     def std(self) -> float | None:
         """Sample standard deviation over the repeats; None for a single one."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 else None
 
-
-@dataclass(frozen=True)
-class Finalist(_Scored):
-    """A configuration and its retrainings."""
-
-    trial: TrialRecord | None  # of the search; None for a default that it did not find
-    repeats: tuple[TrialRecord, ...]  # that are complete, one at least
-    name: str  # trial 3, or default LSTM
-    params: dict[str, Any]  # what the searched hyperparameters are
-
-    @property
-    def number(self) -> int | None:
-        """The number of its trial, where it has one."""
-        return None if self.trial is None else self.trial.number
-
-    @property
-    def search_score(self) -> float | None:
-        """What it scored in the search, where it was found there."""
-        return None if self.trial is None else self.trial.value
+    def rank(self, record: StudyRecord) -> tuple[float, float]:
+        """Return the mean score and the mean loss by which it is ranked; less is better."""
+        return _rank(record, self.repeats)
 
 
 @dataclass(frozen=True)
-class Default(_Scored):
-    """The untuned default and its trainings; a trial of the search may be the same."""
+class Default(Finalist):
+    """The untuned default; its trial is that which found and retrained the same configuration."""
 
-    name: str  # default LSTM
-    params: dict[str, Any]  # what the searched hyperparameters are without a search
-    trial: TrialRecord | None  # of the search, where it found the same, and retrained it
-    repeats: tuple[TrialRecord, ...]  # that are complete; () where none is
-    failed: int = 0  # trainings that came to nothing
-
-    @property
-    def number(self) -> int | None:
-        """The number of the trial that found it; None where none that counts did."""
-        return None if self.trial is None else self.trial.number
+    failed: int = 0  # trainings that failed
 
     def as_finalist(self) -> Finalist:
-        """Return it as one of the finalists; it has a complete training."""
+        """Return it as one of the finalists; it must have a complete training."""
         if self.trial is None:
             return Finalist(None, self.repeats, self.name, self.params)
         return _finalist(self.trial, self.repeats)
 
 
 def enqueue_finalists(storage: BaseStorage, record: StudyRecord) -> optuna.Study | None:
-    """Open the finalists' study and queue every training that it does not hold yet.
+    """Open the finalists' study and enqueue every training that it lacks.
 
-    What an earlier, shorter search had retrained is kept and not done again, also where it was
-    retrained less often. The default is not trained apart from a finalist with the same
-    configuration, nor from a winner without finalists.
+    Retrainings of an earlier, shorter search are kept, also if there were fewer repeats. The
+    default is not trained separately from a finalist, or from a winner without finalists, with
+    the same configuration.
 
     Returns:
-        The study; None where nothing is to be trained again.
+        The study; None if there is nothing to retrain.
     """
     if not _top(record) and not _has_default(record):
         return None
@@ -199,12 +169,12 @@ def enqueue_finalists(storage: BaseStorage, record: StudyRecord) -> optuna.Study
 def _wanted(
     record: StudyRecord, retrained: set[int], has_baseline: bool
 ) -> list[tuple[TrialRecord | None, int]]:
-    """Return every training that there is to be, as trial and repeat; None is the default.
+    """Return every planned training as trial and repeat; None is the default.
 
     Args:
         record: the study.
-        retrained: the numbers of the trials that have been retrained, or are to be.
-        has_baseline: whether the default has been trained, or is to be, apart from any trial.
+        retrained: the numbers of trials with retrainings, done or planned.
+        has_baseline: whether the default has trainings of its own, done or planned.
     """
     repeats, top = record.experiment.finalists.repeats, list(_top(record))
     twin = _twin(record, retrained)
@@ -220,12 +190,12 @@ def _wanted(
 
 
 def rank_finalists(record: StudyRecord) -> list[Finalist]:
-    """Return the finalists of the search as it stands, best mean first; of equal ones, by loss.
+    """Return the finalists, best mean first, ties by mean loss.
 
-    The untuned default is one of them, once a configuration of the search is. A configuration
-    with more failed repeats than another comes after it, but what failed as often as the default
-    may win: none with a worse mean comes before the default. One with no complete repeat is left
-    out. Until all are retrained, they are compared by the repeats that all have.
+    The untuned default is one of them as soon as a configuration of the search is. More failed
+    repeats rank lower, except that failures up to the number of the default's count as none. A
+    configuration without a complete repeat is left out. Until all are retrained, they are
+    compared by their common repeats.
     """
     twin, baseline = _twin(record), _baseline(record)
     candidates: list[tuple[Finalist, Sequence[TrialRecord]]] = []  # with all of its repeats
@@ -249,10 +219,7 @@ def _by_common_repeats(
     candidates: Sequence[tuple[Finalist, Sequence[TrialRecord]]],
     default: Default | None,
 ) -> list[Finalist]:
-    """Return finalists, best first, by the repeats that all have.
-
-    One that has too few of them to compare by comes last.
-    """
+    """Return finalists, best first, by their common repeats; those with too few come last."""
     ended = [{r.repeat: r for r in runs if r.outcome is not None} for _, runs in candidates]
     is_default = [default is not None and default.number == f.number for f, _ in candidates]
     counts = [len(runs) for runs in ended]
@@ -279,15 +246,14 @@ def _by_common_repeats(
 
 
 def trial_name(number: int) -> str:
-    """Return what people call a configuration that a trial of the search found."""
+    """Return the name of a configuration that a trial of the search found."""
     return f"trial {number}"
 
 
 def default_of(record: StudyRecord) -> Default | None:
-    """Return the untuned default with the trainings that speak for it.
+    """Return the untuned default with its trainings.
 
-    None where the experiment leaves it out or searches nothing, and where none of its trainings
-    has begun.
+    None if the experiment leaves it out or searches nothing, or if no training has begun.
     """
     experiment = record.experiment
     if not _has_default(record):
@@ -301,13 +267,13 @@ def default_of(record: StudyRecord) -> Default | None:
     params = dict(runs[0].params)
     name = f"default {model_name(canonical(experiment, params)['cell'])}"
     failed = sum(r.status is Status.FAILED for r in runs)
-    return Default(name, params, twin, _complete(runs), failed)
+    return Default(twin, _complete(runs), name, params, failed)
 
 
 def retrained_of(record: StudyRecord) -> tuple[int, int]:
-    """Return how many trainings of finalists and the default have ended, and of how many.
+    """Return how many trainings of finalists and the default have ended, and how many are planned.
 
-    Both are 0 before the first of them has begun.
+    Both are 0 before the first has begun.
     """
     baseline = _baseline(record)
     retrained = [r for r in record.finalists if r.role is Role.FINALIST]
@@ -336,7 +302,7 @@ def _has_default(record: StudyRecord) -> bool:
 
 
 def _twin(record: StudyRecord, retrained: Iterable[int] = ()) -> TrialRecord | None:
-    """Return the trial that found the default, of those that are retrained or win as they are.
+    """Return the trial with the default's configuration, of those that are retrained or win.
 
     `retrained` are the numbers of further trials that count as retrained.
     """
@@ -358,11 +324,9 @@ def _baseline(record: StudyRecord) -> list[TrialRecord]:
 
 
 def _rank(record: StudyRecord, runs: Iterable[TrialRecord]) -> tuple[float, float]:
-    """Return the mean score and the mean loss of complete trainings, the smaller the better."""
-    ranks = [record.rank_of(run) for run in runs]
-    return statistics.fmean(score for score, _ in ranks), statistics.fmean(
-        loss for _, loss in ranks
-    )
+    """Return the mean score and the mean loss of complete trainings; less is better."""
+    scores, losses = zip(*map(record.rank_of, runs), strict=True)
+    return statistics.fmean(scores), statistics.fmean(losses)
 
 
 def _complete(runs: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:

@@ -1,4 +1,4 @@
-"""Trials of a running study: asked, running, recorded, told."""
+"""The trials of a running study: asked, running, recorded, told; and their history."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ class StudyTrial:
     handle: optuna.Trial
     key: TrialKey
     params: dict[str, Any]
-    asked_after: int  # so many trials had been told
+    asked_after: int  # number of trials that had been told by then
     original: StudyTrial | None = None  # the earlier trial with the same configuration
     job: TrainJob | None = None
     outcome: Outcome | None = None
     told: bool = False
-    lost: list[str] = field(default_factory=list)  # why attempts at its training were lost
+    lost: list[str] = field(default_factory=list)  # reasons of lost attempts at its training
     epochs: list[Epoch] = field(default_factory=list)  # of the current attempt
-    rungs: dict[str, Any] = field(default_factory=dict)  # the pruner's notes, of the same
+    rungs: dict[str, Any] = field(default_factory=dict)  # notes of the pruner on this attempt
     evidence: Evidence | None = None  # the trials that pruning compares it with
-    reported: frozenset[int] = frozenset()  # steps in the journal, of a run killed while telling
+    reported: frozenset[int] = frozenset()  # steps in the journal, if a run was killed in `tell`
     last: dict[int, float] = field(default_factory=dict)  # intermediate value, once told
 
     @property
@@ -93,14 +93,7 @@ class StudyTrial:
 def ask(
     study: optuna.Study, distributions: dict[str, BaseDistribution], seed: int, n_told: int
 ) -> StudyTrial:
-    """Ask the sampler for a trial.
-
-    Args:
-        study: the study.
-        distributions: the search space.
-        seed: the study's.
-        n_told: how many trials have been told.
-    """
+    """Ask the sampler for a trial, after `n_told` trials have been told."""
     handle = study.ask()
     attrs = handle.user_attrs
     _suggest(handle, attrs, distributions)
@@ -112,9 +105,9 @@ def ask(
 def restore(
     study: optuna.Study, distributions: dict[str, BaseDistribution], seed: int
 ) -> Iterator[tuple[StudyTrial, FrozenTrial]]:
-    """Return the trials in a study's journal in order, except those that wait.
+    """Yield the trials of a study in order, except waiting ones; add missing attributes.
 
-    Attributes that are missing because the process was killed are completed.
+    Attributes are missing if an earlier process was killed.
     """
     n_told = 0
     for frozen in study.get_trials(deepcopy=False):
@@ -147,7 +140,7 @@ def restore(
 def _suggest(
     trial: optuna.Trial, attrs: Mapping[str, Any], distributions: dict[str, BaseDistribution]
 ) -> None:
-    """Have the sampler suggest every parameter that the trial has not yet."""
+    """Have the sampler suggest the parameters that a trial lacks."""
     if BASELINE_ATTR not in attrs:
         for name, distribution in distributions.items():
             trial._suggest(name, distribution)
@@ -164,12 +157,12 @@ def tell(
     """Tell the sampler an outcome, and return the trial as the study now has it.
 
     Args:
-        study: that the trial belongs to.
-        trial: in progress.
-        outcome: its own, or its original's.
-        values: intermediate values, by step.
-        reported: steps whose values are in the journal.
-        cost: the second objective, if there is one.
+        study: of the trial.
+        trial: the trial, which is running.
+        outcome: of the trial, or of its original.
+        values: intermediate values by step.
+        reported: the steps whose values are in the journal.
+        cost: the second objective, if any.
     """
     storage, trial_id = study._storage, trial._trial_id
     for step, value in values.items():
@@ -180,7 +173,7 @@ def tell(
 
 
 def objectives_of(outcome: Outcome, cost: str | None) -> list[float] | None:
-    """Return the metric, and the cost where that is an objective; None without a score."""
+    """Return the metric, and the cost if it is an objective; None without a score."""
     if outcome.objective is None:
         return None
     return [outcome.objective] + ([] if cost is None else [outcome.cost(cost)])
@@ -190,9 +183,9 @@ class TrialHistory:
     """Finished trials in the order in which they were told to the sampler.
 
     Args:
-        directions: of the study's objectives; the first is the metric's.
+        directions: of the objectives; the first is the metric.
         n_folds: of every trial.
-        breaks_ties: whether the validation losses decide between equal metrics in pruning.
+        breaks_ties: whether the validation loss breaks ties of the metric in pruning.
     """
 
     def __init__(
@@ -222,9 +215,9 @@ class TrialHistory:
         self._counts.append((len(self._originals), len(self._complete)))
 
     def evidence(self, n: int) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-        """Return the trials among the first `n` that pruning compares with: all, and the complete.
+        """Return the first `n` trials and the complete ones of them, without duplicates.
 
-        Duplicates are left out: counted again, a good trial would prune more and more.
+        Counted again, a good trial would prune more and more.
         """
         n_originals, n_complete = self._counts[n]
         return self._originals[:n_originals], self._complete[:n_complete]
@@ -234,7 +227,7 @@ class TrialHistory:
         return n // size - self._improved_at[n] // size - 1
 
     def _improves(self, values: Sequence[float]) -> bool:
-        """Add values to the front, and return whether none before dominate or equal them."""
+        """Add values to the front; return whether no earlier ones dominate or equal them."""
         new = [sign * value for sign, value in zip(self._signs, values, strict=True)]
 
         def dominates(a: list[float], b: list[float]) -> bool:
@@ -259,8 +252,7 @@ class TrialHistory:
         return seen
 
 
-_LISTED = 100_000  # of spaces up to this size every configuration is listed
-
+_LISTED = 100_000  # configurations of the largest space that is listed
 _DRAWS = 1_000
 
 
@@ -278,12 +270,12 @@ def unseen_configuration(
     Args:
         distributions: the search space.
         trained: keys of the configurations that the study has trained.
-        seed: the study's.
-        number: the trial's; equal arguments give the same configuration.
+        seed: of the study.
+        number: of the trial; equal arguments give the same configuration.
 
     Returns:
-        A configuration whose key is not in `trained`; None where a finite space holds no other.
-        After a thousand draws from a larger space the last one is returned, although it repeats.
+        A configuration whose key is not in `trained`; None if a finite space has no other. After a
+        thousand draws from a larger space, the last one, even if it is a duplicate.
     """
     rng = duplicate_generator(seed, number)
     ordered = dict(sorted(distributions.items()))

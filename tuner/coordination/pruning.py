@@ -1,6 +1,6 @@
 """Pruning that does not depend on timing: a decision sees only the trials told before its own.
 
-Where two metrics are equal, as the accuracy on few rows often is, the validation loss decides.
+The validation loss breaks ties of the metric, which are frequent for the accuracy on few rows.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ from tuner.experiment.schema import (
 from tuner.jobs import Epoch, Outcome, intermediate_losses, intermediate_values
 from tuner.journal.storage import OUTCOME_ATTR
 
-__all__ = ["Evidence", "breaks_ties", "make_pruner", "should_prune", "with_losses"]
-
-_TIE = 1e-9  # of a metric: what the validation loss may add to it, at most
+_TIE = 1e-9  # share of a metric that the validation loss adds at most
 _LEAST_TIE = 1e-300  # the same for a metric of 0
 
 
@@ -43,16 +41,15 @@ def make_pruner(
 ) -> pruners.BasePruner:
     """Build Optuna's pruner from the experiment's options.
 
-    None of them is left to find out anything from the trials that it sees first: it would
-    remember it, and which these are is a matter of timing.
+    No pruner infers a setting from the first trials that it sees: these depend on timing.
 
     Args:
-        options: the experiment's.
-        n_epochs: the most that a trial is trained.
-        n_folds: where there are several, what counts as an epoch otherwise is a fold, and every
-            trial gets the first, which is a whole training.
-        by_loss: whether the validation losses of two trials are one quantity. Where they are not,
-            ties between trials are left to the pruner.
+        options: of the experiment.
+        n_epochs: of a trial, at most.
+        n_folds: if above 1, a step is a fold instead of an epoch, and no trial stops within the
+            first.
+        by_loss: whether the validation losses of two trials are comparable; if not, ties between
+            trials are left to the pruner.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -94,9 +91,9 @@ def _make_pruner(options: Pruner, n_epochs: int, n_folds: int, by_loss: bool) ->
 
 
 def breaks_ties(pruner: pruners.BasePruner) -> bool:
-    """Return whether the validation loss decides where a pruner finds two metrics equal.
+    """Return whether the validation loss breaks ties of the metric for this pruner.
 
-    A signed-rank test has its own rule for pairs that are.
+    A signed-rank test has its own rule for ties.
     """
     return not isinstance(pruner, pruners.NopPruner | _OfFolds | _ByMetric)
 
@@ -104,15 +101,15 @@ def breaks_ties(pruner: pruners.BasePruner) -> bool:
 def with_losses(
     values: Mapping[int, float], epochs: Sequence[Epoch], sign: int, n_folds: int
 ) -> dict[int, float]:
-    """Return what a trial came to, with a trace of the validation loss in it.
+    """Return a trial's intermediate values with a trace of the validation loss.
 
-    Pruners compare numbers. The trace is far smaller than what tells two metrics apart, so it
-    decides nothing but ties: of equal metrics the one with the larger loss is worse.
+    The trace is far smaller than differences of the metric, so it only breaks ties: of equal
+    metrics, the one with the larger loss is worse.
 
     Args:
-        values: as `intermediate_values` has them.
-        epochs: what they are of.
-        sign: of the metric: sign * metric is what gets smaller.
+        values: of `intermediate_values`.
+        epochs: the same epochs.
+        sign: 1 if the metric is minimized, else -1.
         n_folds: of the job.
     """
     losses = intermediate_losses(epochs, n_folds, sign)
@@ -130,7 +127,7 @@ def _squashed(loss: float) -> float:
 
 
 class _ByMetric(pruners.BasePruner):
-    """A pruner that sees the metric alone: the losses of two trials are not one quantity."""
+    """A pruner that sees the metric alone: the losses of two trials are not comparable."""
 
     def __init__(self, pruner: pruners.BasePruner) -> None:
         self._pruner = pruner
@@ -162,7 +159,7 @@ class _OfFolds(pruners.BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Ask the pruner."""
         told = [_with_fold_scores(other) for other in study.get_trials(deepcopy=False)]
-        view = optuna.Study(study.study_name, _Told(study, told, by_loss=self._by_loss))
+        view = optuna.Study(study.study_name, _ToldTrials(study, told, by_loss=self._by_loss))
         return bool(self._pruner.prune(view, _with_fold_scores(trial)))
 
 
@@ -174,22 +171,20 @@ def should_prune(
     distributions: dict[str, BaseDistribution],
     epochs: Sequence[Epoch],
     rungs: dict[str, Any],
-    *,
-    n_folds: int = 1,
 ) -> bool:
-    """Ask `pruner` whether a trial that has come this far should stop.
+    """Ask a pruner whether a trial should stop.
 
     Args:
-        pruner: what decides.
-        evidence: what the trial may be compared with.
-        number: the trial's.
-        params: the trial's.
-        distributions: the trial's.
-        epochs: what the trial has come to, the newest last.
-        rungs: what a pruner has noted of the trial so far; what it notes now is added.
-        n_folds: where there are several, a trial may stop at the end of each but the last, and
-            is compared by the mean over its folds so far.
+        pruner: decides.
+        evidence: the trials that it compares with. With several folds, a trial may stop at the
+            end of each but the last, and is compared by its mean over the folds so far.
+        number: of the trial.
+        params: of the trial.
+        distributions: of the trial.
+        epochs: of the trial, the newest last.
+        rungs: the pruner's notes on the trial so far; new ones are added.
     """
+    n_folds = evidence.n_folds
     if n_folds > 1 and (epochs[-1].fold_score is None or epochs[-1].fold == n_folds - 1):
         return False
     values: Mapping[int, float] = intermediate_values(epochs, n_folds)
@@ -207,7 +202,15 @@ def should_prune(
 
 
 class Evidence:
-    """The trials that a trial may be compared with, as a study that holds no other."""
+    """The trials that a trial may be compared with, as a study that holds no other.
+
+    Args:
+        study: of the trials.
+        n_seen: the number of trials that had been told, with duplicates.
+        trials: those of them that count.
+        complete: those of these that are complete.
+        n_folds: of every trial.
+    """
 
     def __init__(
         self,
@@ -215,24 +218,22 @@ class Evidence:
         n_seen: int,
         trials: list[FrozenTrial],
         complete: list[FrozenTrial],
+        n_folds: int = 1,
     ) -> None:
-        """Take those trials among the first `n_seen` that count; `complete` are some of them."""
-        self.n_seen, self.trials = n_seen, trials
-        self.sign = -1 if study.direction is StudyDirection.MAXIMIZE else 1
-        self._storage = _Told(study, trials)
+        self.n_seen, self.trials, self.n_folds = n_seen, trials, n_folds
+        self._storage = _ToldTrials(study, trials)
+        self.sign = self._storage.sign
         self._storage.in_states[TrialState.COMPLETE,] = complete  # what pruners ask for
         self._view = optuna.Study(study.study_name, self._storage)
 
-    def decide(
-        self, pruner: pruners.BasePruner, trial: FrozenTrial, written: dict[str, Any]
-    ) -> bool:
-        """Ask the pruner; what it notes of the trial is added to `written`."""
-        self._storage.written = written
+    def decide(self, pruner: pruners.BasePruner, trial: FrozenTrial, notes: dict[str, Any]) -> bool:
+        """Return the pruner's decision; its notes on the trial are added to `notes`."""
+        self._storage.notes = notes
         return bool(pruner.prune(self._view, trial))
 
 
-class _Told(InMemoryStorage):
-    """A storage of trials that have been told; what is written about another is kept aside."""
+class _ToldTrials(InMemoryStorage):
+    """A storage of trials that have been told; a pruner's notes on another trial go to `notes`."""
 
     def __init__(
         self, study: optuna.Study, told: Sequence[FrozenTrial], *, by_loss: bool = True
@@ -242,8 +243,8 @@ class _Told(InMemoryStorage):
         self.create_new_study([study.direction], study.study_name)
         self._told = told
         self.in_states: dict[tuple[TrialState, ...], list[FrozenTrial]] = {}
-        self._sign = -1 if study.direction is StudyDirection.MAXIMIZE else 1
-        self.written: dict[str, Any] = {}
+        self.sign = -1 if study.direction is StudyDirection.MAXIMIZE else 1
+        self.notes: dict[str, Any] = {}
 
     def get_all_trials(
         self,
@@ -251,43 +252,40 @@ class _Told(InMemoryStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """Return those in `states`, which is worked out once: pruners ask after every epoch."""
+        """Return those in `states`; the list is kept, as pruners ask after every epoch."""
         wanted = tuple(state for state in TrialState if states is None or state in states)
         if wanted not in self.in_states:
             self.in_states[wanted] = [t for t in self._told if t.state in wanted]
         return self.in_states[wanted]
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
-        """Return the best of them, of equal ones that with the least validation loss.
+        """Return the best trial; of equal ones, that with the least loss, else the earliest.
 
-        Where the losses are not one quantity it is the earliest of them.
-
-        Raises ValueError where none is complete.
+        Raises:
+            ValueError: none is complete.
         """
         complete = [t for t in self._told if t.state is TrialState.COMPLETE]
         if not complete:
             raise ValueError("no trial is complete yet")
-        best = min(self._sign * (t.value or 0.0) for t in complete)
-        equal = [t for t in complete if self._sign * (t.value or 0.0) == best]
+        best = min(self.sign * (t.value or 0.0) for t in complete)
+        equal = [t for t in complete if self.sign * (t.value or 0.0) == best]
         if not self._by_loss:
             return min(equal, key=lambda t: t.number)
         return equal[0] if len(equal) == 1 else min(equal, key=self._loss)
 
     def _loss(self, trial: FrozenTrial) -> float:
         record = trial.user_attrs.get(OUTCOME_ATTR)
-        return Outcome.from_json(record).val_loss(self._sign) if record else math.inf
+        return Outcome.from_json(record).val_loss(self.sign) if record else math.inf
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Take a note about the trial that is decided on."""
-        self.written[key] = value
+        """Keep a note on the trial that is decided on."""
+        self.notes[key] = value
 
 
 def _with_fold_scores(trial: FrozenTrial) -> FrozenTrial:
-    trial = copy.copy(trial)
-    trial.intermediate_values = _fold_scores(trial.intermediate_values)
+    """Return a trial with each fold's own score in place of the means over the folds so far."""
+    trial, means = copy.copy(trial), trial.intermediate_values
+    trial.intermediate_values = {
+        k: (k + 1) * mean - k * means.get(k - 1, 0.0) for k, mean in means.items()
+    }
     return trial
-
-
-def _fold_scores(means: Mapping[int, float]) -> dict[int, float]:
-    """Return each fold's own score from the means over the folds so far."""
-    return {k: (k + 1) * mean - k * means.get(k - 1, 0.0) for k, mean in means.items()}

@@ -1,32 +1,18 @@
-"""The interface of executors, the messages of their workers, and jobs run outside of a study."""
+"""Executors: their interface, the pool of workers that they share, and jobs outside of a study."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from tuner.errors import Interrupted, RunError
-from tuner.jobs import Epoch, Job, Outcome, OutcomeState, TrainJob
-
-__all__ = [
-    "STOPPED",
-    "STOPPING",
-    "Died",
-    "Event",
-    "Executor",
-    "Finished",
-    "Lost",
-    "Message",
-    "Ready",
-    "Reported",
-    "RunJob",
-    "Started",
-    "run_jobs",
-    "serve",
-]
+from tuner.jobs import Epoch, Job, Outcome, OutcomeState, TrainJob, timed_out
 
 
 @dataclass(frozen=True)
@@ -62,7 +48,7 @@ class Executor(Protocol):
 
     All methods are called from one thread. An executor never runs a lost job again by itself.
     A job that trains for longer than its `timeout_s` is ended with its worker, and finishes with
-    the outcome of `tuner.jobs.timed_out`; its waits, for a worker or an answer, do not count.
+    the outcome of `tuner.jobs.timed_out`; waiting for a worker or an answer does not count.
     """
 
     n_workers: int
@@ -71,10 +57,10 @@ class Executor(Protocol):
         """Queue a job; returns at once. Keys must differ among the jobs in progress."""
 
     def poll(self, timeout_s: float) -> list[Event]:
-        """Return what has happened since, waiting up to `timeout_s` for something to happen."""
+        """Return the events since the last call, waiting up to `timeout_s` for the first."""
 
     def answer(self, key: str, go_on: bool) -> None:
-        """Tell a job that waits after a report whether to train on."""
+        """Answer a job that waits after a report: whether to train on."""
 
     def withdraw(self) -> list[str]:
         """Drop the jobs that no worker has begun, and return their keys."""
@@ -87,12 +73,12 @@ class Executor(Protocol):
 class Ready:
     """A worker has started and can begin a job."""
 
-    version: str  # of tuner, where the worker runs
+    version: str  # of tuner on the worker's machine
 
 
 @dataclass(frozen=True)
 class Started:
-    """A worker begins to train a job; until then it was queued, sent or unpacked."""
+    """A worker begins to train a job, which it has received and unpacked."""
 
     key: str
 
@@ -106,9 +92,7 @@ class Died:
 
 Message = Ready | Started | Reported | Finished | Died
 
-
 RunJob = Callable[[Job, Callable[[Epoch], bool]], Outcome]
-
 """Does a job; calls back after every epoch and stops if the answer is False.
 
 An exception means that the worker is broken: it ends, and its job is lost.
@@ -116,38 +100,216 @@ An exception means that the worker is broken: it ends, and its job is lost.
 
 
 def serve(
-    job: Job, run_job: RunJob, say: Callable[[Message], None], hear: Callable[[], bool]
+    job: Job, run_job: RunJob, send: Callable[[Message], None], receive: Callable[[], bool]
 ) -> None:
-    """Do a job from its `Started` to its `Finished`.
+    """Do a job in a worker, from its `Started` to its `Finished`.
 
     Args:
-        job: what is to be done.
+        job: the job.
         run_job: does it.
-        say: takes messages for the executor.
-        hear: waits for the answer to a report; called only where the job can be pruned.
+        send: sends a message to the executor.
+        receive: waits for the answer to a report; called only if the job can be pruned.
     """
-    say(Started(job.key))
+    send(Started(job.key))
     waits = isinstance(job, TrainJob) and job.can_be_pruned
-    begun, waited_s = time.monotonic(), 0.0
+    began, waited_s = time.monotonic(), 0.0
 
     def report(epoch: Epoch) -> bool:
         nonlocal waited_s
         now = time.monotonic()
-        say(Reported(job.key, epoch, trained_s=now - begun - waited_s))
+        send(Reported(job.key, epoch, trained_s=now - began - waited_s))
         if not waits:
             return True
-        go_on = hear()
+        go_on = receive()
         waited_s += time.monotonic() - now
         return go_on
 
-    say(Finished(job.key, run_job(job, report)))
+    send(Finished(job.key, run_job(job, report)))
+
+
+class PooledWorker(ABC):
+    """The executor's end of a worker, which does one job at a time.
+
+    Sending never fails and never waits: the death of a worker is reported as `Died`.
+
+    Args:
+        start_limit_s: seconds after which a worker that is not ready counts as one that cannot
+            start.
+    """
+
+    ready = False
+
+    def __init__(self, start_limit_s: float = math.inf) -> None:
+        self.start_limit_s = start_limit_s
+        self._began = time.monotonic()
+        self.job: Job | None = None
+        self.waits = False  # its job, for an answer
+        self._trained_s = 0.0  # of its job, at its last report
+        self._since: float | None = None  # the time of that report; None while it does not train
+
+    @abstractmethod
+    def send_job(self, job: Job) -> None:
+        """Have the worker begin a job."""
+
+    @abstractmethod
+    def send_answer(self, go_on: bool) -> None:
+        """Send the answer to a report."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Kill the worker."""
+
+    def begin(self, job: Job) -> None:
+        """Hand a job to a worker that has none."""
+        self.job, self.waits, self._since = job, False, None
+        self.send_job(job)
+
+    def answer(self, go_on: bool) -> None:
+        """Answer the job that waits."""
+        self.waits, self._since = False, time.monotonic()
+        self.send_answer(go_on)
+
+    def trains(self, trained_s: float, *, waits: bool = False) -> None:
+        """Note for how long the job has trained, and whether it now waits for an answer."""
+        self.waits, self._trained_s = waits, trained_s
+        self._since = None if waits else time.monotonic()
+
+    def left_s(self) -> float:
+        """Return how many seconds the worker may start or its job train; inf without a limit."""
+        if not self.ready:
+            return self.start_limit_s - (time.monotonic() - self._began)
+        limit = self.job.timeout_s if isinstance(self.job, TrainJob) else None
+        if limit is None or self._since is None:
+            return math.inf
+        return limit - self._trained_s - (time.monotonic() - self._since)
+
+
+W = TypeVar("W", bound=PooledWorker)
+
+
+class WorkerPool(ABC, Generic[W]):
+    """An executor whose jobs run in workers that start when there are jobs for them.
+
+    A worker that dies loses its job alone; another takes its place when one is needed. A job is
+    assigned only to a worker that is ready, so none waits for a worker that never starts.
+
+    Args:
+        n_workers: workers at a time, at least 1.
+
+    Raises:
+        ValueError: `n_workers` is below 1.
+    """
+
+    def __init__(self, n_workers: int) -> None:
+        if n_workers < 1:
+            raise ValueError(f"n_workers must be at least 1, got {n_workers}")
+        self.n_workers = n_workers
+        self._queue: deque[Job] = deque()
+        self._workers: list[W] = []
+        self._failed_starts = 0  # since the last worker that became ready
+
+    @abstractmethod
+    def _start_worker(self) -> W:
+        """Start a worker, and return without waiting for it."""
+
+    @abstractmethod
+    def _listen(self, timeout_s: float) -> list[tuple[W, Message]]:
+        """Return messages of workers, waiting up to `timeout_s` for the first."""
+
+    def submit(self, job: Job) -> None:
+        """Queue a job, and hand it to a worker if one is free."""
+        self._queue.append(job)
+        self._assign()
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """Return the events of all workers, waiting up to `timeout_s` for the first.
+
+        Raises:
+            RunError: no worker can be started any more.
+        """
+        self._assign()
+        next_limit_s = max(0.0, min((w.left_s() for w in self._workers), default=timeout_s))
+        events: list[Event] = []
+        for worker, message in self._listen(min(timeout_s, next_limit_s)):
+            if worker in self._workers:  # else it has died, and that has been reported
+                events += self._handle(worker, message)
+        for worker in [w for w in self._workers if w.left_s() <= 0]:
+            self._remove(worker)
+            if worker.ready:
+                assert isinstance(worker.job, TrainJob)
+                events.append(Finished(worker.job.key, timed_out(worker.job)))
+            else:
+                self._count_failed_start(f"it was not ready after {worker.start_limit_s:g} s")
+        self._assign()
+        return events
+
+    def answer(self, key: str, go_on: bool) -> None:
+        """Answer a job that waits, unless its worker has died."""
+        for worker in self._workers:
+            if worker.waits and worker.job is not None and worker.job.key == key:
+                worker.answer(go_on)
+
+    def withdraw(self) -> list[str]:
+        """Drop the jobs that no worker has begun, and return their keys."""
+        keys = [job.key for job in self._queue]
+        self._queue.clear()
+        return keys
+
+    def close(self) -> None:
+        """End the workers; the journal has everything that cannot be computed again."""
+        self._queue.clear()
+        for worker in list(self._workers):
+            self._remove(worker)
+
+    def _assign(self) -> None:
+        """Hand jobs to free workers, and start workers for the other jobs."""
+        while self._queue:
+            free = next((w for w in self._workers if w.ready and w.job is None), None)
+            if free is not None:
+                free.begin(self._queue.popleft())
+                continue
+            n_starting = sum(not w.ready for w in self._workers)
+            if n_starting >= len(self._queue) or len(self._workers) >= self.n_workers:
+                return
+            self._workers.append(self._start_worker())
+
+    def _handle(self, worker: W, message: Message) -> list[Event]:
+        match message:
+            case Ready():
+                worker.ready, self._failed_starts = True, 0
+            case Started():
+                worker.trains(0.0)
+            case Reported():
+                job = worker.job
+                waits = isinstance(job, TrainJob) and job.can_be_pruned
+                worker.trains(message.trained_s, waits=waits)
+                return [message]
+            case Finished():
+                worker.job = None
+                return [message]
+            case Died():
+                self._remove(worker)
+                if worker.job is not None:
+                    return [Lost(worker.job.key, message.reason)]
+                if not worker.ready:
+                    self._count_failed_start(message.reason)
+        return []
+
+    def _count_failed_start(self, reason: str) -> None:
+        """Give up once too many workers in a row fail to start."""
+        self._failed_starts += 1
+        if self._failed_starts > 2 * self.n_workers:
+            rule = f"no worker can be started: {reason}"
+            raise RunError(rule, remedy="the same command resumes when one can be")
+
+    def _remove(self, worker: W) -> None:
+        self._workers.remove(worker)
+        worker.end()
 
 
 STOPPING = "stopping when the trials in progress have ended; Ctrl-C again stops now"
-
 STOPPED = "stopped; what was finished is kept, and the same command resumes"
-
-_POLL_S = 1.0  # and at most so long until it is seen that a search is to stop
+_POLL_S = 1.0  # at most so long until a stop request is seen
 
 
 def run_jobs(

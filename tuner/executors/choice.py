@@ -15,7 +15,7 @@ from tuner.errors import InputError, nearest, one_line
 from tuner.executors.base import Executor
 from tuner.experiment.schema import Resources
 
-__all__ = ["EXECUTORS", "ExecutorChoice", "Machines", "choose_executor", "n_cores", "room"]
+_KINDS = ("CPU", "GPU")  # of resources, as Ray names them
 
 
 def n_cores() -> int:
@@ -29,7 +29,7 @@ def room(node: Mapping[str, float], cpus: float, gpus: float) -> int:
     """Return how many workers fit on a node at a time.
 
     Args:
-        node: what it has, by Ray's names: CPU, GPU.
+        node: its resources by Ray's names, CPU and GPU.
         cpus: of each worker, above 0.
         gpus: of each worker; a part of one GPU, or a whole number of them.
     """
@@ -43,11 +43,11 @@ def room(node: Mapping[str, float], cpus: float, gpus: float) -> int:
 
 @dataclass(frozen=True)
 class ExecutorChoice:
-    """An executor that can be made, and what it runs on."""
+    """An executor that can be made, and its capacity."""
 
     make: Callable[[int], Executor]  # by the number of workers
     capacity: int  # jobs that have room at a time, at least 1
-    unit: str  # what limits that: "this machine's 2 cores", "the cluster's 1 GPU"
+    unit: str  # the limit: "this machine's 2 cores", "the cluster's 1 GPU"
 
 
 @dataclass(frozen=True)
@@ -62,43 +62,39 @@ class Machines:
         """Name for messages."""
         return "the cluster" if self.is_cluster else "this machine"
 
-    def check(self, resources: Resources) -> None:
-        """Raise InputError where no job fits anywhere."""
-        cpus, gpus = resources.cpus, resources.gpus
-        most_cpus = max((node.get("CPU", 0) for node in self.nodes), default=0)
-        most_gpus = max((node.get("GPU", 0) for node in self.nodes), default=0)
-        if not most_cpus:
-            rule = "no node of the cluster has a CPU"
-            raise InputError(rule, where="--executor", remedy="start one that has")
-        of = "that a node of the cluster has" if self.is_cluster else "of this machine"
-        if cpus > most_cpus:
-            rule = f"must be at most {most_cpus:g}, the {self.cores} {of}"
-            remedy = f"write --set resources.cpus={min(1, most_cpus):g}"
-            raise InputError(rule, key="resources.cpus", got=f"{cpus:g}", remedy=remedy)
-        if gpus and not most_gpus:
-            rule = f"must be 0 where there is no GPU, and {self.name} has none"
-            remedy = "write --set resources.gpus=0, or run where there is one"
-            raise InputError(rule, key="resources.gpus", got=f"{gpus:g}", remedy=remedy)
-        if gpus > most_gpus:
-            rule = f"must be at most {most_gpus:g}, the GPUs {of}"
-            remedy = "write --set resources.gpus=1"
-            raise InputError(rule, key="resources.gpus", got=f"{gpus:g}", remedy=remedy)
-        if not self.capacity(resources):
-            rule = "resources: no node of the cluster has both the CPUs and the GPUs"
-            got = f"cpus={cpus:g}, gpus={gpus:g}"
-            raise InputError(rule, got=got, remedy="write --set resources.cpus=1")
-
     @property
     def cores(self) -> str:
         """Word for CPUs in messages."""
         return "CPUs" if self.is_cluster else "cores"
+
+    def check(self, resources: Resources) -> None:
+        """Raise InputError if no job fits anywhere."""
+        most = {kind: max((n.get(kind, 0) for n in self.nodes), default=0) for kind in _KINDS}
+        if not most["CPU"]:
+            rule = "no node of the cluster has a CPU"
+            raise InputError(rule, where="--executor", remedy="start one that has")
+        of = "that a node of the cluster has" if self.is_cluster else "of this machine"
+        for key, kind, word in (("cpus", "CPU", self.cores), ("gpus", "GPU", "GPUs")):
+            wanted = getattr(resources, key)
+            if wanted and not most[kind]:
+                rule = f"must be 0 where there is no GPU, and {self.name} has none"
+                remedy = "write --set resources.gpus=0, or run where there is one"
+                raise InputError(rule, key=f"resources.{key}", got=f"{wanted:g}", remedy=remedy)
+            if wanted > most[kind]:
+                rule = f"must be at most {most[kind]:g}, the {word} {of}"
+                remedy = f"write --set resources.{key}={min(1, most[kind]):g}"
+                raise InputError(rule, key=f"resources.{key}", got=f"{wanted:g}", remedy=remedy)
+        if not self.capacity(resources):
+            rule = "resources: no node of the cluster has both the CPUs and the GPUs"
+            got = f"cpus={resources.cpus:g}, gpus={resources.gpus:g}"
+            raise InputError(rule, got=got, remedy="write --set resources.cpus=1")
 
     def capacity(self, resources: Resources) -> int:
         """Return how many jobs fit at a time."""
         return sum(room(node, resources.cpus, resources.gpus) for node in self.nodes)
 
     def limit(self, resources: Resources) -> str:
-        """Return what is used up when that many jobs run."""
+        """Return the resource that so many jobs use up."""
         by_cpus = sum(room(node, resources.cpus, 0) for node in self.nodes)
         is_gpus = self.capacity(resources) < by_cpus
         n = sum(node.get("GPU" if is_gpus else "CPU", 0) for node in self.nodes)
@@ -109,8 +105,8 @@ class Machines:
 Opener = Callable[
     [str, Resources, Callable[[str], None]], tuple[Machines, Callable[[int], Executor]]
 ]
-"""From the name in `--executor`, the resources of a worker, and a function that shows a note, to
-the machines and a function that makes the executor from the number of workers."""
+"""Takes the name in `--executor`, the resources of a worker, and a function that shows a note;
+returns the machines and a function that makes the executor from the number of workers."""
 
 EXECUTORS = {
     "local": "tuner.executors.local:open_local",
@@ -131,12 +127,12 @@ def choose_executor(
     is closed.
 
     Args:
-        name: The executor.
-        resources: What each of its workers takes.
-        note: Shows a note to the user while the executor runs.
+        name: the executor.
+        resources: of each worker.
+        note: shows a note to the user while the executor runs.
 
     Raises:
-        InputError: There is no such executor, it cannot be reached, or it has no room for a
+        InputError: there is no such executor, it cannot be reached, or it has no room for a
             single job.
     """
     openers = {found.name: found.value for found in entry_points(group=GROUP)} | EXECUTORS

@@ -1,43 +1,47 @@
-"""Workers on a Ray cluster, one job each at a time."""
+"""Workers on a Ray cluster, one job each at a time: the executor and the actor that it starts."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
+import queue
 import signal
 import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from tuner import __version__
 from tuner.data import DataRef
-from tuner.data.reference import read_arrays
+from tuner.data.reference import hold_arrays, read_arrays
 from tuner.errors import InputError, RunError, one_line
-from tuner.executors.base import Died, Event, Executor, Message, Ready, Started
+from tuner.executors.base import (
+    Died,
+    Event,
+    Executor,
+    Message,
+    PooledWorker,
+    Ready,
+    RunJob,
+    Started,
+    WorkerPool,
+    serve,
+)
 from tuner.executors.choice import Machines, n_cores, room
 from tuner.executors.local import find_gpus, this_machine
-from tuner.executors.pool import PooledWorker, WorkerPool
-from tuner.executors.ray_worker import N_CALLS, RayWorker
 from tuner.jobs import ExportJob, Job, TrainJob
 
 if TYPE_CHECKING:
     from tuner.experiment.schema import Resources
 
-__all__ = [
-    "RayConnection",
-    "RayExecutor",
-    "connection_to",
-    "import_ray",
-    "open_ray",
-    "parse_address",
-]
-
-_REACH_S = 4.0  # for each of two steps: an address that does not answer is refused within ten
+_REACH_S = 4.0  # for each of two steps: an address that does not answer is refused within 10 s
 
 
 def import_ray() -> Any:
@@ -81,18 +85,16 @@ def _spellings(host: str, port: int) -> tuple[str, str]:
 
 
 class RayConnection:
-    """Connects when the first executor wants it, and disconnects after the last one.
+    """A connection from the first executor that holds it to the release by the last one.
 
     A connection that the process has already is used and left as it is.
+
+    Args:
+        address: `ray://HOST:PORT`; None for a cluster on this machine that starts and ends with
+            the connection; else an address for `ray.init`, such as `auto`.
     """
 
     def __init__(self, address: str | None) -> None:
-        """Connect to nothing yet.
-
-        Args:
-            address: `ray://HOST:PORT`; None for a cluster on this machine that is started with
-                the connection and ends with it; else what `ray.init` takes, `auto` say.
-        """
         self.address = address
         self._n_users = 0
         self._is_ours = False
@@ -119,8 +121,7 @@ class RayConnection:
             quiet["address"] = self.address
             if ":" in self.address:
                 _check_reachable(self.address)
-            # Ray adds up what a client has ever sent, and thinks little of long searches; that
-            # a connection is lost we say ourselves.
+            # Ray counts the bytes of a whole search; a lost connection is reported by `poll`.
             for text in ("More than 10MB of messages", "Ray Client connection timed out"):
                 warnings.filterwarnings("ignore", text, UserWarning)
         try:
@@ -128,7 +129,7 @@ class RayConnection:
                 try:
                     ray.init(**quiet)
                 except ConnectionAbortedError:
-                    # Ray Client's server forks with threads, and now and then that goes wrong.
+                    # Ray Client's server forks with threads, which fails now and then.
                     ray.init(**quiet)
         except Exception as error:  # of many kinds, RuntimeError and ConnectionError among them
             where = self.address or "a cluster on this machine cannot be started"
@@ -142,29 +143,24 @@ class RayConnection:
         self._n_users += 1
 
     def release(self) -> None:
-        """Undo one `hold`; after the last one disconnect, and end the cluster if it was begun."""
+        """Undo one `hold`; the last one disconnects, and ends a cluster that was started here."""
         self._n_users -= 1
-        if self._n_users == 0:
-            self.disconnect()
-
-    def disconnect(self) -> None:
-        """Disconnect if the connection was made here."""
-        if self._is_ours:
+        if self._n_users == 0 and self._is_ours:
             self._is_ours = False
             import_ray().shutdown()
             self._unsilence()
 
     @property
     def is_lost(self) -> bool:
-        """Whether the connection, which was there, is no more."""
+        """Whether the connection is closed."""
         return not import_ray().is_initialized()
 
     def nodes(self) -> list[dict[str, float]]:
-        """Return the resources of every node that lives, by Ray's names: CPU, GPU."""
+        """Return the resources of every live node, by Ray's names: CPU, GPU."""
         return [node["Resources"] for node in import_ray().nodes() if node["Alive"]]
 
     def free(self) -> str:
-        """Return in words which of the cluster's CPUs and GPUs nobody has reserved."""
+        """Return in words how many of the cluster's CPUs and GPUs are not reserved."""
         ray = import_ray()
         has, left = ray.cluster_resources(), ray.available_resources()
         kinds = [kind for kind in ("CPU", "GPU") if has.get(kind)]
@@ -173,12 +169,12 @@ class RayConnection:
 
 @functools.cache
 def connection_to(address: str | None) -> RayConnection:
-    """Return the connection to an address, shared by all who use it."""
+    """Return the connection to an address, which all executors share."""
     return RayConnection(address)
 
 
 def _check_reachable(address: str) -> None:
-    """Raise InputError unless something answers at HOST:PORT, for ray:// a Ray Client server.
+    """Raise InputError unless HOST:PORT answers, for ray:// as a Ray Client server.
 
     `ray.init` would try for minutes.
     """
@@ -248,33 +244,72 @@ def _silence(ray: Any) -> Callable[[], None]:
     return lambda: setattr(worker, "print_to_stdstream", before)
 
 
-_STRANDED_S = 60.0  # without a node that has room for a worker, before the executor gives up
+_STRANDED_S = 60.0  # without a node that has room for a worker, until the executor gives up
+_PATIENT_S = 20.0  # that jobs wait for a first worker, until a note
+_LOOK_S = 1.0  # between two requests for the nodes of the cluster
+_N_CALLS = 3  # to an actor at a time: `train`, `hear`, and a `next_messages` that waits
 
-_PATIENT_S = 20.0  # that jobs wait for a first worker, before the executor says so
 
-_LOOK_S = 1.0  # between two looks at the nodes, which are asked of the cluster
+class RayWorker:
+    """The actor: does one job at a time, and queues messages for the executor, `Ready` first.
+
+    Args:
+        training: the module whose `prepare` returns the function that does jobs.
+        gpus: reserved for it; with 0, the GPUs of other jobs are hidden.
+    """
+
+    def __init__(self, training: str, gpus: float) -> None:
+        if not gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self._run_job: RunJob = importlib.import_module(training).prepare()
+        self._answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._messages.put(Ready(__version__))
+
+    def train(self, job: Job, folders: Sequence[str], *arrays: Mapping[str, np.ndarray]) -> None:
+        """Do a job whose data was prepared in these folders and arrives as these arrays."""
+        hold_arrays(dict(zip(folders, arrays, strict=True)))
+        serve(job, self._run_job, self._send, self._answers.get)
+
+    def hear(self, go_on: bool) -> None:
+        """Receive the answer to `Started`, or to the report of a job that can be pruned."""
+        self._answers.put(go_on)
+
+    def next_messages(self) -> list[Message]:
+        """Return the messages since the last call, waiting for the first."""
+        messages = [self._messages.get()]
+        while not self._messages.empty():
+            messages.append(self._messages.get())
+        return messages
+
+    def _send(self, message: Message) -> None:
+        self._messages.put(message)
+        if isinstance(message, Started):
+            # A job that hangs with Python's lock sends nothing: it must not start before the
+            # executor measures its time.
+            self._answers.get()
 
 
 class _Actor(PooledWorker):
-    """One Ray actor, and what of it is awaited: its next messages, and the end of its job."""
+    """The executor's end of an actor, with the results that it waits for."""
 
-    def __init__(self, handle: Any, share: Any) -> None:
-        super().__init__(ready=False)
+    def __init__(self, handle: Any, share: Callable[[str], Any]) -> None:
+        super().__init__()
         self._handle, self._share = handle, share
-        self.said = handle.next_messages.remote()
-        self.doing: Any = None
+        self.messages = handle.next_messages.remote()
+        self.training: Any = None  # the end of its job
 
     def send_job(self, job: Job) -> None:
         folders = sorted({data.folder for data in _data_of(job)})
         references = [self._share(folder) for folder in folders]
-        self.doing = self._handle.train.remote(job, folders, *references)
+        self.training = self._handle.train.remote(job, folders, *references)
 
     def send_answer(self, go_on: bool) -> None:
         self._handle.hear.remote(go_on)
 
     def listen_on(self) -> None:
-        """Ask for the messages after those that came."""
-        self.said = self._handle.next_messages.remote()
+        """Ask for the next messages."""
+        self.messages = self._handle.next_messages.remote()
 
     def end(self) -> None:
         import_ray().kill(self._handle)
@@ -283,9 +318,24 @@ class _Actor(PooledWorker):
 class RayExecutor(WorkerPool[_Actor]):
     """Runs jobs in `n_workers` actors of a Ray cluster, which Ray places where there is room.
 
-    Data goes into Ray's object store once, and every node fetches it from there. A worker that
-    is lost, with its node say, is replaced by an actor that Ray places on what nodes are left;
-    where no room is left for it the other workers do the jobs.
+    Data goes into Ray's object store once, and every node fetches it from there. A worker that is
+    lost, for instance with its node, is replaced by an actor on the remaining nodes; if none has
+    room, the other workers do the jobs.
+
+    Args:
+        n_workers: actors at a time, as far as the cluster has room; each starts when there is a
+            job for it.
+        address: `ray://HOST:PORT`; None for a cluster of this machine alone, started here; else
+            an address for `ray.init`, such as `auto`. A connection that the process has already
+            is used in any case.
+        cpus: reserved for each worker.
+        gpus: reserved for each worker; with 0 it trains on the processor.
+        training: the module that workers train with, see `tuner.executors.worker`.
+        note: receives messages for the user: that jobs wait because others hold the room.
+
+    Raises:
+        ValueError: `n_workers` is below 1.
+        InputError: Ray is not installed, or cannot be reached.
     """
 
     def __init__(
@@ -298,29 +348,13 @@ class RayExecutor(WorkerPool[_Actor]):
         training: str = "tuner.executors.worker",
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Connect; each worker starts when there is a job for it.
-
-        Args:
-            n_workers: actors at a time, as far as the cluster has room.
-            address: `ray://HOST:PORT`; None for a cluster of this machine alone, started here;
-                else what `ray.init` takes, `auto` say. A connection that the process has
-                already is used whatever this is.
-            cpus: reserved for each worker.
-            gpus: reserved for each worker; without any it trains on the processor.
-            training: the module that workers train with, see `tuner.executors.worker`.
-            note: is told what people should know: that nothing happens as others hold the room.
-
-        Raises:
-            ValueError: `n_workers` is below 1.
-            InputError: Ray is not installed, or cannot be reached.
-        """
         super().__init__(n_workers)
         self._connection = connection_to(address)
         self._cpus, self._gpus, self._training = cpus, gpus, training
-        self._shared: dict[str, Any] = {}  # the object store's references, by folder
+        self._shared: dict[str, Any] = {}  # references of the object store, by folder
         self._note = note
         self._waiting_since: float | None = None  # jobs, for a first worker
-        self._stranded_since: float | None = None  # they, without a node that has room for it
+        self._stranded_since: float | None = None  # the same, without a node that has room for it
         self._looked = -_LOOK_S  # at the nodes
         self._has_noted = False  # since the last worker that was ready
         self._is_open = False
@@ -333,26 +367,26 @@ class RayExecutor(WorkerPool[_Actor]):
             super().submit(job)
 
     def poll(self, timeout_s: float) -> list[Event]:
-        """Return the events of all workers, waiting up to `timeout_s` for something to happen.
+        """Return the events of all workers, waiting up to `timeout_s` for the first.
 
         Raises:
-            RunError: the connection is lost, or workers cannot be started any more.
+            RunError: the connection is lost, or no worker can be started any more.
         """
         with self._failures_named():
             return super().poll(timeout_s)
 
     def answer(self, key: str, go_on: bool) -> None:
-        """Tell a waiting job whether to train on; raises as `poll` does."""
+        """Answer a job that waits; raises as `poll` does."""
         with self._failures_named():
             super().answer(key, go_on)
 
     def close(self) -> None:
-        """End the workers, and disconnect or end the cluster if that was begun here."""
+        """End the workers, and release the connection."""
         if not self._is_open:
             return
         self._is_open = False
         try:
-            # Where that fails the cluster ends the workers by itself.
+            # If that fails, the cluster ends the workers by itself.
             with suppress(ConnectionError, import_ray().exceptions.RayError):
                 if not self._connection.is_lost:
                     super().close()
@@ -362,7 +396,7 @@ class RayExecutor(WorkerPool[_Actor]):
 
     @contextmanager
     def _failures_named(self) -> Iterator[None]:
-        """Make RunErrors of what is wrong with the cluster rather than with a worker."""
+        """Turn errors of the cluster, as opposed to a worker, into RunErrors."""
         try:
             if self._connection.is_lost:
                 raise ConnectionError("it was closed")
@@ -370,16 +404,16 @@ class RayExecutor(WorkerPool[_Actor]):
         except ConnectionError as error:
             where = self._connection.address or "the cluster"
             rule = f"lost the connection to {where}: {one_line(error)}"
-            raise RunError(rule, remedy="the same command goes on") from None
+            raise RunError(rule, remedy="the same command resumes") from None
         except ModuleNotFoundError as error:
             raise RunError(f"the cluster's nodes cannot run workers: {one_line(error)}") from None
         except import_ray().exceptions.RayError as error:  # its object store is full, say
             rule = f"Ray failed: {type(error).__name__}: {one_line(error)[:300].rstrip('.')}"
-            raise RunError(rule, remedy="the same command goes on") from None
+            raise RunError(rule, remedy="the same command resumes") from None
 
     def _start_worker(self) -> _Actor:
         actor = import_ray().remote(RayWorker)
-        options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_concurrency": N_CALLS}
+        options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_concurrency": _N_CALLS}
         return _Actor(actor.options(**options).remote(self._training, self._gpus), self._share)
 
     def _share(self, folder: str) -> Any:
@@ -390,46 +424,43 @@ class RayExecutor(WorkerPool[_Actor]):
 
     def _listen(self, timeout_s: float) -> list[tuple[_Actor, Message]]:
         ray = import_ray()
-        workers = {ref: w for w in self._workers for ref in (w.said, w.doing) if ref is not None}
+        workers = {
+            ref: w for w in self._workers for ref in (w.messages, w.training) if ref is not None
+        }
         if not workers:
             time.sleep(timeout_s)  # nothing can happen
             return []
         ready, _ = ray.wait(list(workers), timeout=timeout_s)
         if ready:  # then all that are
             ready, _ = ray.wait(list(workers), num_returns=len(workers), timeout=0)
-        said: list[tuple[_Actor, Message]] = []
-        for reference in ready:
-            said += [(workers[reference], m) for m in self._hear(workers[reference], reference)]
+        received = [(workers[ref], m) for ref in ready for m in self._receive(workers[ref], ref)]
         self._check_room()
-        return said
+        return received
 
-    def _hear(self, worker: _Actor, reference: Any) -> list[Message]:
-        """Return what a reference of a worker has come to."""
+    def _receive(self, worker: _Actor, reference: Any) -> list[Message]:
+        """Return the messages behind a reference of a worker."""
         ray = import_ray()
         try:
-            messages: list[Message] | None = ray.get(reference)
+            messages: list[Message] = ray.get(reference) or []
         except ray.exceptions.RayError as error:
             if not isinstance(error, ray.exceptions.RayActorError):
                 self._shared.clear()  # the store may have lost them
             return [Died(_reason(error))]
-        if reference == worker.doing:
-            worker.doing = None
+        if reference == worker.training:
+            worker.training = None
             return []
-        assert messages is not None
         for message in messages:
             if isinstance(message, Ready) and message.version != __version__:
-                raise RunError(
-                    f"a node of the cluster has lstm-tuner {message.version} and this machine "
-                    f"{__version__}",
-                    remedy="install the same everywhere",
-                )
+                versions = f"lstm-tuner {message.version} and this machine {__version__}"
+                rule = f"a node of the cluster has {versions}"
+                raise RunError(rule, remedy="install the same everywhere")
             if isinstance(message, Started):
                 worker.send_answer(True)
         worker.listen_on()
         return messages
 
     def _check_room(self) -> None:
-        """Say so where jobs wait for a first worker; raise where no node is left for one."""
+        """Note that jobs wait for a first worker; raise if no node is left for one."""
         if any(w.ready for w in self._workers) or not self._queue:
             self._waiting_since = self._stranded_since = None
             self._has_noted = False
@@ -448,7 +479,7 @@ class RayExecutor(WorkerPool[_Actor]):
             raise RunError(
                 f"no node of the cluster has {self._cpus:g} CPUs and {self._gpus:g} GPUs for a "
                 "worker any more",
-                remedy="the same command goes on when there is one",
+                remedy="the same command resumes when there is one",
             )
         if now - self._waiting_since > _PATIENT_S and not self._has_noted:
             self._has_noted = True
@@ -461,7 +492,7 @@ class RayExecutor(WorkerPool[_Actor]):
 def open_ray(
     name: str, resources: Resources, note: Callable[[str], None]
 ) -> tuple[Machines, Callable[[int], Executor]]:
-    """Return the cluster, and what makes the executor; see `tuner.executors.choice.Opener`.
+    """Return the cluster, and the maker of the executor; see `tuner.executors.choice.Opener`.
 
     `ray` is a cluster of this machine, or the one in the environment variable RAY_ADDRESS.
     """
@@ -488,7 +519,7 @@ def _data_of(job: Job) -> tuple[DataRef, ...]:
 
 
 def _reason(error: Exception) -> str:
-    """Return what Ray says of a death in one line, without its advice and addresses."""
+    """Return Ray's description of a death in one line, without its advice and addresses."""
     last_line = one_line(str(error).strip().rpartition("\n")[2])
     if "creation task" in str(error):
         return last_line

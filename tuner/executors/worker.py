@@ -16,50 +16,47 @@ from tuner.executors.base import Message, Ready, RunJob, serve
 from tuner.jobs import Job
 from tuner.training import run_job, warm_up
 
-__all__ = ["prepare"]
-
 
 def prepare() -> RunJob:
-    """Make the first job as fast as any other, and return what does jobs."""
+    """Make the first job as fast as any other, and return the function that does jobs."""
     torch.set_num_threads(1)
     warm_up()
     return run_job
 
 
 def main(file_descriptor: int) -> None:
-    """Serve the coordinator at the other end of the connection until it goes away.
+    """Serve the executor at the other end of a connection until it closes; sends `Ready` first.
 
-    Says `Ready` first. What escapes a job ends the process, and is the last that it writes.
+    An exception that escapes a job ends the process; its traceback is the last output.
     """
     connection = Connection(file_descriptor)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-
     run_job = prepare()
 
-    def say(message: Message) -> None:
+    def send(message: Message) -> None:
         try:
             connection.send(message)
         except OSError:
             os._exit(1)  # nobody is left to train for
 
-    def hear() -> bool:
+    def receive() -> bool:
         try:
             return bool(connection.recv())
         except (EOFError, OSError):
             os._exit(1)
 
-    say(Ready(__version__))
+    send(Ready(__version__))
     while True:
         try:
             job: Job = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            serve(job, run_job, say, hear)
+            serve(job, run_job, send, receive)
         except Exception:
             traceback.print_exc()
             sys.stderr.flush()
-            os._exit(1)  # a broken CUDA would have the last word, and may never let go
+            os._exit(1)  # a broken CUDA could print more, or hang
 
 
 def _die_with_parent() -> None:

@@ -33,7 +33,7 @@ from tuner.experiment.space import SearchSpace, prepared_with, space_size
 from tuner.experiment.yaml_files import Override, apply_override, dump_yaml, read_mapping, text_of
 from tuner.metrics import metrics_of
 from tuner.strategies.base import Section
-from tuner.strategies.model_based import TPEStrategy
+from tuner.strategies.optuna_strategies import TPEStrategy
 from tuner.user_code import is_allowed
 
 _MEASURED = {"classify": "classes", "label": "classes", "translate": "texts"}

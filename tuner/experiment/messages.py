@@ -15,8 +15,8 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from tuner.errors import ExperimentError, nearest
 from tuner.experiment.data import PREPARED
 from tuner.experiment.yaml_files import text_of
+from tuner.strategies import installed_names
 from tuner.strategies.base import Section, Strategy, broken_rule
-from tuner.strategies.registry import installed_names
 
 _OF_KIND = ("_type", "_parsing", "literal_error")  # what is wrong is the kind of value
 

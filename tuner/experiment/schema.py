@@ -28,8 +28,8 @@ from tuner.errors import ExperimentError, nearest
 from tuner.experiment.data import Count
 from tuner.experiment.messages import shown
 from tuner.metrics import COSTS, METRICS, WAYS
+from tuner.strategies import STRATEGIES, installed
 from tuner.strategies.base import Section, optional
-from tuner.strategies.registry import STRATEGIES, installed
 from tuner.user_code import is_user_code, parse_user_code
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy
@@ -25,24 +26,11 @@ from sqlalchemy.pool import NullPool, QueuePool
 from tuner.errors import JournalError, RunError, TunerError, one_line, show_location
 from tuner.journal.locks import JournalLocked, StudyLock
 
-__all__ = [
-    "ConnectionLost",
-    "Refused",
-    "RetryingStorage",
-    "database_is_locked",
-    "has_studies",
-    "lock_database_for_reading",
-    "read_database",
-    "write_database",
-]
-
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
 _RETRY_FOR_S = 3600.0
-
 _LONGEST_PAUSE_S = 5.0  # between two attempts
-
 _CONNECT_S = 7.0
 # libpq's options, which psycopg and psycopg2 take: a server that has vanished is missed in 30 s.
 _TIMEOUTS = {
@@ -53,8 +41,7 @@ _TIMEOUTS = {
     "tcp_user_timeout": 30_000,  # ms
 }
 
-_GONE = ("08", "57P")  # SQLSTATEs: the connection failed; the server was told to shut down
-
+_GONE = ("08", "57P")  # SQLSTATEs: the connection failed; the server is shutting down
 _PACKAGES = {"psycopg": "'lstm-tuner[postgresql]'", "MySQLdb": "mysqlclient"}
 
 
@@ -143,13 +130,9 @@ class RetryingStorage(BaseStorage):
             except Refused as refused:
                 raise self._error(str(refused)) from None
             except JournalLocked as locked:
-                raise self._close(
-                    RunError(
-                        f"while it did not answer, it was taken: {locked}",
-                        where=self._shown,
-                        remedy="what is in it is kept, and this search ends",
-                    )
-                ) from None
+                rule = f"while it did not answer, it was taken: {locked}"
+                remedy = "what is in it is kept, and this search ends"
+                raise self._close(RunError(rule, where=self._shown, remedy=remedy)) from None
             except (SQLAlchemyError, StorageInternalError) as error:
                 raise self._error(one_line(error.__cause__ or error)[:200]) from error
             try:
@@ -213,8 +196,7 @@ class RetryingStorage(BaseStorage):
     ) -> int:
         """Create a study; a retry finds the one that its first attempt created."""
 
-        def create() -> int:
-            return self._inner.create_new_study(directions, study_name)
+        create = partial(self._inner.create_new_study, directions, study_name)
 
         def again() -> int:
             try:
@@ -228,20 +210,21 @@ class RetryingStorage(BaseStorage):
     def delete_study(self, study_id: int) -> None:
         """Delete a study, unless it is gone already."""
 
+        delete = partial(self._inner.delete_study, study_id)
+
         def again() -> None:
             if study_id in {study._study_id for study in self._inner.get_all_studies()}:
-                self._inner.delete_study(study_id)
+                delete()
 
-        self._retry(lambda: self._inner.delete_study(study_id), again)
+        self._retry(delete, again)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """Create a trial; as there is one writer, a trial too many is that of the first attempt."""
+        """Create a trial; with one writer, an extra trial is that of the first attempt."""
         before = self._n_trials.pop(study_id, None)
         if before is None:
             before = len(self.get_all_trials(study_id, deepcopy=False))
 
-        def create() -> int:
-            return self._inner.create_new_trial(study_id, template_trial)
+        create = partial(self._inner.create_new_trial, study_id, template_trial)
 
         def again() -> int:
             trials = self._inner.get_all_trials(study_id, deepcopy=False)
@@ -256,8 +239,7 @@ class RetryingStorage(BaseStorage):
     ) -> bool:
         """Change a trial's state; Optuna refuses to end a trial twice."""
 
-        def change() -> bool:
-            return self._inner.set_trial_state_values(trial_id, state, values)
+        change = partial(self._inner.set_trial_state_values, trial_id, state, values)
 
         def again() -> bool:
             return self._inner.get_trial(trial_id).state is state or change()

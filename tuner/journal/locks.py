@@ -26,12 +26,11 @@ from typing import IO, Any
 
 from tuner.errors import JournalError
 
-__all__ = ["JournalLocked", "LockOwner", "StudyLock", "file_is_locked", "lock_file"]
-
 _WAIT_S = 1.0  # for a lock: a `tuner sync` is quick
+_CREATION_WAIT_S = 5.0  # creating tables takes a fraction of a second
+_OWN_WAIT_S = 30.0  # for the end of a lost connection of this process
 
 _WRITTEN = re.compile(r"tuner (\d+)@(\S*) (\d{8}T\d{6}Z) ([0-9a-f]{6})")
-
 _SINCE = "%Y%m%dT%H%M%SZ"
 
 
@@ -85,9 +84,8 @@ class JournalLocked(Exception):
         what = "creating its tables" if creating else "writing to it"
         unknown = "" if creating else " or a `tuner sync` reading it"
         super().__init__(f"another search is {what}{f': {owner}' if owner else unknown}")
-        self.remedy = "wait for it or stop it"
-        if alternative:
-            self.remedy = f"wait for it, stop it, or {alternative}"
+        stop = f", stop it, or {alternative}" if alternative else " or stop it"
+        self.remedy = f"wait for it{stop}"
 
 
 @contextlib.contextmanager
@@ -154,10 +152,6 @@ def _owner_in(owner_file: Path) -> str | None:
 
 
 _CREATION = "\0tables"  # no study has such a name
-
-_CREATION_WAIT_S = 5.0  # it takes a fraction of a second
-
-_OWN_WAIT_S = 30.0  # for the end of a lost connection of this process
 
 # The server shows the two halves of a key.
 _OWNERS = """\

@@ -1,15 +1,15 @@
-"""A study as plain records, read from its journal: the only way to read one.
+"""A study, its trials and its test scores as plain records.
 
-Tracking, summaries, export and the command line read studies through these records alone.
+Tracking, summaries, export and the command line read a journal through these records alone.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import optuna
 from optuna.storages import BaseStorage
@@ -37,22 +37,9 @@ from tuner.journal.storage import (
     seed_of,
     trial_key,
 )
-from tuner.journal.test_scores import TestScore
-
-__all__ = [
-    "Status",
-    "StudyRecord",
-    "StudyState",
-    "TrialRecord",
-    "begun_with",
-    "read_study",
-    "read_trial",
-    "read_with_state",
-]
 
 FORMAT = 2
-
-"""Of what a study holds. In format 1 trials with the same score rank by their numbers alone."""
+"""The version of a study's contents. In format 1, equal scores rank by trial number alone."""
 
 
 class Status(StrEnum):
@@ -75,12 +62,12 @@ class TrialRecord:
     status: Status
     asked_at: dt.datetime | None
     outcome: Outcome | None  # None while it runs; of a repeat, the original's
-    repeat_of: int | None = None  # the earlier trial whose configuration and outcome it has
+    repeat_of: int | None = None  # the earlier trial with its configuration and outcome
     generation: int | None = None
     individual: int | None = None
     configuration: int | None = None  # of a finalist: the trial that it retrains
-    repeat: int | None = None  # of a finalist, or the default: which of its fresh seeds, from 0
-    lost: tuple[str, ...] = ()  # why the machine took earlier attempts at its training away
+    repeat: int | None = None  # of a finalist or the default: the number of its seed, from 0
+    lost: tuple[str, ...] = ()  # why earlier attempts at its training were lost
 
     @property
     def key(self) -> TrialKey:
@@ -93,47 +80,158 @@ class TrialRecord:
         return self.outcome.objective if self.outcome else None
 
 
+@dataclass(frozen=True)
+class Scores:
+    """The scores of all trainings of one configuration."""
+
+    scores: Sequence[float]  # () if a forecast is not finite
+    mean: float | None
+    std: float | None
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """Read an object of JSON; keys without a field of the class are ignored."""
+        known = {name: raw[name] for f in fields(cls) if (name := f.name) in raw}
+        return cls(**{"scores": (), "mean": None, "std": None} | known)
+
+
+@dataclass(frozen=True)
+class DefaultScores(Scores):
+    """The untuned default's scores on the test set."""
+
+    name: str
+    is_winner: bool
+    params: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int | None = None  # of a refit
+    failed: str | None = None  # why its refit failed
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many test rows an interval covers."""
+
+    level: float  # that was asked for, in (0, 1)
+    coverage: float  # share of the rows within the interval, in [0, 1]
+    width: float | None  # mean, in the units of the target
+
+
+@dataclass(frozen=True)
+class ModelScores(Scores):
+    """The scores of the winner's models, of their ensemble, and of what they must beat."""
+
+    ensemble: float | None = None
+    default: DefaultScores | None = None
+    baselines: Mapping[str, float | None] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)  # baselines, with the reason
+    intervals: Sequence[Coverage] = ()  # of the first model
+    ensemble_intervals: Sequence[Coverage] = ()
+    epochs: int | None = None  # of a refit
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """Read an object of JSON; older records lack keys."""
+        default = raw.get("default")
+        read: dict[str, Any] = {"default": default and DefaultScores.from_json(default)}
+        for key in ("intervals", "ensemble_intervals"):
+            read[key] = tuple(Coverage(**each) for each in raw.get(key) or ())
+        return super().from_json({**raw, "baselines": raw.get("baselines") or {}, **read})
+
+
+@dataclass(frozen=True)
+class TestScore(ModelScores):
+    """One evaluation on the test set."""
+
+    __test__: ClassVar[bool] = False  # pytest takes it for no test
+
+    metric: str = ""
+    opened_at: str | None = None  # ISO 8601, UTC
+    after_trials: int = 0
+    configuration: int | None = None  # trial number of the winner then; None: the untuned default
+    repeats: int = 0  # models of the winner
+    finalists: Sequence[int] | None = None  # top and repeats of the experiment then
+    rows: int = 0
+    first: str | None = None  # time of the first row
+    last: str | None = None
+    refit: ModelScores | None = None
+    refit_failed: str | None = None
+    parts: Sequence[Mapping[str, Any]] = ()  # name, count, unit, first, last of every data split
+    by: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    predictions: Mapping[str, Any] = field(default_factory=dict)  # for plots; {} for none
+    verdict: str | None = None
+    retrained_differently: Sequence[str] = ()
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """Read the record of a journal; older records lack keys."""
+        refit = raw.get("refit") or {}
+        read: dict[str, Any] = {
+            "repeats": raw.get("repeats", len(raw.get("scores", ()))),
+            "first": raw.get("from"),
+            "last": raw.get("to"),
+            "by": raw.get("by") or {},
+            "parts": raw.get("parts") or (),
+            "predictions": raw.get("predictions") or {},
+            "refit": ModelScores.from_json(refit) if refit and "failed" not in refit else None,
+            "refit_failed": refit.get("failed"),
+            "raw": raw,
+        }
+        return super().from_json({**raw, **read})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as the journal holds it."""
+        return dict(self.raw)
+
+    @property
+    def judged(self) -> ModelScores:
+        """The scores that the verdict is about: those of the refitted models if there are any.
+
+        The default and the baselines are refitted as well then.
+        """
+        return self.refit or self
+
+
 class StudyState(StrEnum):
     """Where the search of a study stands."""
 
     RUNNING = "running"
     DONE = "done"
     INTERRUPTED = "interrupted"  # stopped or killed; the same command resumes
-    UNKNOWN = "unknown"  # running or killed: its database does not tell
+    UNKNOWN = "unknown"  # running or killed; its database has no locks
 
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """One study: its experiment, its trials and what came of them."""
+    """One study: its experiment, its trials and their outcomes."""
 
     id: str  # random, given when the study was created
     name: str
     experiment: Experiment  # of its last run: a resumed study may have another budget
     data: Mapping[str, Any]  # sha256, rows, path
-    baselines: Mapping[str, float]  # plain predictions' scores on the validation part
+    baselines: Mapping[str, float]  # scores of the baselines on the validation set
     versions: Mapping[str, str]
     created: str
     trials: tuple[TrialRecord, ...]
     finalists: tuple[TrialRecord, ...]  # retrainings, and trainings of the untuned default
     test: TestScore | None  # the newest evaluation on the test set
-    ended: str | None = None  # how the last run of its search did: done or interrupted
-    seconds_recorded: float = 0.0  # that the runs took which came to write it down
+    ended: str | None = None  # how its last run ended: done or interrupted
+    seconds_recorded: float = 0.0  # of the runs that were not killed
     earlier_tests: tuple[TestScore, ...] = ()  # the evaluations before it, in order
-    format: int = FORMAT  # with which it was begun
-    first_repeats: int = 1  # `finalists.repeats` when it was begun
-    raised: bool = False  # whether more is retrained than when it was begun
-    left_out: Mapping[str, str] = field(default_factory=dict)  # plain predictions, and why
-    begun_from: tuple[str, ...] = ()  # what it took over, and tried first: a line for each source
-    remarks: tuple[Mapping[str, str], ...] = ()  # on the data alone: see `tuner.results.advice`
+    format: int = FORMAT  # at its beginning
+    first_repeats: int = 1  # `finalists.repeats` at its beginning
+    raised: bool = False  # whether more is retrained than at its beginning
+    left_out: Mapping[str, str] = field(default_factory=dict)  # baselines, with the reason
+    begun_from: tuple[str, ...] = ()  # its warm start: a line for each source
+    remarks: tuple[Mapping[str, str], ...] = ()  # on the data; see `tuner.results.advice`
 
     @property
     def trained(self) -> list[TrialRecord]:
-        """The trials that came to an end, in order, without repeats."""
+        """The trials that have ended, in order, without repeats."""
         return [t for t in self.trials if t.repeat_of is None and t.outcome is not None]
 
     @property
     def sign(self) -> int:
-        """What an objective is multiplied with so that less is better."""
+        """The factor of an objective with which less is better."""
         return -1 if self.experiment.objective.direction == "maximize" else 1
 
     @property
@@ -144,14 +242,14 @@ class StudyRecord:
     def ranked(self) -> list[TrialRecord]:
         """Return the complete trials, each configuration once, best first.
 
-        Of those with the same score the one with the smaller validation loss is better; where the
-        losses are not one quantity, the earlier one.
+        Of equal scores, the smaller validation loss is better, or the earlier trial if losses are
+        not comparable.
         """
         complete = [t for t in self.trained if t.status is Status.COMPLETE]
         return sorted(complete, key=lambda t: (*self.rank_of(t), t.number))
 
     def rank_of(self, trial: TrialRecord) -> tuple[float, float]:
-        """Return what a complete trial is ranked by, the smaller the better: score, then loss."""
+        """Return the rank of a complete trial, score then loss; less is better."""
         assert trial.outcome is not None
         by_loss = self.format > 1 and self.experiment.losses_compare
         loss = trial.outcome.val_loss(self.sign) if by_loss else 0.0
@@ -161,7 +259,7 @@ class StudyRecord:
     def seconds(self) -> float:
         """How long the search has run, over all its runs.
 
-        A run that was killed wrote nothing down: its trials say how long it was, at least.
+        A run that was killed recorded no time: it took at least the time of its trials.
         """
         training, covered_to = 0.0, 0.0
         ran = [t.outcome for t in self.trained if t.outcome is not None]
@@ -191,7 +289,7 @@ class StudyRecord:
         """Return where the search stands.
 
         Args:
-            running: whether a search writes to the study; None where nobody can tell.
+            running: whether a search writes to the study; None if that is unknown.
         """
         if self.ended is not None:  # also while the same command only prints it again
             done = self.ended == "done"
@@ -265,13 +363,10 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
         rule = f"study {name!r} was written by another version of tuner: {one_line(error)[:200]}"
         remedy = "begin it again under another --study name"
         raise StudyError(rule, where=where, remedy=remedy) from None
-    finalists_name = name + FINALISTS_SUFFIX
-    names = optuna.get_all_study_names(storage)
-    finalists = (
-        [read_trial(t, experiment) for t in _trials(load_study(storage, finalists_name, location))]
-        if finalists_name in names
-        else []
-    )
+    finalists: list[TrialRecord] = []
+    if (second := name + FINALISTS_SUFFIX) in optuna.get_all_study_names(storage):
+        retrained = _trials(load_study(storage, second, location))
+        finalists = [read_trial(frozen, experiment) for frozen in retrained]
     trials: list[TrialRecord] = []
     for frozen in _trials(study):
         trials.append(read_trial(frozen, experiment, trials))
@@ -304,10 +399,10 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
 def read_with_state(
     storage: BaseStorage, name: str, location: str
 ) -> tuple[StudyRecord, StudyState]:
-    """Read a study, and where its search stands.
+    """Read a study and the state of its search.
 
-    It is read again where it does not say how its search ended and nobody writes to it any more:
-    that may have ended in the meantime.
+    It is read again if its end is not recorded and no search writes to it: the search may have
+    ended in the meantime.
 
     Raises:
         StudyError: as `read_study` does.
@@ -321,10 +416,7 @@ def read_with_state(
 
 
 def _experiment(facts: Mapping[str, Any], run: Mapping[str, Any]) -> Experiment:
-    """Return a study's experiment as it was last run.
-
-    Its data may have moved, its budget grown, and more may be retrained.
-    """
+    """Return a study's experiment with the data's path, budget and finalists of its last run."""
     raw = facts["experiment"]
     moved = {"path": facts["data"]["path"]}
     if (test_file := facts["data"].get("test_file")) is not None:
@@ -338,7 +430,7 @@ def _experiment(facts: Mapping[str, Any], run: Mapping[str, Any]) -> Experiment:
 
 
 def begun_with(facts: Mapping[str, Any], key: str) -> int:
-    """Return a number under `finalists` with which a study was begun."""
+    """Return a number under `finalists` at the beginning of a study."""
     begun = facts["experiment"].get("finalists", {})
     return int(begun.get(key, Finalists.model_fields[key].default))
 
@@ -353,28 +445,24 @@ def read_trial(
         outcome = earlier[repeat_of].outcome
     else:
         outcome = Outcome.from_json(attrs[OUTCOME_ATTR]) if OUTCOME_ATTR in attrs else None
-    common = {
-        "number": frozen.number,
-        "params": params_of(frozen, attrs),
-        "seed": seed_of(attrs, frozen.number, experiment.seed),
-        "status": Status(outcome.state.value) if outcome else Status.RUNNING,
-        "asked_at": frozen.datetime_start,
-        "outcome": outcome,
-        "lost": tuple(attrs.get(LOST_ATTR, ())),
-    }
-    key = trial_key(frozen.number, attrs)
-    if key.role is not Role.TRIAL:
-        return TrialRecord(
-            role=key.role, configuration=key.configuration, repeat=key.repeat, **common
-        )
-    rhythm = experiment.strategy.rhythm
-    generation, individual = divmod(frozen.number, rhythm.size)
+    key, rhythm = trial_key(frozen.number, attrs), experiment.strategy.rhythm
+    generation = individual = None
+    if key.role is Role.TRIAL and rhythm.generational:
+        generation, individual = divmod(frozen.number, rhythm.size)
     return TrialRecord(
-        role=Role.TRIAL,
-        repeat_of=repeat_of,
-        generation=generation if rhythm.generational else None,
-        individual=individual if rhythm.generational else None,
-        **common,
+        number=frozen.number,
+        role=key.role,
+        params=params_of(frozen, attrs),
+        seed=seed_of(attrs, frozen.number, experiment.seed),
+        status=Status(outcome.state.value) if outcome else Status.RUNNING,
+        asked_at=frozen.datetime_start,
+        outcome=outcome,
+        repeat_of=repeat_of if key.role is Role.TRIAL else None,
+        generation=generation,
+        individual=individual,
+        configuration=key.configuration,
+        repeat=key.repeat,
+        lost=tuple(attrs.get(LOST_ATTR, ())),
     )
 
 

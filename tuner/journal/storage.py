@@ -322,11 +322,9 @@ def _named_damage(location: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise JournalError(
-            f"a record in it is damaged ({type(error).__name__}: {one_line(error)[:100]})",
-            where=location,
-            remedy=f"restore the file from a copy, or {remedy}",
-        ) from None
+        rule = f"a record in it is damaged ({type(error).__name__}: {one_line(error)[:100]})"
+        remedy = f"restore the file from a copy, or {remedy}"
+        raise JournalError(rule, where=location, remedy=remedy) from None
 
 
 def _drop_torn_record(file: FileIO) -> None:

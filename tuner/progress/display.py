@@ -16,8 +16,15 @@ from rich.table import Table
 from tuner.coordination.finalists import retrained_of
 from tuner.data.baselines import baseline_name
 from tuner.errors import one_line
-from tuner.journal.records import Status, StudyRecord, StudyState, TrialRecord
-from tuner.journal.test_scores import ModelScores, Scores, TestScore
+from tuner.journal.records import (
+    ModelScores,
+    Scores,
+    Status,
+    StudyRecord,
+    StudyState,
+    TestScore,
+    TrialRecord,
+)
 from tuner.metrics import short_name
 from tuner.results.advice import Advice
 from tuner.results.summary import Configuration, Summary, summarize

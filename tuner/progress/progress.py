@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.coordination.events import Asked, Observer, SearchStart
+from tuner.coordination.coordinator import Asked, Observer, SearchStart
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.journal.storage import Role, TrialKey

@@ -23,7 +23,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tuner.coordination.events import Asked, Observer, SearchStart
+from tuner.coordination.coordinator import Asked, Observer, SearchStart
 from tuner.errors import Interrupted, TunerError, one_line
 from tuner.experiment import Experiment
 from tuner.jobs import Epoch, Outcome, OutcomeState

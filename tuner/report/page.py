@@ -17,8 +17,7 @@ from tuner.coordination.finalists import default_of
 from tuner.data.baselines import baseline_name
 from tuner.errors import one_line
 from tuner.experiment import CategoricalDomain, Domain, Split, flat
-from tuner.journal.records import Status, StudyRecord, TrialRecord
-from tuner.journal.test_scores import ModelScores, Scores
+from tuner.journal.records import ModelScores, Scores, Status, StudyRecord, TrialRecord
 from tuner.report import predictions, trials
 from tuner.report.plotting import Picture, number
 from tuner.results.differences import ENOUGH

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tuner.coordination.events import Observer
+from tuner.coordination.coordinator import Observer
 from tuner.coordination.opening import library_versions
 from tuner.data.metrics import Intervals, calibrated
 from tuner.data.prepared import Facts, Prepared, check_same, prepare

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from tuner.coordination.finalists import Default, Finalist, default_of, rank_finalists
-from tuner.journal.records import Status, StudyRecord, TrialRecord
-from tuner.journal.test_scores import TestScore
+from tuner.journal.records import Status, StudyRecord, TestScore, TrialRecord
 from tuner.results.advice import Advice, advice_after
 from tuner.results.differences import compare
 from tuner.results.verdict import (

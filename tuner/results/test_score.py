@@ -22,8 +22,7 @@ from tuner.data.reference import DataRef, PairsRef, SeriesRef
 from tuner.errors import RunError
 from tuner.executors.base import Executor, run_jobs
 from tuner.jobs import PredictJob
-from tuner.journal.records import StudyRecord
-from tuner.journal.test_scores import TestScore
+from tuner.journal.records import StudyRecord, TestScore
 from tuner.outputs import scratch_folder
 from tuner.prediction import Model
 from tuner.prediction.predictors import distinct

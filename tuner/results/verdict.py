@@ -14,8 +14,7 @@ from functools import cached_property
 
 from tuner.coordination.finalists import Finalist, default_of, model_name, rank_finalists
 from tuner.data.baselines import baseline_name
-from tuner.journal.records import StudyRecord
-from tuner.journal.test_scores import TestScore
+from tuner.journal.records import StudyRecord, TestScore
 from tuner.metrics import METRICS, short_name
 from tuner.results.advice import advice_after
 from tuner.results.differences import ENOUGH, Difference, StrategyDifference, compare, relative

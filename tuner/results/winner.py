@@ -8,8 +8,7 @@ from typing import Any
 
 from tuner.coordination.finalists import Default, Finalist, default_of, rank_finalists, trial_name
 from tuner.errors import InputError, RunError
-from tuner.journal.records import Status, StudyRecord, TrialRecord
-from tuner.journal.test_scores import TestScore
+from tuner.journal.records import Status, StudyRecord, TestScore, TrialRecord
 
 
 def objectives(record: StudyRecord, trial: TrialRecord) -> tuple[float, float] | None:

@@ -1,6 +1,6 @@
-"""What a strategy is: its options, a block of an experiment file, and the sampler that they make.
+"""Base classes of strategies: options, which are a block of an experiment file, and the sampler.
 
-Nothing here imports Optuna: an experiment is read, and its strategies are listed, without it.
+Nothing here imports Optuna: reading an experiment and listing strategies do without it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-_GENERATIONS = 4  # that the budget has room for, at least, where no population is written
-_N_GENERATIONS = 20  # in a cycle of the schedules where there is no budget of trials
+_GENERATIONS = 4  # in the budget, at least, with the default population
+_N_GENERATIONS = 20  # in a cycle of the schedules, without a budget of trials
 
 
 _RULES = {
@@ -95,13 +95,13 @@ def check_order(options: Section, lower: str, upper: str) -> None:
 
 @dataclass(frozen=True)
 class Rhythm:
-    """When trials may be asked for."""
+    """When trials may be asked."""
 
     size: int  # trials in a generation, or in a batch
     generational: bool
 
     def told_before(self, number: int) -> int:
-        """Return how many trials must have been told when trial `number` is asked for."""
+        """Return how many trials must have been told when trial `number` is asked."""
         if self.generational:
             return number // self.size * self.size
         return max(0, number - self.size + 1)
@@ -111,7 +111,7 @@ class Strategy(Section):
     """The options of a strategy. Its docstring, and that of each key, are its documentation."""
 
     name: str
-    """How an experiment names it."""
+    """Its name in an experiment."""
 
     @classmethod
     def summary(cls) -> str:
@@ -121,7 +121,7 @@ class Strategy(Section):
     @property
     @abstractmethod
     def rhythm(self) -> Rhythm:
-        """When its trials may be asked for."""
+        """When its trials may be asked."""
 
     @abstractmethod
     def sampler(self, distributions: Distributions, seed: int, n_generations: int) -> BaseSampler:
@@ -153,7 +153,7 @@ class Strategy(Section):
             raise SpaceError(error) from error
 
     def paced(self, n_trials: int | None) -> Strategy:
-        """Return the options for so many trials, None where that is open."""
+        """Return the options for a budget of trials, None without one."""
         return self
 
 
@@ -161,7 +161,7 @@ class BatchStrategy(Strategy):
     """A strategy that has a fixed number of trials in flight."""
 
     batch: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 4
-    """Trials asked for before the first of them is told."""
+    """Trials that are asked before the first of them is told."""
 
     @property
     def rhythm(self) -> Rhythm:
@@ -170,7 +170,7 @@ class BatchStrategy(Strategy):
 
 @dataclass(frozen=True)
 class Record:
-    """Where one individual was when its trial was asked for, in the unit cube."""
+    """Where one individual was when its trial was asked, in the unit cube."""
 
     position: FloatArray  # (n_columns,)
     velocity: FloatArray | None = None  # (n_columns,); swarms without velocities have none
@@ -178,7 +178,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Turn:
-    """Whose turn it is to move: an individual of a generation, in a search with a seed."""
+    """The turn of one individual to move."""
 
     generation: int  # from 0 on
     individual: int  # from 0 on
@@ -206,10 +206,10 @@ class GenerationalStrategy(Strategy):
         return Rhythm(self.population, generational=True)
 
     def paced(self, n_trials: int | None) -> Strategy:
-        """Return the options with a population that gets to move.
+        """Return the options with a population that has time to move.
 
-        One that is written stays. Else it is a quarter of the trials, at most the default and at
-        least what the strategy needs: four generations.
+        The default is lowered to a quarter of the trials, which gives four generations, but not
+        below what the strategy needs. A population of the experiment file stays.
         """
         if n_trials is None or "population" in self.model_fields_set:
             return self
@@ -257,20 +257,19 @@ class PopulationStrategy(GenerationalStrategy):
         Args:
             past: The state before; None at the beginning.
             generation: The number of this generation.
-            records: Where each individual was; a fresh position where that is unknown.
-            costs: The cost of each, `(individuals,)`: less is better, inf where a trial
-                failed. At the beginning at least one of them is finite.
+            records: Where each individual was; a new position if that is unknown.
+            costs: The cost of each, `(individuals,)`: less is better, inf for a failed trial. At
+                the beginning, at least one is finite.
 
-        It must depend on nothing else than the arguments and the options, and leave the
-        arguments as they are.
+        It must depend on the arguments and the options alone, and not change the arguments.
         """
 
     @abstractmethod
     def move(self, past: Any, turn: Turn) -> Record:
         """Return where an individual goes, given all earlier generations.
 
-        Called from several threads, for generations from 1 on. It must depend on nothing else
-        than the arguments, the options and random numbers of the turn, and leave `past` as it is.
+        Called from several threads, for generations from 1 on. It must depend on the arguments,
+        the options and random numbers of the turn alone, and not change `past`.
         """
 
 
@@ -280,14 +279,14 @@ class Past:
 
     latest: list[Record]  # the generation before, whole
     positions: FloatArray  # (individuals, n_columns), of the latest generation
-    best_positions: FloatArray  # (individuals, n_columns); nan where there was no value yet
-    best_costs: FloatArray  # (individuals,); inf where there was no value yet
+    best_positions: FloatArray  # (individuals, n_columns); nan without a value yet
+    best_costs: FloatArray  # (individuals,); inf without a value yet
     leader: FloatArray  # (n_columns,), the best position of all
     leader_cost: float
 
 
 class SwarmStrategy(PopulationStrategy):
-    """Individuals that move by where they are, their own bests and the leader."""
+    """Individuals that move by their positions, their own bests and the leader."""
 
     def learn(
         self, past: Past | None, generation: int, records: list[Record], costs: FloatArray

@@ -1,7 +1,8 @@
-"""Grid search and brute force: trial `number` gets configuration `number` of a shuffled list.
+"""Strategies that follow a list which is fixed in advance: grid, brute force, quasi-random.
 
-They keep nothing in the study, so a study that is opened again resumes where it was. Optuna's own
-samplers count in the study's attributes, or leave the order to chance once trials overlap.
+Trial `number` gets entry `number`. Nothing is kept in the study, so a study that is opened again
+resumes where it was. Optuna's own samplers count in the study's attributes, which overlapping
+trials get wrong, or leave the order to chance.
 """
 
 from __future__ import annotations
@@ -149,3 +150,30 @@ def _require_few(counts: Iterable[int]) -> int:
         remedy = "give fewer values, or another strategy"
         raise SpaceError(rule, key="search_space", got=f"{n:,}", remedy=remedy)
     return n
+
+
+class QuasiRandomStrategy(BatchStrategy):
+    """Quasi-random search: a scrambled sequence that covers the space evenly."""
+
+    name: Literal["qmc"] = "qmc"
+    sequence: Literal["sobol", "halton"] = "sobol"
+    """Which sequence; Sobol's is most even at powers of two."""
+
+    def sampler(self, distributions: Distributions, seed: int, n_generations: int) -> BaseSampler:
+        from scipy.stats import qmc
+
+        from tuner.strategies.codec import Codec
+        from tuner.strategies.samplers import SpaceSampler
+
+        codec = Codec(distributions, one_hot=False)
+
+        def propose(study: Study, trial: FrozenTrial, space: Distributions) -> dict[str, Any]:
+            if not codec.n_columns:
+                return {}
+            engine = qmc.Sobol if self.sequence == "sobol" else qmc.Halton
+            points = engine(codec.n_columns, rng=keys.generator(seed, "quasi-random"))
+            if trial.number:
+                points.fast_forward(trial.number)
+            return codec.decode(points.random(1)[0])
+
+        return SpaceSampler(distributions, propose, seed=seed)

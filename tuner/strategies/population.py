@@ -1,8 +1,8 @@
 """Optuna samplers that run a `PopulationStrategy`, rebuilt from the records of trials.
 
 Trial `number` is individual `number % population` of generation `number // population`. A
-generation follows from what is known about the earlier ones, so its trials may be asked for in
-any order, at the same time, or again after a crash.
+generation follows from the earlier ones, so its trials may be asked in any order, at the same
+time, or again after a crash.
 """
 
 from __future__ import annotations
@@ -31,16 +31,15 @@ from tuner.errors import ExperimentError, nearest
 from tuner.strategies.base import PopulationStrategy, Record, Section, Turn, broken_rule
 from tuner.strategies.cma import CmaEsStrategy
 from tuner.strategies.codec import Codec
-from tuner.strategies.pso import ParticleSwarmStrategy, QuantumSwarmStrategy
 from tuner.strategies.samplers import KeyedSampler, Space, all_trials
-from tuner.strategies.woa import WhaleStrategy
+from tuner.strategies.swarms import ParticleSwarmStrategy, QuantumSwarmStrategy, WhaleStrategy
 
 _KEY = "swarm"
 """System attribute of a trial's record; Optuna sets those of running trials in the storage only."""
 
 
 def _read_record(trial: FrozenTrial, space: str) -> Record | None:
-    """Return the record of the trial; None where it has none, or one of another space."""
+    """Return the record of a trial; None if it has none, or one of another space."""
     value = trial.system_attrs.get(_KEY)
     if value is None or value.get("space") != space:
         return None
@@ -52,13 +51,11 @@ def _read_record(trial: FrozenTrial, space: str) -> Record | None:
 
 
 State = TypeVar("State")
-
-
 _Snapshot = tuple[int, bool, int, str | None]
 
 
 def _snapshot(trial: FrozenTrial) -> _Snapshot:
-    """Return the number of a trial, and everything that can change about its position and cost."""
+    """Return a trial's number, and all that can change about its position and cost."""
     space = trial.system_attrs.get(_KEY, {}).get("space")  # of its record
     return trial.number, trial.state.is_finished(), len(trial.params), space
 
@@ -82,7 +79,7 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        # By storage and number of the study: when its first trial began, and checkpoints by key.
+        # By storage and number of the study: the start of its first trial; checkpoints by key.
         self._studies: weakref.WeakKeyDictionary[
             BaseStorage, dict[int, tuple[datetime | None, dict[Hashable, _Checkpoints]]]
         ] = weakref.WeakKeyDictionary()
@@ -103,7 +100,7 @@ class Memory:
 
         Args:
             study: The study.
-            key: What else the state depends on, such as the digest of the search space.
+            key: Identifies other dependencies of the state: the digest of the search space.
             generation: The first generation that does not count.
             size: Trials in a generation.
             learn: Returns the state after one more generation, from the state before (None at
@@ -135,7 +132,7 @@ class Memory:
             return state
 
     def _checkpoints(self, study: Study, key: Hashable) -> _Checkpoints:
-        """Return the checkpoints; none if the study replaced another of the same number."""
+        """Return the checkpoints; none if the study has replaced another of the same number."""
         storage, study_id = study._storage, study._study_id
         first = storage.get_trial_id_from_study_id_trial_number(study_id, 0)
         began = storage.get_trial(first).datetime_start
@@ -160,10 +157,9 @@ class PopulationSampler(KeyedSampler):
     """Runs a strategy whose trials come in generations.
 
     A trial that failed, or has no finite value, keeps its position and counts as the worst; a
-    pruned one counts with its last reported value. A trial whose parameters came from outside
-    (enqueued, added) stands where its parameters are. While no trial has a value, every
-    generation is spread afresh over the space. Nothing is waited for: a trial of an earlier
-    generation that has not ended counts as failed until it has.
+    pruned one counts with its last reported value. An enqueued or added trial has the position of
+    its parameters. While no trial has a value, every generation is spread anew over the space. A
+    trial of an earlier generation that has not ended counts as failed.
 
     Args:
         options: The strategy, which has the population.
@@ -171,7 +167,7 @@ class PopulationSampler(KeyedSampler):
         seed: Seed of every random number, from 0 on; drawn by default. Samplers that continue a
             study must be given its seed.
         search_space: The parameters that are moved in; any other is random, and the first such
-            one gives a warning. By default those that all finished trials of earlier generations
+            one gives a warning. By default, those that all finished trials of earlier generations
             share, as in Optuna's own samplers; then the first generation is random.
     """
 
@@ -211,7 +207,7 @@ class PopulationSampler(KeyedSampler):
         codec = Codec(search_space)
         if codec.n_columns == 0:
             return {}
-        record = _read_record(trial, codec.digest)  # asked before, by a process that died
+        record = _read_record(trial, codec.digest)  # of a process that died
         if record is None:
             generation, individual = divmod(trial.number, self.population_size)
             past = self.past(study, generation, codec)
@@ -278,7 +274,7 @@ class PopulationSampler(KeyedSampler):
 
 
 def _shared_space(space: Space | None, _: int, trials: Sequence[FrozenTrial]) -> Space | None:
-    """Return the parameters that these trials and the ones before share; None before any."""
+    """Return the parameters that these trials and the earlier ones share; None before any."""
     ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if not ended:
         return space
@@ -287,7 +283,7 @@ def _shared_space(space: Space | None, _: int, trials: Sequence[FrozenTrial]) ->
 
 
 def _where(trial: FrozenTrial, codec: Codec) -> Record | None:
-    """Return where a trial stood; None if that cannot be known."""
+    """Return the position of a trial; None if it is unknown."""
     record = _read_record(trial, codec.digest)
     if record is not None:
         decoded = codec.decode(record.position)
@@ -299,7 +295,7 @@ def _where(trial: FrozenTrial, codec: Codec) -> Record | None:
 
 
 def _cost(trial: FrozenTrial, direction: StudyDirection) -> float:
-    """Return what the trial cost: less is better, inf for a failed or unfinished one."""
+    """Return the cost of a trial: less is better, inf for a failed or unfinished one."""
     value: float | None = None
     if trial.state is TrialState.COMPLETE:
         value = trial.value
@@ -311,7 +307,7 @@ def _cost(trial: FrozenTrial, direction: StudyDirection) -> float:
 
 
 class _Arguments(Section):
-    """The arguments that are no options of a strategy."""
+    """The arguments that are not options of a strategy."""
 
     n_generations: Annotated[int, Field(ge=1, strict=True)] = 20
     """Generations in which schedules run before they start again."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tuner.coordination.events import Observer, SearchStart
+from tuner.coordination.coordinator import Observer, SearchStart
 from tuner.jobs import Epoch, Outcome
 from tuner.journal.records import StudyRecord
 from tuner.journal.storage import TrialKey

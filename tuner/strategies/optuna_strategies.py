@@ -1,18 +1,15 @@
-"""NSGA-II, on Optuna's crossover, mutation and selection, for one objective or two.
-
-Deb, Pratap, Agarwal and Meyarivan, IEEE Transactions on Evolutionary Computation 6(2), 2002,
-doi 10.1109/4235.996017.
-"""
+"""Strategies on Optuna's samplers: random search, TPE, Gaussian processes and NSGA-II."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from tuner.strategies import rng as keys
-from tuner.strategies.base import GenerationalStrategy
+from tuner.strategies.base import BatchStrategy, GenerationalStrategy
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler, NSGAIISampler
@@ -22,6 +19,52 @@ if TYPE_CHECKING:
     from tuner.strategies.base import Distributions
     from tuner.strategies.codec import Codec
     from tuner.strategies.samplers import Space
+
+
+class RandomStrategy(BatchStrategy):
+    """Random search: every configuration is drawn on its own. The yardstick for the others."""
+
+    name: Literal["random"] = "random"
+
+    def sampler(self, distributions: Distributions, seed: int, n_generations: int) -> BaseSampler:
+        from tuner.strategies.samplers import KeyedSampler
+
+        return KeyedSampler(seed=seed)
+
+
+class _ModelStrategy(BatchStrategy):
+    n_startup_trials: Annotated[int, Field(ge=0, strict=True)] = 10
+    """Random trials before the model is trusted."""
+
+
+class TPEStrategy(_ModelStrategy):
+    """Tree-structured Parzen estimator (Optuna): models good and bad trials, picks the ratio."""
+
+    name: Literal["tpe"] = "tpe"
+
+    def sampler(self, distributions: Distributions, seed: int, n_generations: int) -> BaseSampler:
+        from optuna.samplers import TPESampler
+
+        from tuner.strategies.samplers import KeyedSampler
+
+        n = self.n_startup_trials
+        build = partial(TPESampler, n_startup_trials=n, multivariate=True, constant_liar=True)
+        return KeyedSampler(build, seed=seed)
+
+
+class GPStrategy(_ModelStrategy):
+    """Gaussian process (Optuna): models the objective, picks by expected improvement."""
+
+    name: Literal["gp"] = "gp"
+
+    def sampler(self, distributions: Distributions, seed: int, n_generations: int) -> BaseSampler:
+        from optuna.samplers import GPSampler
+
+        from tuner.strategies.samplers import KeyedSampler
+
+        n = self.n_startup_trials
+        build = partial(GPSampler, n_startup_trials=n, warn_independent_sampling=False)
+        return KeyedSampler(build, seed=seed, proposal_attr="gp:relative_params:0")
 
 
 _Share = Annotated[float, Field(ge=0, le=1, strict=True)]

@@ -1,16 +1,20 @@
-"""Particle swarm optimization, on pyswarms, and its quantum-behaved variant.
+"""Swarms: particle swarm optimization (on pyswarms), its quantum variant, whale optimization.
 
-Kennedy and Eberhart, Particle swarm optimization, ICNN 1995, doi 10.1109/ICNN.1995.488968; inertia
-and pulls of Clerc and Kennedy, 2002, doi 10.1109/4235.985692; pyswarms: Miranda, Journal of
-Open Source Software 3(21), 2018, doi 10.21105/joss.00433.
+PSO: Kennedy and Eberhart, Particle swarm optimization, ICNN 1995, doi 10.1109/ICNN.1995.488968;
+inertia and pulls of Clerc and Kennedy, 2002, doi 10.1109/4235.985692; pyswarms: Miranda, Journal
+of Open Source Software 3(21), 2018, doi 10.21105/joss.00433.
 
-Sun, Fang, Wu, Palade and Xu, Quantum-Behaved Particle Swarm Optimization: Analysis of Individual
-Particle Behavior and Parameter Selection, Evolutionary Computation 20(3), 2012, 349-393.
+QPSO: Sun, Fang, Wu, Palade and Xu, Quantum-Behaved Particle Swarm Optimization: Analysis of
+Individual Particle Behavior and Parameter Selection, Evolutionary Computation 20(3), 2012, 349-393.
+
+Whales: Mirjalili and Lewis, The Whale Optimization Algorithm, Advances in Engineering Software 95,
+2016, doi 10.1016/j.advengsoft.2016.01.008. Equation numbers are the paper's.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import os
 import tempfile
 import threading
@@ -198,8 +202,7 @@ class QuantumSwarmStrategy(SwarmStrategy):
         return self
 
     def move(self, past: Past, turn: Turn) -> Record:
-        has_best = np.isfinite(past.best_costs)  # (individuals,)
-        i = turn.individual
+        i, has_best = turn.individual, np.isfinite(past.best_costs)  # (individuals,)
         phi, u, coin = turn.rng("qpso").random((3, len(past.leader)))
         x = move_particle(
             past.positions[i],
@@ -208,8 +211,7 @@ class QuantumSwarmStrategy(SwarmStrategy):
             past.best_positions[has_best].mean(axis=0),
             alpha=self.alpha_start - (self.alpha_start - self.alpha_end) * turn.done,
             phi=phi,
-            u=1 - u,
-            sign=np.where(coin < 0.5, -1.0, 1.0),
+            jump=np.where(coin < 0.5, -1.0, 1.0) * np.log(1 / (1 - u)),
         )
         return Record(np.clip(x, 0, 1))
 
@@ -222,20 +224,89 @@ def move_particle(
     *,
     alpha: float,
     phi: FloatArray,
-    u: FloatArray,
-    sign: FloatArray,
+    jump: FloatArray,
 ) -> FloatArray:
     """Return the next position of the particle at `x`, `(n_columns,)`, before it is clipped.
 
     Args:
-        x: The particle, X_i.
-        own_best: The best position that it has had, P_i.
-        leader: The best position of all, G.
-        mean_best: The mean of the personal bests, C, in each dimension.
-        alpha: The contraction-expansion coefficient.
-        phi: Uniform in [0, 1), for each dimension.
-        u: Uniform in (0, 1], for each dimension.
-        sign: -1 or 1 with equal probability, for each dimension.
+        x: X_i, the particle.
+        own_best: P_i, its best position so far.
+        leader: G, the best position of all.
+        mean_best: C, the mean of all personal bests, in each dimension.
+        alpha: the contraction-expansion coefficient.
+        phi: uniform in [0, 1), for each dimension.
+        jump: +-ln(1 / u) with u uniform in (0, 1] and a random sign, for each dimension.
     """
     attractor = phi * own_best + (1 - phi) * leader  # p_ij, with c1 = c2
-    return attractor + sign * alpha * np.abs(mean_best - x) * np.log(1 / u)
+    return attractor + alpha * np.abs(mean_best - x) * jump
+
+
+class WhaleStrategy(SwarmStrategy):
+    """Whale optimization: whales encircle the leader, spiral towards it, or follow another.
+
+    A and C are one number a whale, as in the authors' code; X_rand is one whale for all
+    dimensions and l is uniform in [-1, 1], as in the paper. All whales move at once; what leaves
+    the space is set on its edge; a whale always moves, also to a worse place. `a` falls linearly
+    over the generations G, as a_start - (a_start - a_end) (g mod G) / G in generation g; then it
+    starts again. |A| reaches up to `a`, and whales follow one another only while it can reach 1.
+
+    The algorithm is not shift-invariant: C pulls towards the origin of the coordinates (Deng and
+    Liu, Expert Systems with Applications, 2024, doi 10.1016/j.eswa.2023.121544). The coordinates
+    are [-1, 1], so the pull is to the middle of every range rather than to its lower bound.
+    """
+
+    name: Literal["woa"] = "woa"
+    b: Annotated[float, Field(gt=0, le=10, strict=True)] = 1.0
+    """Shape of the spiral."""
+    a_start: Annotated[float, Field(gt=0, le=4, strict=True)] = 2.0
+    """Where `a` starts; above 1, whales also search around one another."""
+    a_end: Annotated[float, Field(ge=0, le=4, strict=True)] = 0.0
+    """What `a` falls to."""
+
+    @model_validator(mode="after")
+    def _check(self) -> WhaleStrategy:
+        check_order(self, "a_end", "a_start")
+        return self
+
+    def move(self, past: Past, turn: Turn) -> Record:
+        rng = turn.rng("woa")
+        a = self.a_start - (self.a_start - self.a_end) * turn.done
+        r1, r2, p = rng.random(3)
+        A = 2 * a * r1 - a  # eq. 2.3
+        C = 2 * r2  # eq. 2.4
+        ell = rng.uniform(-1, 1)
+        other = rng.integers(self.population)
+
+        whales = 2 * past.positions - 1  # (individuals, n_columns), in [-1, 1]
+        leader = 2 * past.leader - 1
+        x = self.step(whales[turn.individual], leader, whales[other], A=A, C=C, p=p, ell=ell)
+        return Record((np.clip(x, -1, 1) + 1) / 2)
+
+    def step(
+        self,
+        x: FloatArray,
+        leader: FloatArray,
+        other: FloatArray,
+        *,
+        A: float,
+        C: float,
+        p: float,
+        ell: float,
+    ) -> FloatArray:
+        """Return the next position of the whale at `x`, `(n_columns,)`, before it is clipped.
+
+        Args:
+            x: the whale.
+            leader: X*, the best position so far.
+            other: X_rand, a random whale.
+            A: step towards the leader or the other whale; from |A| = 1 on, the other.
+            C: weight of the position that the whale swims to; uniform in [0, 2].
+            p: uniform in [0, 1]: below a half encircle or search, else spiral.
+            ell: l, the place on the spiral, uniform in [-1, 1].
+        """
+        if p >= 0.5:  # eq. 2.6, 2.5
+            distance = np.abs(leader - x)
+            return distance * math.exp(self.b * ell) * math.cos(2 * math.pi * ell) + leader
+        prey = leader if abs(A) < 1 else other
+        D = np.abs(C * prey - x)  # eq. 2.1, 2.7
+        return prey - A * D  # eq. 2.2, 2.8
