@@ -80,19 +80,14 @@ def test_a_fitted_forecaster_is_pickled_with_its_model(fitted):
     ("given", "says"),
     [
         (lambda: LSTMForecaster().fit([1.0, 2.0]), "X: must be a table or a series"),
-        (
-            lambda: LSTMForecaster().fit(np.ones((50, 2))),
-            r"target: must name .* x0, x1; .*x1",
-        ),
+        (lambda: LSTMForecaster().fit(np.ones((50, 2))), r"target: must name .* x0, x1; .*x1"),
         (lambda: LSTMForecaster().fit(waves(), np.ones(3)), "y: .* got 3 for 90 rows"),
         (lambda: LSTMForecaster("sale").fit(waves()), "no column 'sale'.*'sales'"),
         (lambda: LSTMForecaster(strategy="tpee").fit(waves()), "strategy.*tpe"),
-        (
-            lambda: LSTMForecaster(settings={"budget.epoch": 2}).fit(waves()),
-            "budget.epoch: .*did you mean 'epochs'",
-        ),
+        (lambda: LSTMForecaster(settings={"budget.epoch": 2}).fit(waves()),
+         "budget.epoch: .*did you mean 'epochs'"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_fitted_is_refused_in_one_line(given, says):
     with pytest.raises((InputError, ExperimentError), match=says) as refused:
         given()

@@ -9,7 +9,6 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from helpers.waves import EXPERIMENT, tuner, write_series
@@ -17,7 +16,6 @@ from helpers.waves import EXPERIMENT, tuner, write_series
 from tuner import InputError, Interrupted, load_study, search
 from tuner.errors import ExperimentError, JournalError
 from tuner.experiment import Experiment
-from tuner.prediction import load_model
 from tuner.processes import stopped_by_signals
 
 ROOT = Path(__file__).parents[1]
@@ -106,28 +104,6 @@ def test_an_export_is_read_again_and_trains_to_the_same_score(study, folder, tmp
     assert "reproduced" in tuner(tmp_path, "train", "best.yaml")
     as_json = study.export(tmp_path / "best.json")
     assert json.loads(as_json.read_text())["recorded"]["study"] == study.name
-
-
-@pytest.mark.slow
-def test_a_program_gets_the_winner_or_the_mean_of_repeats(study, folder, tmp_path):
-    recorded = Experiment.load(study.export(tmp_path / "best.yaml")).recorded
-    single = study.export_model(tmp_path / "single")
-    together = study.export_model(tmp_path / "together", ensemble=True)
-    models = [
-        json.loads((tmp_path / name / "pipeline.json").read_text())["models"]
-        for name in ("single", "together")
-    ]
-    assert models == [1, len(recorded.seeds)] == [1, 2]
-    # The single model is that of the first seed; the mean lies half way to the other's.
-    seed, score = f"recorded.seed={recorded.seeds[1]}", f"recorded.score={recorded.scores[1]!r}"
-    tuner(tmp_path, "train", "best.yaml", "--set", seed, "--set", score, "-o", "other")
-    rows = pd.read_csv(folder / "waves.csv")
-    first, other, mean = (
-        model.predict(rows, all_windows=True).y
-        for model in (single, load_model(tmp_path / "other"), together)
-    )
-    assert not np.allclose(first, other, rtol=1e-3)
-    np.testing.assert_allclose(mean, (first + other) / 2, rtol=1e-4)
 
 
 def test_nothing_but_an_earlier_export_or_report_is_written_over(study, tmp_path):

@@ -31,7 +31,7 @@ from tuner.coordination.finalists import rank_finalists
 from tuner.coordination.history import configuration_key, unseen_configuration
 from tuner.coordination.opening import StudyData, open_study
 from tuner.coordination.pruning import should_prune
-from tuner.errors import RunError, StudyError
+from tuner.errors import StudyError
 from tuner.executors import Finished, Lost
 from tuner.experiment import space_size
 from tuner.jobs import OutcomeState, cost, timed_out, train_job
@@ -526,24 +526,6 @@ def test_choices_equal_but_for_rounding_are_refused():
     choices = {"dropout": {"type": "categorical", "choices": [0.3, 0.1 + 0.2]}}
     with pytest.raises(ValueError, match=r"must differ, got 0\.30* ?.*twice"):
         make_experiment("random", space=choices)
-
-
-def test_a_full_disk_ends_a_search_in_one_line(bench, monkeypatch):
-    import errno
-    import os
-
-    from tuner.journal import storage as journal_file
-
-    def full(fd):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    bench.run(make_experiment("random", trials=2), SimulatedExecutor(1))
-    monkeypatch.setattr(journal_file.os, "fsync", full)
-    with pytest.raises(RunError, match="cannot be written: No space left on device"):
-        bench.run(make_experiment("random", trials=6), SimulatedExecutor(1))
-    monkeypatch.undo()
-    _, record = bench.run(make_experiment("random", trials=6), SimulatedExecutor(1))
-    assert len(record.trained) == 6
 
 
 def test_time_unwritten_by_a_killed_run_follows_from_trials(bench):

@@ -119,18 +119,13 @@ def refusal(name, **resources):
 @pytest.mark.parametrize(
     ("resources", "message"),
     [
-        (
-            {"gpus": 0.25},
-            "resources.gpus: must be 0 where there is no GPU, and this machine has none, got "
-            "0.25; write --set resources.gpus=0, or run where there is one",
-        ),
-        (
-            {"cpus": 4.5},
-            "resources.cpus: must be at most 4, the cores of this machine, got 4.5; "
-            "write --set resources.cpus=1",
-        ),
+        ({"gpus": 0.25},
+         "resources.gpus: must be 0 where there is no GPU, and this machine has none, got "
+         "0.25; write --set resources.gpus=0, or run where there is one"),
+        ({"cpus": 4.5}, "resources.cpus: must be at most 4, the cores of this machine, got 4.5; "
+         "write --set resources.cpus=1"),
     ],
-)
+)  # fmt: skip
 def test_what_this_machine_does_not_have_is_refused(name, resources, message):
     assert refusal(name, **resources) == message
 
@@ -231,37 +226,21 @@ def test_what_a_cluster_has_room_for(cluster, resources, capacity, unit):
 @pytest.mark.parametrize(
     ("nodes", "resources", "message"),
     [
-        (
-            NODES,
-            {"cpus": 7},
-            "resources.cpus: must be at most 6, the CPUs that a node of the cluster has, got 7; "
-            "write --set resources.cpus=1",
-        ),
-        (
-            NODES,
-            {"gpus": 2},
-            "resources.gpus: must be at most 1, the GPUs that a node of the cluster has, got 2; "
-            "write --set resources.gpus=1",
-        ),
-        (
-            NODES[:1],
-            {"gpus": 0.5},
-            "resources.gpus: must be 0 where there is no GPU, and the cluster has none, got 0.5; "
-            "write --set resources.gpus=0, or run where there is one",
-        ),
-        (
-            [{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}],
-            {"cpus": 2, "gpus": 0.5},
-            "resources: no node of the cluster has both the CPUs and the GPUs, got cpus=2, "
-            "gpus=0.5; write --set resources.cpus=1",
-        ),
-        (
-            [{"memory": 1.0}],
-            {},
-            "--executor: no node of the cluster has a CPU; start one that has",
-        ),
+        (NODES, {"cpus": 7},
+         "resources.cpus: must be at most 6, the CPUs that a node of the cluster has, got 7; "
+         "write --set resources.cpus=1"),
+        (NODES, {"gpus": 2},
+         "resources.gpus: must be at most 1, the GPUs that a node of the cluster has, got 2; "
+         "write --set resources.gpus=1"),
+        (NODES[:1], {"gpus": 0.5},
+         "resources.gpus: must be 0 where there is no GPU, and the cluster has none, got 0.5; "
+         "write --set resources.gpus=0, or run where there is one"),
+        ([{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}], {"cpus": 2, "gpus": 0.5},
+         "resources: no node of the cluster has both the CPUs and the GPUs, got cpus=2, "
+         "gpus=0.5; write --set resources.cpus=1"),
+        ([{"memory": 1.0}], {}, "--executor: no node of the cluster has a CPU; start one that has"),
     ],
-)
+)  # fmt: skip
 def test_what_no_node_of_a_cluster_has_is_refused(cluster, nodes, resources, message):
     cluster(*nodes)
     assert refusal("ray://h:1", **resources) == message

@@ -72,7 +72,7 @@ def test_workers_end_when_their_coordinator_is_killed(tmp_path, data):
         [sys.executable, str(script), str(tmp_path / "jobs")], stdout=subprocess.PIPE, text=True
     )
     pids = [int(pid) for pid in coordinator.stdout.readline().split()]
-    time.sleep(4)
+    time.sleep(1)
     coordinator.kill()
     coordinator.wait()
     coordinator.stdout.close()

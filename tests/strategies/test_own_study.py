@@ -97,27 +97,19 @@ def test_samplers_are_listed_and_a_typo_gets_the_nearest():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (
-            lambda: QuantumSwarmSampler(alpha_start=0.4),
-            "alpha_start must not be below alpha_end, 0.5 (its default), got 0.4; "
-            "give alpha_end too, 0.4 at most",
-        ),
-        (
-            lambda: WhaleSampler(a_start=1.0, a_end=1.5),
-            "a_end must not be above a_start, 1.0, got 1.5; "
-            "give a smaller number, or a larger a_start",
-        ),
-        (
-            lambda: ParticleSwarmSampler(velocity_clamp=(0.5, -0.5)),
-            "velocity_clamp must be the least and then the largest, got [0.5, -0.5]; swap them?",
-        ),
-        (
-            lambda: ParticleSwarmSampler(population_size=2, topology="ring"),
-            "population_size must not be below neighbors, 3 (its default), got 2; "
-            "give neighbors too, 2 at most",
-        ),
+        (lambda: QuantumSwarmSampler(alpha_start=0.4),
+         "alpha_start must not be below alpha_end, 0.5 (its default), got 0.4; "
+         "give alpha_end too, 0.4 at most"),
+        (lambda: WhaleSampler(a_start=1.0, a_end=1.5),
+         "a_end must not be above a_start, 1.0, got 1.5; "
+         "give a smaller number, or a larger a_start"),
+        (lambda: ParticleSwarmSampler(velocity_clamp=(0.5, -0.5)),
+         "velocity_clamp must be the least and then the largest, got [0.5, -0.5]; swap them?"),
+        (lambda: ParticleSwarmSampler(population_size=2, topology="ring"),
+         "population_size must not be below neighbors, 3 (its default), got 2; "
+         "give neighbors too, 2 at most"),
     ],
-)
+)  # fmt: skip
 def test_a_default_that_another_argument_rules_out_is_called_one(make, text):
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         make()

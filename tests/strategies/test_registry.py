@@ -232,19 +232,6 @@ def test_a_grid_has_few_values_of_a_number_and_all_choices():
     assert every_value(FINITE)["n"] == [1, 2, 3, 4]
 
 
-def test_another_seed_is_another_order():
-    found = [
-        search(
-            optuna.create_study(sampler=BruteForceStrategy().make_sampler(FINITE, seed, None)),
-            FINITE,
-            36,
-        )
-        for seed in (0, 1)
-    ]
-    assert found[0] != found[1]
-    assert set(found[0]) == set(found[1])
-
-
 @pytest.mark.parametrize("sequence", ["sobol", "halton"])
 def test_quasi_random_trials_cover_every_range_evenly(sequence):
     space = {"x": FloatDistribution(0, 1), "c": CategoricalDistribution(["a", "b", "c", "d"])}

@@ -284,12 +284,6 @@ def test_the_first_highest_column_of_a_choice_wins():
     assert codec.encode({"x": "c"}).tolist() == [0, 0, 1]
 
 
-def test_columns_do_not_depend_on_the_order_of_the_space():
-    x, y = FloatDistribution(0, 1), FloatDistribution(5, 6)
-    position = np.array([0.25, 0.5])
-    assert Codec({"x": x, "y": y}).decode(position) == Codec({"y": y, "x": x}).decode(position)
-
-
 UNIT = FloatDistribution(0, 1)
 
 

@@ -42,29 +42,12 @@ def test_the_next_generation_depends_on_the_last_results(make):
     assert a[N:] != b[N:]
 
 
-def test_a_trial_asked_again_gets_the_same_answer(make):
-    study = optuna.create_study(sampler=make())
-    late = study.ask(SPACE)
-    search(study, N)
-    early = study.ask(SPACE)
-    study.tell(late, -9.0)
-    again = optuna.Trial(study, early._trial_id)
-    assert again.relative_params == early.relative_params
-
-
 def test_every_generation_is_spread_in_its_own_way(make):
     first, second = (make().options.spread(make().seed, generation, 3)[0] for generation in (0, 1))
     assert (first.position != second.position).all()
     if first.velocity is not None:
         assert second.velocity is not None
         assert (first.velocity != second.velocity).all()
-
-
-def test_a_trial_that_is_still_running_is_not_waited_for(make):
-    study = optuna.create_study(sampler=make())
-    running = study.ask(SPACE)
-    search(study, 3 * N)
-    assert study.trials[running.number].state is TrialState.RUNNING
 
 
 def finish(study, trial, how):
@@ -134,10 +117,6 @@ def test_a_parameter_outside_the_space_is_random_by_name(make):
     assert extra(make()) == extra(make())
     assert len(set(extra(make()))) == 6
     assert extra(make()) != extra(make(seed=4))
-
-
-def test_a_seed_that_is_not_given_is_drawn(make):
-    assert make(seed=None).seed != make(seed=None).seed
 
 
 def test_a_space_of_single_values_leaves_nothing_to_move_in(make):

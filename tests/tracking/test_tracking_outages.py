@@ -185,18 +185,14 @@ def test_credentials_of_the_environment_reach_the_server(
     ("error", "text"),
     [
         (InputError("file: key: rule"), "file: key: rule"),
-        (
-            OperationalError("INSERT", {"a": 1}, sqlite3.OperationalError("disk I/O error")),
-            "the MLflow store mlflow.db: disk I/O error",
-        ),
-        (
-            PermissionError(13, "Permission denied", "/data/mlartifacts"),
-            "MLflow: /data/mlartifacts: Permission denied",
-        ),
+        (OperationalError("INSERT", {"a": 1}, sqlite3.OperationalError("disk I/O error")),
+         "the MLflow store mlflow.db: disk I/O error"),
+        (PermissionError(13, "Permission denied", "/data/mlartifacts"),
+         "MLflow: /data/mlartifacts: Permission denied"),
         (ValueError("something\n  new."), "the MLflow store mlflow.db: something new"),
         (ValueError("x" * 999), f"the MLflow store mlflow.db: {'x' * 300}"),
     ],
-)
+)  # fmt: skip
 def test_what_a_database_or_a_folder_says_is_one_line(error, text):
     assert explain(error) == text
 
