@@ -127,7 +127,7 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
         self.best_params_ = self.study_.best.params
         self.feature_names_in_ = np.array(table.columns, object)
         self.n_features_in_ = len(table.columns)
-        self._path, self._target = path, target
+        self._path = path
         return self
 
     def predict(

@@ -159,8 +159,7 @@ def run_search(
         The study, as its journal has it, and whether MLflow has a complete copy.
 
     Raises:
-        TunerError: as `tuner.orchestrator.search` does; Interrupted also if the reader of
-            standard output is gone.
+        TunerError: as `search` does; Interrupted also if standard output has no reader.
     """
     choice = choose_executor(options.executor, experiment.resources, reporter.note)
 
@@ -227,7 +226,7 @@ def worker_notes(workers: int | None, experiment: Experiment, choice: ExecutorCh
 
 @contextlib.contextmanager
 def stopped_without_reader() -> Iterator[None]:
-    """Raise Interrupted if the reader of standard output is gone."""
+    """Raise Interrupted if standard output has no reader any more."""
     try:
         yield
     except BrokenPipeError:

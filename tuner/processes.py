@@ -1,8 +1,8 @@
 """Processes: how worker processes start, and how a search stops on a signal.
 
-Python puts the folder of a script, or with `-m` the current one, before its own library. A
-`statistics.py` there is the user's, and a worker would take it for Python's. This file is both
-ends: the coordinator asks it for the command, and the worker runs it as a script.
+Python puts the folder of a script, or with `-m` the current one, before its own library. A worker
+would import a `statistics.py` of the user's from there in place of Python's. The coordinator gets
+the command of a worker from this file, and the worker runs this file as a script.
 """
 
 from __future__ import annotations
@@ -18,51 +18,49 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["start_command", "stopped_by_signals"]
-
 _PACKAGE = Path(__file__).absolute().parent
 
 
 def start_command(module: str, argument: str) -> list[str]:
-    """Return the command that runs a module in a new process, with `argument` as its only one.
+    """Return the command that runs a module in a new process, with one argument.
 
-    The process takes tuner from where this one did, and all else from this one's `sys.path`
-    without the folder that Python put there by itself.
+    The process imports this tuner, and all else from the `sys.path` of this process without the
+    folder that Python added.
     """
     return [sys.executable, "-P", __file__, module, argument, json.dumps(_import_path())]
 
 
 def _import_path() -> list[str]:
     path = [entry for entry in sys.path if isinstance(entry, str)]
-    unasked = _put_there_by_python()
-    for entry in unasked:
-        path.remove(entry)  # its first place alone: PYTHONPATH may name it as well
+    added = _added_by_python()
+    for entry in added:
+        path.remove(entry)  # the first one alone: PYTHONPATH may have it too
     folder = _PACKAGE.parent
-    if any(Path(entry).resolve() == folder.resolve() for entry in unasked):
-        path.append(str(folder))  # what tuner needs may lie beside it
+    if any(Path(entry).resolve() == folder.resolve() for entry in added):
+        path.append(str(folder))  # tuner's dependencies may be beside it
     return path
 
 
-def _put_there_by_python() -> list[str]:
-    """Return the entries of `sys.path` that nobody asked for."""
-    unasked = [entry for entry in sys.path if entry == ""]  # the current folder, in notebooks say
+def _added_by_python() -> list[str]:
+    """Return the entries of `sys.path` that Python added by itself."""
+    added = [entry for entry in sys.path if entry == ""]  # the current folder, in notebooks say
     main = sys.modules["__main__"]
     if sys.flags.safe_path:
-        return unasked
+        return added
     if getattr(main, "__spec__", None) is not None:  # started with -m
         first = Path.cwd()
     elif file := getattr(main, "__file__", None):
         first = Path(file).resolve().parent
     else:
-        return unasked
-    return [*unasked, str(first)] if str(first) in sys.path else unasked
+        return added
+    return [*added, str(first)] if str(first) in sys.path else added
 
 
 def _main(module: str, argument: str, import_path: str) -> None:
     handed = json.loads(import_path)
     sys.path[:] = handed + [entry for entry in sys.path if entry not in handed]
     sys.argv[1:] = [argument]
-    # By its place: another tuner may come before it on the path.
+    # By its path: another tuner may be first in sys.path.
     spec = spec_from_file_location("tuner", _PACKAGE / "__init__.py")
     assert spec is not None
     assert spec.loader is not None
@@ -75,15 +73,15 @@ def _main(module: str, argument: str, import_path: str) -> None:
 def stopped_by_signals(
     stop: threading.Event | None = None, *, process_ends: bool = True
 ) -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C sets: `stop`, or one of its own.
+    """Yield an event that the first Ctrl-C sets: `stop`, or a new one.
 
-    The second one, SIGTERM (a batch system's) or SIGHUP (a terminal that is closed) end the
-    search at once. After that no signal disturbs the clearing up, which takes seconds, or, where
-    the process is to end, its end.
+    The second one, SIGTERM (of a batch system) or SIGHUP (of a closed terminal) end the search at
+    once. Later signals are ignored during the clean-up, which takes seconds, or, if the process
+    ends, until its end.
 
     Raises:
         Interrupted: on the second Ctrl-C with status 130, on another signal with 128 and its
-            number, as shells and batch systems know it.
+            number, as shells and batch systems expect.
     """
     from tuner.errors import Interrupted  # not above: as a script, this file finds tuner itself
 
@@ -94,7 +92,7 @@ def stopped_by_signals(
         if ended_by:
             return
         if signum == signal.SIGINT and not stop.is_set():
-            stop.set()  # the search says so: a handler must not print
+            stop.set()  # the search prints it: a handler must not
             return
         ended_by.append(signum)
         raise KeyboardInterrupt
@@ -112,7 +110,7 @@ def stopped_by_signals(
         stopped.exit_status = 128 + (ended_by or [signal.SIGINT])[0]
         raise stopped from None
     finally:
-        for signum, handler in before.items():  # a process that ends sets its own to the default
+        for signum, handler in before.items():  # at its end, Python would reset its own handlers
             signal.signal(signum, signal.SIG_IGN if ended_by and process_ends else handler)
 
 

@@ -256,7 +256,7 @@ def log_winner(
             note("training the winner again, as MLflow has no model of it")
             folder = made / "model"
             write_model(retrained(record, ensemble=ensemble), folder, moves=True)
-        with only_copier(record.id):  # locked after training, so that nobody waits for it
+        with only_copier(record.id):  # not while it trains: others would wait
             logged = find_model(client, run_id, name)
             if logged is None:
                 assert folder is not None, "only this process removes it"

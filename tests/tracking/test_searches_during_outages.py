@@ -26,7 +26,7 @@ from tuner.tracking import open_store
 
 pytestmark = pytest.mark.slow
 
-LATER = f"the search goes on, and `tuner sync {STUDY}` completes the copy later"
+LATER = f"the search continues, and `tuner sync {STUDY}` completes the copy later"
 AGAIN = f"run `tuner sync {STUDY}` again later"
 
 

@@ -138,7 +138,7 @@ def test_a_store_of_another_mlflow_is_refused_unchanged(
     wait_for(lambda: told)
     assert not tracker.close(done=True)
     assert time.monotonic() - begun < 5
-    later = "the search goes on, and `tuner sync s1` completes the copy later"
+    later = "the search continues, and `tuner sync s1` completes the copy later"
     assert told == [f"{text}; {later}"]
     assert capfd.readouterr() == ("", "")
     assert hashlib.sha256((here / "mlflow.db").read_bytes()).digest() == before
@@ -221,9 +221,9 @@ def test_a_uri_that_mlflow_cannot_use_costs_a_search_one_warning(tmp_path, monke
     assert warning.startswith("MLFLOW_TRACKING_URI: ")
     assert f"got {uri!r}; write " in warning
     assert warning.endswith(
-        f"; the search goes on, and `tuner sync {STUDY}` completes the copy later"
+        f"; the search continues, and `tuner sync {STUDY}` completes the copy later"
     )
-    refusal, _, _ = warning.partition("; the search goes on")
+    refusal, _, _ = warning.partition("; the search continues")
     for command in ("sync", "ui"):
         refused = tuner(here, command, STUDY)
         assert (refused.status, refused.out, refused.err) == (2, "", f"tuner: {refusal}\n")

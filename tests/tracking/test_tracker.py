@@ -69,7 +69,7 @@ def test_a_copy_goes_on_when_mlflow_is_back(client, make_record, make_trial, wai
     wait_for(lambda: len(runs_of(client, record)) == 2)  # without a wake
     assert tracker.close(done=True)
     assert warnings == [
-        "the MLflow store mlflow.db: disk full; the search goes on, and `tuner sync s1` "
+        "the MLflow store mlflow.db: disk full; the search continues, and `tuner sync s1` "
         "completes the copy later",
         "MLflow answers again, and has all of it",
     ]

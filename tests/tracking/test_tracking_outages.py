@@ -58,7 +58,7 @@ def test_a_server_that_fails_costs_one_warning_that_says_how(
     for _ in range(3):
         failing.wake()
     assert not failing.close(done=True)
-    later = "the search goes on, and `tuner sync s1` completes the copy later"
+    later = "the search continues, and `tuner sync s1` completes the copy later"
     assert told == [f"{text.format(url=gateway.url)}; {later}"]
     assert capfd.readouterr() == ("", "")
 

@@ -236,7 +236,6 @@ class ComparisonReporter:
         self._current: Reporter | None = None
         self._n_searches = 0  # of this run
         self._seconds: list[float] = []  # of each finished search of this run
-        self._noted: set[str] = set()
 
     def start(self, experiments: Sequence[Experiment], planned: Sequence[Planned]) -> None:
         """Print how much there is to do; `experiments` has one for each strategy."""
@@ -263,14 +262,8 @@ class ComparisonReporter:
         else:
             self._console.print(text, markup=False)
 
-    def first_notes(self, texts: Sequence[str]) -> list[str]:
-        """Return the texts that this method has not returned for an earlier search."""
-        new = [text for text in texts if text not in self._noted]
-        self._noted.update(new)
-        return new
-
     def skipped(self, planned: Planned) -> None:
-        """Print nothing for a search that an earlier run has made: `start` counts them."""
+        """Print nothing for a search of an earlier run: `start` counts them."""
 
     def searched(self, planned: Planned, record: StudyRecord, seconds: float) -> None:
         """Print the best score of a search, and how long the remaining ones will take."""
@@ -360,9 +353,14 @@ def _search_all(
     choice = choose_executor(command.executor, experiments[0].resources, reporter.note)
     shared = max(choose_workers(command.workers, e, choice) for e in experiments)
 
+    noted: set[str] = set()
+
     def run(one: Planned, make_executor: Callable[[int], Executor]) -> StudyRecord:
         def notes(record: StudyRecord) -> list[str]:
-            return reporter.first_notes(worker_notes(command.workers, one.experiment, choice))
+            texts = worker_notes(command.workers, one.experiment, choice)
+            new = [text for text in texts if text not in noted]  # by an earlier search
+            noted.update(new)
+            return new
 
         options = SearchOptions(
             one.study,

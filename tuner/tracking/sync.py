@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 Files = Mapping[str, str | bytes | Exception]
-"""Texts and pictures by file name; an exception says why there is no such file."""
+"""Texts and pictures by file name; an exception is the reason why a file is missing."""
 
 _FILES_OF = "files_of"  # tag: digest of the record whose files the run has
 _ALL = "its files"  # name for those of a function that failed

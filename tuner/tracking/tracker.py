@@ -168,7 +168,7 @@ class MlflowTracker:
             warned, self._warned = self._warned, True
         copies = f"`tuner sync {self._study}` completes the copy"
         if not self._closing.is_set():
-            copies = f"the search goes on, and {copies} later"
+            copies = f"the search continues, and {copies} later"
         if not warned:
             self._send(f"{reason}; {copies}")
 

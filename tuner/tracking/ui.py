@@ -23,7 +23,6 @@ import threading
 import time
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,7 +124,7 @@ def start_ui(
     with explained():
         check_store()
     with contextlib.ExitStack() as stack:
-        with _only_starter(uri):
+        with lock_if_possible(_address_file(uri).with_suffix(".lock")):  # one starts it
             running = running_ui(uri) if port is None else None
             if running is not None:
                 ui = Ui(_pages(running.base_url, record, of_study), earlier=running.pid)
@@ -271,11 +270,6 @@ def running_ui(uri: str, timeout_s: float = 5) -> Address | None:
     """Return this user's running UI on a store; None without one that answers."""
     address = _read_address(_address_file(uri))
     return address if address and answers(address.base_url, timeout_s) else None
-
-
-def _only_starter(uri: str) -> AbstractContextManager[None]:
-    """Let one process at a time start a store's UI."""
-    return lock_if_possible(_address_file(uri).with_suffix(".lock"))
 
 
 def _address_file(uri: str) -> Path:
