@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -117,7 +117,7 @@ def _first_names(names: Sequence[str]) -> str:
 
 
 def predict_sequences(pipeline: Pipeline, raw: RawTable, runner: Runner) -> pd.DataFrame:
-    """Predict a value or a class of every sequence or, where every step has one, of every row.
+    """Predict a value or a class of every sequence, or of every row if every step has one.
 
     Raises:
         DataError: the file does not fit the model.
@@ -171,13 +171,8 @@ def translate(pipeline: Pipeline, raw: RawTable, runner: Runner) -> pd.DataFrame
         ) -> np.ndarray:
             return runner.next_logits(steps, batch[of], prefix)
 
-        translations = beam_search(
-            next_logits,
-            len(batch),
-            tokens=len(target) + 2,
-            longest=pipeline.longest,
-            width=pipeline.beam,
-        )
+        sizes = {"tokens": len(target) + 2, "longest": pipeline.longest, "width": pipeline.beam}
+        translations = beam_search(next_logits, len(batch), **sizes)
         texts += [written_text(row, target, columns.level) for row in translations]
     return _frame(pipeline, [np.arange(1, len(texts) + 1), np.array(texts, object)])
 
@@ -200,7 +195,7 @@ def _encode(pipeline: Pipeline, table: SequenceTable) -> tuple[np.ndarray, np.nd
 
 
 def _check_classes(pipeline: Pipeline, raw: RawTable) -> None:
-    """Refuse a file with classes that the model does not know."""
+    """Refuse a file with classes unknown to the model."""
     target = pipeline.targets[0]
     if not pipeline.classes or target not in raw.names:
         return
@@ -221,7 +216,7 @@ def _check_classes(pipeline: Pipeline, raw: RawTable) -> None:
 
 
 def _check_steps(table: SequenceTable, bounds: np.ndarray, steps: int | None) -> None:
-    """Refuse sequences of another length than the model's."""
+    """Refuse sequences of a length other than the model's."""
     lengths = np.diff(bounds)[:, 0]
     if steps is None or not len(others := np.flatnonzero(lengths != steps)):
         return
@@ -255,7 +250,7 @@ def forecast(
 
     Args:
         pipeline: of the model.
-        raw: the rows, with future rows behind them where columns are known ahead.
+        raw: the rows, with future rows behind them if columns are known ahead.
         runner: of the model.
         all_windows: whether to begin after every row that has enough rows before it.
         at: (n,), the first rows of the forecasts, in series without gaps and future rows; by
@@ -278,21 +273,21 @@ def forecast(
     if columns.known_future is not None:
         coming = with_coming(series, columns, horizon)
         series = coming.series
-    table = make_table(series, columns, pipeline.transform)
+    job = _Forecast(pipeline, series, make_table(series, columns, pipeline.transform), runner)
     after_last = at is None and not all_windows
-    firsts = series.bounds[:, 0] + table.first + pipeline.window
+    firsts = series.bounds[:, 0] + job.table.first + pipeline.window
     ends = lasts = series.bounds[:, 1] if coming is None else coming.ends
-    _check_lengths(series, ends, pipeline, firsts <= ends)
+    job.check_lengths(ends, firsts <= ends)
     if coming is not None:
         lasts = coming.lasts
         if after_last or not (firsts <= lasts).any():
             coming.refuse(firsts <= ends, raw.path if future is None else future.path)
         elif at is None:
-            _note_unknown(coming, firsts)
+            _warn_of_unknown(coming, firsts)
     if after_last:
         if coming is None:
-            _note_lacking(series, table)
-        _note_ends(series, ends, pipeline, firsts <= ends)
+            job.warn_of_missing_targets()
+        job.warn_of_different_ends(ends, firsts <= ends)
         firsts = np.where(firsts <= ends, ends, firsts)
     counts = (lasts + 1 - firsts).clip(0)
     of = np.repeat(np.arange(len(counts)), counts)  # (samples,), their series
@@ -301,71 +296,15 @@ def forecast(
     if at is not None:
         wanted = np.isin(samples - (of * horizon if coming is not None else 0), at)
     if columns.missing == SKIP:
-        wanted &= _without_gaps(series, pipeline, samples, of, all_windows)
-    return _forecast_at(pipeline, series, table, runner, samples[wanted], of[wanted])
-
-
-def _forecast_at(
-    pipeline: Pipeline,
-    series: Series,
-    table: Table,
-    runner: Runner,
-    samples: np.ndarray,
-    of: np.ndarray,
-) -> pd.DataFrame:
-    """Forecast from given rows on, (samples,), of given series, (samples,)."""
-    horizon = pipeline.horizon
-    scalers = _scalers(series, table, pipeline)
-    inputs = [
-        of_inputs.transform(table.inputs[slice(*rows)])
-        for (of_inputs, _), rows in zip(scalers, series.bounds, strict=True)
-    ]
-    rows_read = np.concatenate(inputs)
-    _put_categories(rows_read, series, table, pipeline, samples)
-    outputs = runner.windows(
-        rows_read, samples, pipeline.window, _modes(pipeline, table), table.known_columns
-    )
-    place = (samples - series.bounds[of, 0])[:, None] + np.arange(horizon)  # in its series
-    found: list[np.ndarray | pd.DatetimeIndex] = []
-    if pipeline.columns.id is not None:
-        found.append(np.array(series.names, object)[of].repeat(horizon))
-    in_time = pipeline.columns.time is not None
-    found.append(_times(series, of, place, horizon) if in_time else place.ravel() + 1)
-    if pipeline.classes:
-        return _frame(pipeline, [*found, *_class_columns(pipeline, outputs)])
-    found.append(np.tile(np.arange(1, horizon + 1), len(samples)))
-    values = to_units(
-        outputs,
-        np.stack([own.offset for _, own in scalers])[of],
-        np.stack([own.scale for _, own in scalers])[of],
-        transform=pipeline.transform,
-        history=table.truth[samples[:, None] + np.arange(-pipeline.transform.lost_rows, 0)],
-    )
-    ends: list[np.ndarray] = []  # of each interval, (samples, horizon, targets)
-    if pipeline.intervals is not None:
-        points = values[..., pipeline.output_order[0]] if pipeline.quantiles else values
-        scales = _calibrated_scales(series, scalers, pipeline)
-        of_samples = 1.0 if scales is None else scales[of]
-        lower, upper = pipeline.intervals.around(points, pipeline.transform, of_samples)
-        ends = [end[..., i] for i in range(lower.shape[-1]) for end in (lower, upper)]
-    for i in range(len(pipeline.targets)):
-        of_target = values[:, :, i].reshape(len(samples) * horizon, -1)  # (rows, quantiles or 1)
-        found += [of_target[:, at] for at in pipeline.output_order]
-        found += [end[:, :, i].ravel() for end in ends]
-    return _frame(pipeline, found)
+        wanted &= job.without_gaps(samples, of, all_windows)
+    return job.run(samples[wanted], of[wanted])
 
 
 def _read_series(
     pipeline: Pipeline, raw: RawTable, columns: Preparation, *, coming: bool = False
 ) -> Series:
-    return series_of(
-        raw,
-        columns,
-        pipeline.frequency,
-        day_first=pipeline.day_first,
-        holidays=pipeline.holidays,
-        coming=coming,
-    )
+    options = {"day_first": pipeline.day_first, "holidays": pipeline.holidays}
+    return series_of(raw, columns, pipeline.frequency, **options, coming=coming)
 
 
 def _future_rows(pipeline: Pipeline, future: RawTable) -> Series:
@@ -380,145 +319,7 @@ def _future_rows(pipeline: Pipeline, future: RawTable) -> Series:
     return _read_series(pipeline, future, read)
 
 
-def _modes(pipeline: Pipeline, table: Table) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Return a function from windows to their modes; None if the model reads none.
-
-    Raises:
-        ModelError: EMD-signal is not installed.
-    """
-    if not pipeline.modes:
-        return None
-    if not emd_is_installed():
-        rule = "the model splits its windows with EMD-signal, which is not installed"
-        raise ModelError(rule, remedy=INSTALL)
-    columns, modes = list(table.target_columns), pipeline.modes
-    return lambda windows: modes_of(windows[:, :, columns], modes)
-
-
-def _put_categories(
-    inputs: np.ndarray, series: Series, table: Table, pipeline: Pipeline, samples: np.ndarray
-) -> None:
-    """Write the numbers of categories into the inputs, and warn of unknown ones.
-
-    Args:
-        inputs: (rows, features), changed in place.
-        series: the source of `table`.
-        table: has the codes of the categories.
-        pipeline: of the model.
-        samples: (samples,), the first rows that are forecast.
-    """
-    horizon = pipeline.horizon if table.known_columns else 0
-    begins = np.zeros(len(inputs) + 1, np.int64)
-    np.add.at(begins, samples - pipeline.window, 1)
-    np.add.at(begins, samples + horizon, -1)
-    is_read = begins.cumsum()[:-1] > 0
-    unknown = []
-    for at, codes in zip(table.category_columns, table.codes.T, strict=True):
-        name = table.names[at]
-        levels, known = series.levels[name], pipeline.categories[name]
-        inputs[:, at] = numbered(codes, levels, known)
-        if others := categories_in(codes[is_read], levels, known):
-            unknown.append(f"{name} {shown(others)}")
-    if unknown:
-        _warn(f"the model was not trained on {'; '.join(unknown)}: read as unknown")
-
-
-def _without_gaps(
-    series: Series, pipeline: Pipeline, samples: np.ndarray, of: np.ndarray, all_windows: bool
-) -> np.ndarray:
-    """Return which windows have no gap, (samples,).
-
-    Raises:
-        DataError: all of them have one.
-    """
-    whole, _ = without_gaps(series, pipeline.columns)
-    read = windows_without_gaps(whole, samples, pipeline.window)
-    needs = f"the model needs values in each of the {pipeline.window} rows that it reads"
-    if not read.any():
-        last = np.flatnonzero(~whole[: samples.max()])[-1]
-        got = f"none in {series.place(int(last))}"
-        raise refusal(series.path, "data.path", needs, got=got, remedy="fill it in")
-    left_out = np.setdiff1d(of, of[read]).tolist()
-    if left_out and not all_windows:
-        _warn(f"no forecast for {_first_names([series.names[i] for i in left_out])}: {needs}")
-    return read
-
-
-def _scalers(series: Series, table: Table, pipeline: Pipeline) -> list[tuple[Scaler, Scaler]]:
-    """Return the scalers of inputs and outputs of each series.
-
-    Where each series has its own, the first window of an unknown series is fitted: later rows must
-    not change the forecasts before them.
-    """
-    inputs, outputs, own = pipeline.inputs, pipeline.outputs, pipeline.own
-    assert inputs is not None
-    assert outputs is not None
-    if own is None:
-        return [(inputs, outputs)] * len(series.names)
-    begins = series.bounds[:, 0] + table.first
-    rows = np.column_stack([begins, np.minimum(begins + pipeline.window, series.bounds[:, 1])])
-    found, unknown = [], []
-    for name, given in zip(series.names, rows, strict=True):
-        if name in own.inputs:
-            found.append((own.inputs[name], own.outputs[name]))
-            continue
-        unknown.append(name)
-        of_inputs, of_outputs = (
-            SeriesScaler.fit(pipeline.scale, values, given[None], of_all).of(0)
-            for values, of_all in ((table.inputs, inputs), (table.targets, outputs))
-        )
-        found.append((of_inputs.sharing(of_outputs, table.lag_columns), of_outputs))
-    if unknown:
-        _warn(
-            f"the model was not trained on {_first_names(unknown)}: scaled by the rows of its "
-            "first window"
-        )
-    return found
-
-
-def _calibrated_scales(
-    series: Series, scalers: list[tuple[Scaler, Scaler]], pipeline: Pipeline
-) -> np.ndarray | None:
-    """Return the factors of the intervals' radii, (series, targets); None if all are 1.
-
-    Of a series in training it is the scale of the calibration, which differs from that of a refit;
-    of another series its scale here.
-    """
-    own, intervals = pipeline.own, pipeline.intervals
-    if own is None or intervals is None or intervals.scales is None:
-        return None
-    known = dict(zip(own.outputs, intervals.scales, strict=True))
-    of_all = zip(series.names, scalers, strict=True)
-    return np.stack([known.get(name, scaler.scale) for name, (_, scaler) in of_all])
-
-
-def _check_lengths(
-    series: Series, ends: np.ndarray, pipeline: Pipeline, long_enough: np.ndarray
-) -> None:
-    """Refuse series that are all too short for a forecast, and warn of single ones."""
-    if long_enough.all():
-        return
-    columns, lengths = pipeline.columns, ends - series.bounds[:, 0]
-    by_differences, targets = pipeline.transform.lost_rows, set(columns.targets)
-    lost = max(
-        [by_differences]
-        + [max(v) + by_differences * (k in targets) for k, v in columns.lags.items()]
-    )
-    needs = f"the model needs {pipeline.window + lost} rows"
-    if lost:
-        needs += f" ({pipeline.window} to read, {lost} before them for lags or differences)"
-    if not long_enough.any():
-        got = f"{lengths.max()}"
-        got += f" of {columns.resample}" if columns.resample else ""
-        got += " in the longest series" if len(lengths) > 1 else ""
-        if lengths.max() >= pipeline.window + lost:
-            got += ", of which the first lack values that nothing before can fill in"
-        raise refusal(series.path, "data.path", needs, got=got, remedy="give it more rows")
-    names = [name for name, enough in zip(series.names, long_enough, strict=True) if not enough]
-    _warn(f"no forecast for {_first_names(names)}: {needs} in a series")
-
-
-def _note_unknown(coming: Coming, firsts: np.ndarray) -> None:
+def _warn_of_unknown(coming: Coming, firsts: np.ndarray) -> None:
     """Warn if known future values are missing for the last forecasts."""
     short = np.where(firsts <= coming.ends, coming.ends - coming.lasts, 0)
     if short.any():
@@ -531,41 +332,205 @@ def _last_rows(n: int) -> str:
     return "the last row" if n == 1 else f"the last {n} rows"
 
 
-def _note_lacking(series: Series, table: Table) -> None:
-    """Warn if the last rows have no target: the forecast begins after them."""
-    lacking = series.bounds[:, 1] - ends_with_targets(table.known, series.bounds)
-    if lacking.any():
-        at = int(lacking.argmax())
-        whose = f" of {series.names[at]}" if len(series.names) > 1 else ""
-        have, them = ("has", "it") if lacking[at] == 1 else ("have", "them")
-        _warn(
-            f"{_last_rows(lacking[at])}{whose} {have} no target: filled in, and the forecast "
-            f"begins after {them}"
+@dataclass(frozen=True, eq=False)
+class _Forecast:
+    """A model and the series that it forecasts."""
+
+    pipeline: Pipeline
+    series: Series
+    table: Table  # of the series
+    runner: Runner
+
+    def run(self, samples: np.ndarray, of: np.ndarray) -> pd.DataFrame:
+        """Forecast from given first rows, (samples,), of given series, (samples,)."""
+        pipeline, series, table = self.pipeline, self.series, self.table
+        horizon, scalers = pipeline.horizon, self._scalers()
+        inputs = np.concatenate([
+            of_inputs.transform(table.inputs[slice(*rows)])
+            for (of_inputs, _), rows in zip(scalers, series.bounds, strict=True)
+        ])  # fmt: skip
+        self._put_categories(inputs, samples)
+        outputs = self.runner.windows(
+            inputs, samples, pipeline.window, self._modes(), table.known_columns
         )
-
-
-def _note_ends(
-    series: Series, ends: np.ndarray, pipeline: Pipeline, long_enough: np.ndarray
-) -> None:
-    """Warn if forecasts begin at different times."""
-    if not pipeline.columns.time:
-        return
-    assert series.times is not None
-    each = [(series.times[ends[i] - 1], series.names[i]) for i in np.flatnonzero(long_enough)]
-    (first, earliest), (last, latest) = min(each), max(each)
-    if first < last:
-        _warn(
-            f"the series end at different times, {earliest} at {show_time(first)} and {latest} "
-            f"at {show_time(last)}; each forecast begins after its own last row"
+        place = (samples - series.bounds[of, 0])[:, None] + np.arange(horizon)  # in its series
+        found: list[np.ndarray | pd.DatetimeIndex] = []
+        if pipeline.columns.id is not None:
+            found.append(np.array(series.names, object)[of].repeat(horizon))
+        found.append(place.ravel() + 1 if pipeline.columns.time is None else self._times(of, place))
+        if pipeline.classes:
+            return _frame(pipeline, [*found, *_class_columns(pipeline, outputs)])
+        found.append(np.tile(np.arange(1, horizon + 1), len(samples)))
+        values = to_units(
+            outputs,
+            np.stack([own.offset for _, own in scalers])[of],
+            np.stack([own.scale for _, own in scalers])[of],
+            transform=pipeline.transform,
+            history=table.truth[samples[:, None] + np.arange(-pipeline.transform.lost_rows, 0)],
         )
+        ends: list[np.ndarray] = []  # of each interval, (samples, horizon, targets)
+        if pipeline.intervals is not None:
+            points = values[..., pipeline.output_order[0]] if pipeline.quantiles else values
+            scales = self._calibrated_scales(scalers)
+            of_samples = 1.0 if scales is None else scales[of]
+            lower, upper = pipeline.intervals.around(points, pipeline.transform, of_samples)
+            ends = [end[..., i] for i in range(lower.shape[-1]) for end in (lower, upper)]
+        for i in range(len(pipeline.targets)):
+            of_target = values[:, :, i].reshape(
+                len(samples) * horizon, -1
+            )  # (rows, quantiles or 1)
+            found += [of_target[:, at] for at in pipeline.output_order]
+            found += [end[:, :, i].ravel() for end in ends]
+        return _frame(pipeline, found)
 
+    def check_lengths(self, ends: np.ndarray, long_enough: np.ndarray) -> None:
+        """Refuse series that are all too short for a forecast, and warn of single ones."""
+        if long_enough.all():
+            return
+        pipeline, series, columns = self.pipeline, self.series, self.pipeline.columns
+        lengths = ends - series.bounds[:, 0]
+        by_differences, targets = pipeline.transform.lost_rows, set(columns.targets)
+        lost = max(
+            [by_differences]
+            + [max(v) + by_differences * (k in targets) for k, v in columns.lags.items()]
+        )
+        needs = f"the model needs {pipeline.window + lost} rows"
+        if lost:
+            needs += f" ({pipeline.window} to read, {lost} before them for lags or differences)"
+        if not long_enough.any():
+            got = f"{lengths.max()}"
+            got += f" of {columns.resample}" if columns.resample else ""
+            got += " in the longest series" if len(lengths) > 1 else ""
+            if lengths.max() >= pipeline.window + lost:
+                got += ", of which the first lack values that nothing before can fill in"
+            raise refusal(series.path, "data.path", needs, got=got, remedy="give it more rows")
+        names = [name for name, enough in zip(series.names, long_enough, strict=True) if not enough]
+        _warn(f"no forecast for {_first_names(names)}: {needs} in a series")
 
-def _times(series: Series, of: np.ndarray, place: np.ndarray, horizon: int) -> pd.DatetimeIndex:
-    """Return the times of rows, (samples, horizon), counted in their series, also after its end."""
-    every = []
-    for i in range(len(series.names)):
-        times = series.times_of(i)
-        every.append(times.append(following(times, series.frequency, horizon)))
-    starts = bounds_of([len(times) for times in every])[:, 0]
-    together = every[0].append(every[1:])
-    return pd.DatetimeIndex(together[(starts[of][:, None] + place).ravel()])
+    def without_gaps(self, samples: np.ndarray, of: np.ndarray, all_windows: bool) -> np.ndarray:
+        """Return a mask of the windows without a gap, (samples,); raises DataError if all have."""
+        series, window = self.series, self.pipeline.window
+        whole, _ = without_gaps(series, self.pipeline.columns)
+        read = windows_without_gaps(whole, samples, window)
+        needs = f"the model needs values in each of the {window} rows that it reads"
+        if not read.any():
+            last = np.flatnonzero(~whole[: samples.max()])[-1]
+            got = f"none in {series.place(int(last))}"
+            raise refusal(series.path, "data.path", needs, got=got, remedy="fill it in")
+        left_out = np.setdiff1d(of, of[read]).tolist()
+        if left_out and not all_windows:
+            _warn(f"no forecast for {_first_names([series.names[i] for i in left_out])}: {needs}")
+        return read
+
+    def warn_of_missing_targets(self) -> None:
+        """Warn if the last rows have no target: the forecast begins after them."""
+        series = self.series
+        lacking = series.bounds[:, 1] - ends_with_targets(self.table.known, series.bounds)
+        if lacking.any():
+            at = int(lacking.argmax())
+            whose = f" of {series.names[at]}" if len(series.names) > 1 else ""
+            have, them = ("has", "it") if lacking[at] == 1 else ("have", "them")
+            _warn(
+                f"{_last_rows(lacking[at])}{whose} {have} no target: filled in, and the forecast "
+                f"begins after {them}"
+            )
+
+    def warn_of_different_ends(self, ends: np.ndarray, long_enough: np.ndarray) -> None:
+        """Warn if forecasts begin at different times."""
+        series, times = self.series, self.series.times
+        if not self.pipeline.columns.time or times is None:
+            return
+        each = [(times[ends[i] - 1], series.names[i]) for i in np.flatnonzero(long_enough)]
+        (first, earliest), (last, latest) = min(each), max(each)
+        if first < last:
+            _warn(
+                f"the series end at different times, {earliest} at {show_time(first)} and {latest} "
+                f"at {show_time(last)}; each forecast begins after its own last row"
+            )
+
+    def _modes(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Return a function from windows to their modes; None for no modes.
+
+        Raises:
+            ModelError: EMD-signal is not installed.
+        """
+        if not self.pipeline.modes:
+            return None
+        if not emd_is_installed():
+            rule = "the model splits its windows with EMD-signal, which is not installed"
+            raise ModelError(rule, remedy=INSTALL)
+        columns, modes = list(self.table.target_columns), self.pipeline.modes
+        return lambda windows: modes_of(windows[:, :, columns], modes)
+
+    def _put_categories(self, inputs: np.ndarray, samples: np.ndarray) -> None:
+        """Write the numbers of categories into (rows, features), and warn of unknown ones."""
+        table, pipeline = self.table, self.pipeline
+        horizon = pipeline.horizon if table.known_columns else 0
+        begins = np.zeros(len(inputs) + 1, np.int64)
+        np.add.at(begins, samples - pipeline.window, 1)
+        np.add.at(begins, samples + horizon, -1)
+        is_read = begins.cumsum()[:-1] > 0
+        unknown = []
+        for at, codes in zip(table.category_columns, table.codes.T, strict=True):
+            name = table.names[at]
+            levels, known = self.series.levels[name], pipeline.categories[name]
+            inputs[:, at] = numbered(codes, levels, known)
+            if others := categories_in(codes[is_read], levels, known):
+                unknown.append(f"{name} {shown(others)}")
+        if unknown:
+            _warn(f"the model was not trained on {'; '.join(unknown)}: read as unknown")
+
+    def _scalers(self) -> list[tuple[Scaler, Scaler]]:
+        """Return the scalers of inputs and outputs of each series.
+
+        If each series has its own, that of an unknown series is fitted to its first window, as
+        later rows must not change the forecasts before them.
+        """
+        pipeline, series, table = self.pipeline, self.series, self.table
+        inputs, outputs, own = pipeline.inputs, pipeline.outputs, pipeline.own
+        assert inputs is not None
+        assert outputs is not None
+        if own is None:
+            return [(inputs, outputs)] * len(series.names)
+        begins = series.bounds[:, 0] + table.first
+        rows = np.column_stack([begins, np.minimum(begins + pipeline.window, series.bounds[:, 1])])
+        found, unknown = [], []
+        for name, given in zip(series.names, rows, strict=True):
+            if name in own.inputs:
+                found.append((own.inputs[name], own.outputs[name]))
+                continue
+            unknown.append(name)
+            of_inputs, of_outputs = (
+                SeriesScaler.fit(pipeline.scale, values, given[None], of_all).of(0)
+                for values, of_all in ((table.inputs, inputs), (table.targets, outputs))
+            )
+            found.append((of_inputs.sharing(of_outputs, table.lag_columns), of_outputs))
+        if unknown:
+            _warn(
+                f"the model was not trained on {_first_names(unknown)}: scaled by the rows of its "
+                "first window"
+            )
+        return found
+
+    def _calibrated_scales(self, scalers: list[tuple[Scaler, Scaler]]) -> np.ndarray | None:
+        """Return the factors of the intervals' radii, (series, targets); None if all are 1.
+
+        Of a series in training it is the scale of the calibration, which differs from that of a
+        refit; of another series its scale here.
+        """
+        own, intervals = self.pipeline.own, self.pipeline.intervals
+        if own is None or intervals is None or intervals.scales is None:
+            return None
+        known = dict(zip(own.outputs, intervals.scales, strict=True))
+        of_all = zip(self.series.names, scalers, strict=True)
+        return np.stack([known.get(name, scaler.scale) for name, (_, scaler) in of_all])
+
+    def _times(self, of: np.ndarray, place: np.ndarray) -> pd.DatetimeIndex:
+        """Return the times of rows, (samples, horizon), counted in their series, past its end."""
+        series, every = self.series, []
+        for i in range(len(series.names)):
+            times = series.times_of(i)
+            every.append(times.append(following(times, series.frequency, place.shape[1])))
+        starts = bounds_of([len(times) for times in every])[:, 0]
+        together = every[0].append(every[1:])
+        return pd.DatetimeIndex(together[(starts[of][:, None] + place).ravel()])

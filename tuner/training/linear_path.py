@@ -159,7 +159,7 @@ def _fixed_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def make_path(shape: Shape) -> LinearPath | SequencePath:
-    """Return the linear path for the data; raises TrainingError if there is none."""
+    """Return the linear path for the data; raises TrainingError if none fits."""
     return LinearPath(shape) if shape.task == "forecast" else SequencePath(shape)
 
 
@@ -276,13 +276,9 @@ def _regression(
     cross-validation, whose rows are exchangeable, does not notice. So each share is fitted on early
     windows and scored on late ones; then all are fitted. A share of 1 is the target's own spread.
 
-    Args:
-        parts: moments of late, early and remaining windows; None for no windows.
-        own: which inputs are the target's own, (inputs,).
-        scale: multiplies the target's own inputs before all are penalized alike, (inputs,).
-
-    Returns:
-        The regression of scaled inputs, and the scale of all inputs, (inputs,).
+    `parts` are the moments of late, early and remaining windows, `own` the target's own inputs,
+    (inputs,), and `scale` their factors before all are penalized alike, (inputs,). The result has
+    the factors of all inputs.
     """
     late, early, _ = parts
     best = torch.where(own, scale, 0.0)
@@ -302,12 +298,9 @@ def _regression(
 
 
 def _quantile_bias(head: nn.Module, errors: np.ndarray, shape: Shape) -> np.ndarray:
-    """Return the bias that makes a head with zero weights forecast the errors' quantiles.
+    """Return the bias with which a head of zero weights forecasts the quantiles of the errors.
 
-    Args:
-        head: of the model.
-        errors: (windows, horizon, targets).
-        shape: of the data.
+    The errors are (windows, horizon, targets).
     """
     at_once = head.steps if isinstance(head, Decoder) else shape.horizon  # steps of an output
     steps = np.arange(shape.horizon) % at_once
@@ -379,9 +372,9 @@ def _fit(
     `counts` are the weights of the rows, (rows,); None for equal ones.
     """
     mean, spread = x.mean(dim=0), x.std(dim=0, correction=0)
-    moves = x.amax(dim=0) > x.amin(dim=0)
-    spread = torch.where(moves & (spread > 0), spread, 1.0)
-    x = torch.where(moves, (x - mean) / spread, 0.0)
+    varies = x.amax(dim=0) > x.amin(dim=0)
+    spread = torch.where(varies & (spread > 0), spread, 1.0)
+    x = torch.where(varies, (x - mean) / spread, 0.0)
     directions = None
     if len(x) <= x.shape[1]:  # the same regression of fewer coordinates, along singular vectors
         u, sizes, directions = torch.linalg.svd(x, full_matrices=False)
@@ -523,7 +516,7 @@ def choose_logistic(x: Tensor, y: Tensor, weights: Tensor, classes: int) -> Regr
         classes: their number.
     """
     unit = float(x.square().sum() / x.shape[1])
-    if unit == 0:  # nothing moves
+    if unit == 0:  # all inputs are constant
         return fit_logistic(x, y, weights, classes, 1.0)
     folds = list(_folds(y, classes))
     best, least, worse = unit * LOGISTIC_PENALTIES[0], math.inf, 0

@@ -94,14 +94,8 @@ def _serialized(model: onnx.ModelProto) -> bytes:
 def _difference(model: Model | Ensemble, file: bytes, steps: int, *, fixed: int | None) -> float:
     """Return the largest difference between ONNX and torch, relative to the largest output.
 
-    Args:
-        model: torch's.
-        file: the graph.
-        steps: of the longest sequence.
-        fixed: the only number of steps that the graph takes; None for any number.
-
-    Raises:
-        TrainingError: the graph does not run, or its outputs differ.
+    The longest sequence has `steps`; `fixed` is the only number of steps that the graph takes, or
+    None. Raises TrainingError if the graph does not run, or its outputs differ.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -332,14 +332,7 @@ def add_decomposition(g: Graph, decomposition: Decomposition, x: str) -> str:
 
 
 def add_linear_path(g: Graph, path: LinearPath | SequencePath, x: str, coming: str) -> str:
-    """Add a linear path from (batch, window, features) to (batch, horizon, targets), or logits.
-
-    Args:
-        g: the graph.
-        path: of the model.
-        x: the window.
-        coming: (batch, horizon, known columns); "" if no columns are known ahead.
-    """
+    """Add a linear path of (batch, window, features) and (batch, horizon, known columns) or ""."""
     if isinstance(path, SequencePath):
         y = add_linear(g, path.linear, g.op("Flatten", x, axis=1))
         return y if path.classes else g.op("Unsqueeze", y, axes(1))
@@ -376,13 +369,9 @@ def add_convolution(g: Graph, convolution: Convolution, x: str) -> str:
 
 
 def add_segments(g: Graph, segments: Segments, x: str, lengths: str) -> tuple[str, str]:
-    """Add the segments of (batch, steps, inputs), and the numbers of segments of the lengths.
+    """Add the segments of (batch, steps, inputs), zeros at padded steps; return their lengths too.
 
-    Args:
-        g: the graph.
-        segments: of the model.
-        x: with zeros at padded steps.
-        lengths: (batch,), int64; "" if all steps are real.
+    The lengths are (batch,), int64; "" if all steps are real.
     """
     length = np.array(segments.length)
     n_steps = g.op("Gather", g.op("Shape", x), np.array(1))

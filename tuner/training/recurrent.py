@@ -127,14 +127,9 @@ class _Recurrence(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Map projected inputs to all h and all c, (steps, directions, batch, units) each.
 
-        Args:
-            ctx: keeps what `backward` needs.
-            projected: (steps, directions, batch, 4 * units), gates in the order i, f, g, o.
-            recurrent: U, (directions, 4 * units, units).
-            peepholes: p of the gates i, f, o, (directions, 3, units).
-            h: before the first step, (directions, batch, units).
-            c: the same.
-            keep: whether `backward` may follow; otherwise all steps share the memory of one.
+        Inputs are (steps, directions, batch, 4 * units), gates in the order i, f, g, o; U is
+        (directions, 4 * units, units), p (directions, 3, units), the first h and c (directions,
+        batch, units). Unless `backward` may follow (`keep`), all steps share the memory of one.
         """
         n_steps, *rest, _ = projected.shape
         units = h.shape[-1]

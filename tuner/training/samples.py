@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,14 +31,13 @@ _AT_ONCE = 2**16  # samples whose weights are summed at a time
 _NO_CLASS = -1  # at padded steps
 
 
-class Samples:
+class Samples(Protocol):
     """The prepared arrays of one split, on the device; batches are gathered on use."""
 
     longest: int  # steps of a sample, at most
 
     def index(self, samples: np.ndarray) -> Tensor:
         """Return samples as an index, (samples,); the other methods take any part of it."""
-        raise NotImplementedError
 
     def inputs(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gather the inputs, in the order of the index.
@@ -46,7 +46,6 @@ class Samples:
             (batch, steps, features), or tokens, (batch, steps), padded with 0; and the numbers of
             real steps, (batch,), on the CPU, or None if no step is padded.
         """
-        raise NotImplementedError
 
     def prefix(self, index: Tensor) -> Tensor | None:
         """Gather the tokens before each target token, (batch, steps); None but for translations."""
@@ -60,7 +59,6 @@ class Samples:
             a target, (batch, steps, targets), padded with nan, or (batch, steps), padded with -1.
             Of translations the token after each of `prefix`, padded with -1.
         """
-        raise NotImplementedError
 
     def weights(self, index: Tensor) -> Tensor | None:
         """Gather the weights of targets, in the order of the index; None for equal weights.
@@ -69,7 +67,6 @@ class Samples:
             (batch, horizon), or (batch,) of classes. Where every step has a target, (batch,
             steps), padded with 0. The mean over all training samples is 1.
         """
-        raise NotImplementedError
 
 
 def open_samples(data: DataRef, device: torch.device) -> Samples:

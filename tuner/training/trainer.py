@@ -6,8 +6,8 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -324,7 +324,7 @@ def train(job: TrainJob, report: Report) -> Outcome:
         best_epoch=best[-1].epoch if complete else None,
         history=tuple(trainer.history),
         reason=reason,
-        seconds=trainer.watch.seconds(),
+        seconds=trainer.seconds,
         finished_at=time.time(),
         peak_memory_mb=peak_memory_mb(),
         device=trainer.device,
@@ -342,10 +342,15 @@ class _Trainer:
         self.parameters = Hyperparameters(**job.hyperparameters)
         self.sign = METRICS[job.metric].sign  # sign * metric is what gets smaller
         self.history: list[Epoch] = []
-        self.watch = _Stopwatch()
+        self._started, self._paused = time.perf_counter(), 0.0
         self.device = ""  # see `describe_device`
         self.n_weights: int | None = None  # of the latest fold, as the next
         self.latency_ms: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training since the start, without reports and the measured latency."""
+        return time.perf_counter() - self._started - self._paused
 
     def train_fold(self, fold: int) -> _Best:
         """Train a model on one fold, and return its best epoch.
@@ -361,8 +366,9 @@ class _Trainer:
             best = self._validate(fit, fold) if self.job.validates else self._train_all(fit)
             self.n_weights = sum(parameter.numel() for parameter in fit.weights)
             if self.job.validates and fold == len(self.job.folds) - 1:
-                with self.watch.paused():
-                    self.latency_ms = latency_ms(fit)
+                trained = time.perf_counter()
+                self.latency_ms = latency_ms(fit)
+                self._paused += time.perf_counter() - trained
             return best
 
     def _validate(self, fit: Fit, fold: int) -> _Best:
@@ -386,8 +392,9 @@ class _Trainer:
                 number, train_loss, val_loss, metric, time.time(), fold=fold, fold_score=fold_score
             )
             self.history.append(epoch)
-            with self.watch.paused():  # the report may wait for an answer
-                keep_training = self.report(epoch)
+            reported = time.perf_counter()
+            keep_training = self.report(epoch)
+            self._paused += time.perf_counter() - reported  # it may wait for an answer
             if not keep_training:
                 raise _PrunedError
             if last:
@@ -409,24 +416,6 @@ class _Trainer:
             rate = f"learning_rate {self.parameters.learning_rate:g}"
             raise TrainingError(f"{name} is {value} at epoch {epoch} ({rate})")
         return value
-
-
-class _Stopwatch:
-    """Counts the seconds since its creation, without pauses."""
-
-    def __init__(self) -> None:
-        self._since = time.perf_counter()
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._since
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._since += time.perf_counter() - started
 
 
 def run_job(job: Job, report: Report) -> Outcome:
