@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LAYERS", "Graph", "Node", "NumpySession", "Value", "read_graph", "softmax"]
+__all__ = ["Graph", "Node", "NumpySession", "Value", "read_graph", "softmax"]
 
 _MOST_STEPS = 10_000  # of a loop: an exported one takes a step for each of the horizon
 
@@ -212,7 +212,7 @@ def _check(graph: Graph, *, inside: bool = False) -> None:
             if not isinstance(body, Graph):
                 raise ValueError("has a Loop without a body")
             _check(body, inside=True)
-        elif node.kind not in LAYERS and node.kind not in _OPERATORS:
+        elif node.kind not in _LAYERS and node.kind not in _OPERATORS:
             where = " in a Loop" if inside else ""
             raise ValueError(f"has the operator {node.kind}{where}, which --numpy does not know")
 
@@ -222,8 +222,8 @@ def _run(graph: Graph, values: dict[str, Any]) -> dict[str, Any]:
         read = [values[name] for name in node.inputs]
         if node.kind == "Loop":
             found: Sequence[Array] = _loop(node, read, values)
-        elif node.kind in LAYERS:
-            found = LAYERS[node.kind](node.attributes, *read)
+        elif node.kind in _LAYERS:
+            found = _LAYERS[node.kind](node.attributes, *read)
         else:
             found = [_OPERATORS[node.kind](node.attributes, *read)]
         values.update(zip(node.outputs, found, strict=False))
@@ -350,7 +350,7 @@ def _layer(
     return outputs, *(np.stack(of) for of in zip(*finals, strict=True))
 
 
-LAYERS: dict[str, Callable[..., Sequence[Array]]] = {
+_LAYERS: dict[str, Callable[..., Sequence[Array]]] = {
     "LSTM": partial(_layer, _lstm, 2),
     "GRU": partial(_layer, _gru, 1),
     "RNN": partial(_layer, _rnn, 1),
