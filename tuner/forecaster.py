@@ -18,7 +18,7 @@ from tuner.experiment import Experiment, parse_value
 from tuner.outputs import temporary_folder
 from tuner.planning.columns import guess_columns
 from tuner.planning.forecast import forecast_file
-from tuner.planning.text import Asked, quoted
+from tuner.planning.proposal import Request, quoted
 from tuner.studies import keep_frame
 from tuner.tables.table import RawTable
 
@@ -226,7 +226,7 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
             target=[target],
             features=features,
         )
-        asked = Asked(
+        asked = Request(
             path=path,
             columns=columns,
             features=features,

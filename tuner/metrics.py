@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -53,10 +54,10 @@ class Metric:
 
     of: Literal["values", "quantiles", "classes", "texts", "any"]
     score: Callable[[Scored], float] | None = None
-    """Its value; None of one's own."""
+    """Computes it; None for a metric from user code."""
     maximize: bool = False
     label: str | None = None
-    """How sentences write it; by default its name in capitals."""
+    """Its name in sentences; by default in capitals."""
     undefined: Callable[[np.ndarray, np.ndarray], Undefined | None] | None = None
     """Why it is undefined for true values of a target, (n,); None where it is defined.
 
@@ -68,16 +69,16 @@ class Metric:
     ratios: bool = True
     """Whether a share of a score, such as five percent less, means something."""
     definition: str | None = None
-    """Of one's own: `package.module:function`, or an expression of truth and forecast."""
+    """Of a metric from user code: `package.module:function`, or an expression."""
 
     @property
     def sign(self) -> float:
-        """What a score is multiplied with so that less is better."""
+        """The factor that makes a smaller score the better one."""
         return -1.0 if self.maximize else 1.0
 
 
 class _Metrics(dict[str, Metric]):
-    """The metrics by name; one of one's own is named as it stands in the file."""
+    """The metrics by name; one from user code has the text in the experiment as its name."""
 
     def __contains__(self, name: object) -> bool:
         way, _, definition = str(name).partition(" ")
@@ -96,18 +97,6 @@ def _of_sklearn(name: str, given: Scored, **options: Any) -> float:
 
     function = getattr(metrics, name)
     return float(function(given.truth, given.predicted, sample_weight=given.weights, **options))
-
-
-def _rmse(given: Scored) -> float:
-    return _of_sklearn("root_mean_squared_error", given)
-
-
-def _mae(given: Scored) -> float:
-    return _of_sklearn("mean_absolute_error", given)
-
-
-def _mape(given: Scored) -> float:
-    return _of_sklearn("mean_absolute_percentage_error", given)
 
 
 def _r2(given: Scored) -> float:
@@ -134,33 +123,33 @@ def _relative(given: Scored, unit: np.ndarray) -> float:
         return math.nan
     if not (len(true) and np.isfinite(true).all() and np.isfinite(point).all()):
         return math.nan
-    return _mae(Scored(true, point, weights))
+    return _of_sklearn("mean_absolute_error", Scored(true, point, weights))
 
 
 def _pinball(given: Scored) -> float:
     assert given.levels is not None
     losses = [
-        _of_sklearn(
-            "mean_pinball_loss", Scored(given.truth, given.levels[..., i], given.weights), alpha=q
-        )
+        _of_sklearn("mean_pinball_loss", replace(given, predicted=given.levels[..., i]), alpha=q)
         for i, q in enumerate(given.quantiles)
     ]
     return float(np.mean(losses))
 
 
 def _accuracy(given: Scored) -> float:
-    best = given.predicted.argmax(axis=1)
-    return _of_sklearn("accuracy_score", Scored(given.truth, best, given.weights))
+    return _of_sklearn("accuracy_score", _most_probable(given))
 
 
 def _f1(given: Scored) -> float:
-    counted = _counted(given)
-    best = Scored(counted.truth, counted.predicted.argmax(axis=1), counted.weights)
+    best = _most_probable(_with_weight(given))
     return _of_sklearn("f1_score", best, average="macro", zero_division=0.0)
 
 
-def _counted(given: Scored) -> Scored:
-    """Return the rows with a weight: else a class whose every row is left out would count."""
+def _most_probable(given: Scored) -> Scored:
+    return replace(given, predicted=given.predicted.argmax(axis=1))
+
+
+def _with_weight(given: Scored) -> Scored:
+    """Return the rows with a weight: else a class whose rows all have weight 0 would count."""
     if given.weights is None:
         return given
     counted = given.weights > 0
@@ -170,7 +159,7 @@ def _counted(given: Scored) -> Scored:
 def _auroc(given: Scored) -> float:
     from sklearn import metrics
 
-    given = _counted(given)
+    given = _with_weight(given)
     n_classes = given.predicted.shape[1]
     counts = np.bincount(given.truth, minlength=n_classes)
     mixed = [c for c in range(n_classes) if 0 < counts[c] < len(given.truth)]
@@ -188,8 +177,7 @@ def _cross_entropy(given: Scored) -> float:
         return math.nan
     # Probabilities of 32 bits do not add up to one as exactly as scikit-learn asks.
     labels = np.arange(given.predicted.shape[1])
-    whole = Scored(given.truth, given.predicted / sums, given.weights)
-    return _of_sklearn("log_loss", whole, labels=labels)
+    return _of_sklearn("log_loss", replace(given, predicted=given.predicted / sums), labels=labels)
 
 
 def _exact_match(given: Scored) -> float:
@@ -230,9 +218,11 @@ def _auroc_undefined(truth: np.ndarray, _: np.ndarray) -> Undefined | None:
 
 
 METRICS = _Metrics(
-    rmse=Metric("values", _rmse),
-    mae=Metric("values", _mae),
-    mape=Metric("values", _mape, undefined=_mape_undefined),
+    rmse=Metric("values", partial(_of_sklearn, "root_mean_squared_error")),
+    mae=Metric("values", partial(_of_sklearn, "mean_absolute_error")),
+    mape=Metric(
+        "values", partial(_of_sklearn, "mean_absolute_percentage_error"), undefined=_mape_undefined
+    ),
     smape=Metric("values", _smape, label="sMAPE"),
     mase=Metric("values", _mase, undefined=_mase_undefined),
     r2=Metric("values", _r2, maximize=True, label="R²", undefined=_r2_undefined, ratios=False),
@@ -243,7 +233,6 @@ METRICS = _Metrics(
     cross_entropy=Metric("classes", _cross_entropy, label="cross entropy"),
     exact_match=Metric("texts", _exact_match, maximize=True),
 )
-
 """Tuner's metrics by name. The first of a kind is the default of the tasks that predict it."""
 
 COSTS = {
@@ -260,7 +249,7 @@ def metrics_of(kind: str) -> list[str]:
 
 
 def short_name(metric: str) -> str:
-    """Return a name without signs: tuner's own, the function's, or `own_metric`."""
+    """Return a name without punctuation: tuner's own, the function's, or `own_metric`."""
     definition = METRICS[metric].definition
     if definition is None:
         return metric

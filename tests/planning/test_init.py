@@ -13,7 +13,7 @@ from tuner.cli.app import run
 from tuner.data.profile import Profile
 from tuner.experiment import Experiment
 from tuner.planning.forecast import plan_forecast
-from tuner.planning.text import sampled
+from tuner.planning.proposal import sampled
 
 
 def series(header, separator=","):

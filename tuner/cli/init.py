@@ -24,8 +24,8 @@ from tuner.outputs import written_whole
 from tuner.pipeline_steps import Dialect
 from tuner.planning.columns import guess_columns
 from tuner.planning.forecast import FILLED, forecast_file
+from tuner.planning.proposal import Proposal, Request, Sample, check_text, listed, quoted, sampled
 from tuner.planning.sequences import kind_of, sequence_file
-from tuner.planning.text import Asked, Sample, Written, check_text, listed, quoted, sampled
 from tuner.progress.display import console
 from tuner.tables.table import RawTable, WideColumns
 
@@ -119,7 +119,7 @@ def _as_option(change: str | Setting) -> str | Setting:
     return f"init with --read {option}{change.note}"
 
 
-def _ask(command: Init, table: RawTable, sample: Sample, file: Path) -> Asked:
+def _ask(command: Init, table: RawTable, sample: Sample, file: Path) -> Request:
     """Guess the columns from the sample, and combine them with the options."""
     features = None if command.features is None else _names("--features", command.features)
     target, names = command.target, table.names
@@ -136,7 +136,7 @@ def _ask(command: Init, table: RawTable, sample: Sample, file: Path) -> Asked:
         features=features,
         wide=wide,
     )
-    return Asked(
+    return Request(
         path=sample.path,
         columns=columns,
         features=features,
@@ -158,7 +158,7 @@ def _wide(wide: str, names: list[str], id_: str | None, target: str | None) -> W
     return WideColumns(id_ or (free or ["name"])[0], target or value, columns)
 
 
-def _on_columns(asked: Asked) -> Iterator[str]:
+def _on_columns(asked: Request) -> Iterator[str]:
     """Yield lines about the sample and the guessed columns."""
     columns = asked.columns
     if asked.times_more > 1:
@@ -176,7 +176,7 @@ def _on_columns(asked: Asked) -> Iterator[str]:
         yield f"id: {columns.id}, {columns.why_id}; choose with --id"
 
 
-def _on_file(written: Written) -> Iterator[str]:
+def _on_file(written: Proposal) -> Iterator[str]:
     """Yield lines about the contents of the file, and how they are treated."""
     if written.read:
         yield f"read with {'; '.join(written.read)} (data.read)"
@@ -201,7 +201,7 @@ def _on_file(written: Written) -> Iterator[str]:
         )
 
 
-def _on_choices(written: Written, asked: Asked, kind: str) -> Iterator[str]:
+def _on_choices(written: Proposal, asked: Request, kind: str) -> Iterator[str]:
     """Yield lines about the columns that are not used, and the options that use them."""
     columns = asked.columns
     others = [c for c in columns.numbers if c not in columns.targets]

@@ -87,7 +87,7 @@ class Read(Section):
     thousands: Literal[",", ".", " ", "'", "’", "_", "\u00a0", "\u202f"] | None = optional(".")
     """Mark between groups of three digits."""
     comment: Name | None = optional("#")
-    """What a line begins with that is not read."""
+    """Prefix of lines that are not read."""
     skip_rows: _Lines | None = optional(2)
     """Lines above the names of the columns, blank ones counted."""
     unit_row: bool | None = optional(True)
@@ -140,11 +140,11 @@ class Decomposition(Section):
     """How the targets' columns are split within each window, which knows of no other row."""
 
     kind: Literal["moving_average", "emd"]
-    """Trend and remainder by a moving average, or intrinsic mode functions and what they leave."""
+    """A moving average and the remainder, or intrinsic mode functions and the residue."""
     length: Annotated[int, Field(ge=2, le=100_000, strict=True)] | None = optional(24)
-    """Of moving_average: rows of the average, at most the window, whose ends are repeated."""
+    """Of moving_average: rows in the average, at most the window, whose ends are repeated."""
     components: Annotated[int, Field(ge=2, le=16, strict=True)] | None = optional(3)
-    """Of emd: parts, the fastest first; the last one is what is left over."""
+    """Of emd: number of parts, from the fastest to the residue."""
 
     @model_validator(mode="after")
     def _check(self) -> Decomposition:
@@ -182,7 +182,7 @@ def canonical_decomposition(value: Any) -> Any:
 
 
 def _parse_lag(value: Any) -> Any:
-    """A number of rows before; what lies ahead is no lag."""
+    """Return a number of rows before; refuse one ahead."""
     if isinstance(value, int) and not isinstance(value, bool) and value < 0:
         remedy = "name a column whose coming values are known in data.known_future instead"
         raise ExperimentError("a lag looks back, 1 or more rows", got=value, remedy=remedy)
@@ -193,7 +193,7 @@ Lag = Annotated[int, BeforeValidator(_parse_lag), Field(strict=True, ge=1, le=1_
 
 
 def _parse_extent(value: Any) -> Any:
-    """A share of the rows (0.2), a number of rows (24), or a date at which the part begins."""
+    """Return a share of the rows (0.2), their number (24), or the date of a part's first row."""
     if isinstance(value, dt.date):
         return value.isoformat()
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -238,9 +238,9 @@ _STEP = re.compile(r"\d*\s*[A-Za-z]{1,5}(-[A-Za-z]+)?")
 
 
 class Folds(Section):
-    """Rolling origins: the part before the test is validated on in pieces, one after another.
+    """Rolling origins: pieces of the rows before the test set are validated on, one after another.
 
-    Each fold trains on what lies before its piece; the score is the mean over the folds.
+    Each fold trains on the rows before its piece; the score is the mean over the folds.
     """
 
     folds: Annotated[Count, Field(ge=1, le=100)] = 3
@@ -254,8 +254,8 @@ class Folds(Section):
 class Split(Section):
     """The parts for training, for the choice of a configuration, and for the final test.
 
-    The rows of series are cut in order of time; independent sequences are drawn, stratified. Or a
-    column, or a second file, gives the parts.
+    Series are cut in order of time; independent sequences are split at random, stratified by class.
+    Or a column, or a second file, gives the parts.
     """
 
     validation: Annotated[
@@ -264,15 +264,15 @@ class Split(Section):
     ] = Field(0.2, examples=[0.2])
     """Share of the rows or sequences, their number, the date at which the part begins, or folds."""
     test: Extent = 0.15
-    """Likewise, but no folds; the test part is the last one."""
+    """The same of the test set, which comes last; it has no folds."""
     seed: Annotated[Count, Field(ge=0)] = 0
-    """Of the draw of independent sequences; another one is another question."""
+    """Seed of the random split of independent sequences."""
     column: Name | None = optional("part")
     """Column with train, validation or test in every row, in place of the shares."""
     test_file: Name | None = optional("test.csv")
-    """File whose rows are the test part, relative to the experiment file."""
+    """File whose rows are the test set, relative to the experiment file."""
     group: Name | None = optional("patient")
-    """Column of groups of independent sequences, such as patients, that come into one part."""
+    """Column of groups of independent sequences, such as patients; a group stays in one part."""
 
     @model_validator(mode="after")
     def _check(self) -> Split:
@@ -309,7 +309,7 @@ class Data(Section):
     path: Annotated[str, Field(min_length=1, examples=["data/series.csv"])]
     """CSV, Excel, JSON lines or Parquet file, relative to the experiment file."""
     read: Read = Read()
-    """How the file is written, where it is no plain CSV; what is left out is found."""
+    """How the file is written, where it is no plain CSV; what is left out is detected."""
     time: Name | None = optional("date")
     """Column of times; order, gaps and duplicates are checked where it is given."""
     id: Name | None = optional("store")
@@ -330,9 +330,9 @@ class Data(Section):
     tokens: Name | None = optional("word")
     """Column of tokens, one a row of a sequence; seen in place of features."""
     vocabulary_size: Annotated[Count, Field(ge=1, le=10_000_000)] | None = optional(1000)
-    """Tokens are numbers below it; by default the vocabulary is what the training part holds."""
+    """Tokens are numbers below it; by default the vocabulary is the tokens of the training set."""
     min_count: Annotated[Count, Field(ge=1, le=1_000_000)] = 1
-    """Times that a token must occur in the training part; a rarer one is unknown."""
+    """Times that a token must occur in the training set; a rarer one is unknown."""
     max_vocabulary: Annotated[Count, Field(ge=1, le=10_000_000)] | None = optional(20000)
     """Tokens that are known at most, the most frequent ones; all by default."""
     max_length: Annotated[Count, Field(ge=1, le=1_000_000)] | None = optional(200)
@@ -340,36 +340,36 @@ class Data(Section):
     keep: Literal["first", "last"] = "first"
     """Which steps of a sequence that is longer than max_length."""
     missing: Literal["refuse", "interpolate", "ffill", "skip"] = "refuse"
-    """Missing values and rows: an error, continued on a line, the last one; or windows left out."""
+    """Missing values and rows: refused, interpolated, the last value; or their windows left out."""
     resample: Name | None = optional("1h")
-    """Frequency that the rows are brought to, such as 15min, 1h, 1D; needs a time column."""
+    """Frequency to which rows are resampled, such as 15min, 1h, 1D; needs a time column."""
     aggregate: Literal["mean", "sum", "last", "min", "max"] = "mean"
-    """What the rows of one step are made into by resample."""
+    """How resample combines the rows of one step."""
     calendar: list[Literal["hour", "weekday", "month"]] = Field(
         default_factory=list, examples=[["hour", "weekday"]]
     )
-    """Features made of the time: sine and cosine of its place in the day, the week, the year."""
+    """Features from the time: sine and cosine of its place in the day, the week, the year."""
     lags: dict[Name, Annotated[list[Lag], Field(min_length=1)]] = Field(
         default_factory=dict, examples=[{"price": [1, 24]}]
     )
-    """Features made of columns: their values so many rows before."""
+    """Features from columns: their values this many rows before."""
     decompose: Decompose = Field("none", examples=[{"kind": "moving_average", "length": 24}])
-    """Into which parts the targets' columns are split, each window for itself."""
+    """How the columns of targets are decomposed within each window."""
     known_future: list[Name] | None = optional(["holiday", "price"])
-    """Columns whose coming values are known; with it, also `[]`, the calendar's are as well."""
+    """Columns whose future values are known; with the key, even `[]`, the calendar is known too."""
     categories: list[Name] = Field(default_factory=list, examples=[["weather", "store"]])
-    """Columns of texts or codes that are embedded; with that of data.id each series is one."""
+    """Columns of texts or codes that are embedded; data.id among them embeds each series."""
     weight: Name | None = optional("importance")
-    """Column of what a row's targets count in loss and metric, 0 or more: 0 leaves them out."""
+    """Column of the weights of rows in loss and metric, 0 or more; 0 leaves the targets out."""
     static: list[Name] = Field(default_factory=list, examples=[["store_type", "size"]])
     """Columns that are the same in all rows of a series: numbers, or categories."""
     split: Split = Split()
     transform: TransformKey = "none"
-    """Done to the target columns before scaling, one thing or a list; inverted before metrics."""
+    """Transform of the targets before scaling, one step or a list; inverted before metrics."""
     scale: Literal["standard", "minmax", "none"] = "standard"
-    """Fitted on the training part."""
+    """How columns are scaled; fitted on the training set."""
     scale_by: Literal["all", "series"] = "all"
-    """Whether all series have one scale, or each its own, learned on its training part."""
+    """Whether all series have one scale, or each its own, fitted on its training rows."""
 
     @property
     def targets(self) -> list[str]:
@@ -467,7 +467,7 @@ class Task(Section):
     kind: Literal["forecast", "regress", "classify", "label", "regress_steps", "translate"] = (
         "forecast"
     )
-    """Coming values of a series; number or class of a sequence, or of its every step; a text."""
+    """Future values of a series; a number or class of a sequence, or of its every step; a text."""
     window: Annotated[Count, Field(ge=1, le=100_000)] = 12
     """Past rows that a forecast sees; written with classify, it is of a series' coming row."""
     horizon: Annotated[Count, Field(ge=1, le=10_000)] = 1
@@ -481,23 +481,23 @@ class Task(Section):
     intervals: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         default_factory=list, examples=[[0.8, 0.95]]
     )
-    """Shares of what comes that intervals around the forecast cover, rising; any model has them."""
+    """Coverage of the prediction intervals around the forecast, rising; for any model."""
     step_weights: list[Annotated[float, Field(ge=0, lt=1e30)]] | None = optional([1, 1, 0.5])
-    """What each step of the horizon counts in loss and metric; all alike by default."""
+    """Weight of each step of the horizon in loss and metric; equal by default."""
 
     @property
     def each_step(self) -> bool:
-        """Whether every step of a sequence has a target, not the whole of it."""
+        """Whether every step of a sequence has a target, not the sequence."""
         return self.kind in ("label", "regress_steps")
 
     @property
     def of_series(self) -> bool:
-        """Whether windows of series are read, in order of time: else independent sequences are."""
+        """Whether windows of series are read, in order of time, and not independent sequences."""
         return self.kind == "forecast" or self.of_coming_class
 
     @property
     def of_coming_class(self) -> bool:
-        """Whether it is the class of a series' coming row: classify with a window."""
+        """Whether the class of a series' next row is predicted: classify with a window."""
         return self.kind == "classify" and "window" in self.model_fields_set
 
     @property

@@ -109,7 +109,7 @@ class Hyperparameters(Section):
     cell: CellName = "lstm"
     """The recurrent cell, or an installed class; peephole's gates also see the cell state."""
     nonlinearity: Literal["tanh", "relu"] = "tanh"
-    """Of the cell rnn."""
+    """Activation of the cell rnn."""
     hidden_size: Units | Annotated[list[Units], Field(min_length=1, max_length=_MOST_LAYERS)] = (
         Field(32, examples=[32])
     )
@@ -125,13 +125,13 @@ class Hyperparameters(Section):
     proj_size: Annotated[int, Field(ge=0, le=8191, strict=True)] = 0
     """Units that an LSTM's hidden state is projected to, fewer than hidden_size; 0 for none."""
     pooling: Literal["last", "mean", "max", "attention"] = "last"
-    """How the steps that the last layer puts out become one vector; idle where all are read."""
+    """How the outputs of the last layer become one vector; unused where every step is predicted."""
     decoder: Literal["direct", "recursive", "segments"] = "direct"
-    """The horizon in one go, or decoded by a second recurrent layer: by steps, or all segments."""
+    """The horizon at once, or from a second recurrent layer: step by step, or all segments."""
     normalize: Literal["none", "last", "mean", "standard"] = "none"
-    """What is taken off each window of a forecast and put back: last value, mean, also spread."""
+    """What is subtracted from each window and added back: last value, mean, or mean and spread."""
     linear_path: Annotated[bool, Field(strict=True)] = False
-    """Whether the layers learn what a linear model, of windows or whole sequences, leaves over."""
+    """Whether the layers learn the residuals of a linear model of windows or whole sequences."""
     segment: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1
     """Rows or steps that are read as one, through a linear layer."""
     conv_channels: Annotated[int, Field(ge=0, le=8192, strict=True)] = 0
@@ -139,11 +139,11 @@ class Hyperparameters(Section):
     conv_kernel: Annotated[int, Field(ge=1, le=255, strict=True)] = 3
     """Steps that the convolution sees at once."""
     embedding_size: Units = 32
-    """Length of the vector that a token becomes."""
+    """Length of a token's vector."""
     unknown_rate: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.01
     """Share of the training tokens that are read as unknown, drawn anew in every batch."""
     beam: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
-    """Texts that are kept at each token while one is searched; 1 is greedy decoding."""
+    """Width of the beam search for a text; 1 is greedy decoding."""
     window: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = optional(24)
     """Past rows that a forecast sees; task.window by default."""
     batch_size: Annotated[int, Field(ge=1, le=1_048_576, strict=True)] = 32
@@ -155,11 +155,11 @@ class Hyperparameters(Section):
     weight_decay: Annotated[float, Field(ge=0, le=10, strict=True)] = 0.0
     """Pull of the weights towards 0."""
     schedule: Literal["none", "cosine", "plateau"] = "none"
-    """Of the learning rate: constant, cosine to 0 over the epochs, or halved on a plateau."""
+    """Learning rate: constant, cosine to 0 over the epochs, or halved on a plateau."""
     gradient_clip: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] = 1.0
     """Largest norm of the gradient; a longer one is scaled down to it."""
     weight_averaging: Annotated[float, Field(ge=0, le=1000, strict=True)] = 0.0
-    """Epochs, 0 for none: an exponential moving average of the weights is scored and kept."""
+    """Span in epochs of the weights' exponential moving average, which is kept; 0 for none."""
     loss: Loss = "auto"
     """What training minimizes; auto: mse, with quantiles quantile, with classes cross_entropy."""
     class_weights: Literal["none", "balanced"] = "none"

@@ -68,14 +68,14 @@ class Budget(Section):
     trial_timeout: Duration | None = optional("5m")
     """Seconds (or 5m) after which a trial that still trains is ended, as failed."""
     retries: Annotated[Count, Field(ge=0, le=1000)] = 2
-    """How often a trial that the machine lost (its worker was killed, say) is trained again."""
+    """How often a trial is trained again after its worker died."""
 
 
 class Resources(Section):
     """Resources that a trial takes while it trains."""
 
     cpus: Annotated[float, Field(gt=0, le=1024, strict=True, allow_inf_nan=False)] = 1
-    """Cores that are set aside for it; it trains with one thread whatever this is."""
+    """Cores reserved for a trial, which trains with one thread in any case."""
     gpus: Annotated[float, Field(ge=0, le=64, strict=True, allow_inf_nan=False)] = 0
     """GPUs, or the part of one: with 0.25 four trials share a GPU."""
 
@@ -112,12 +112,12 @@ MetricName = Annotated[
 
 
 class Objective(Section):
-    """The objective on the validation part; the direction follows from it."""
+    """The metric on the validation set, or a metric and a cost; the direction follows from it."""
 
     metric: MetricName = "rmse"
-    """Of the validation part; by default rmse, with task.quantiles pinball, of classes accuracy."""
+    """On the validation set; by default rmse, with task.quantiles pinball, of classes accuracy."""
     metrics: list[str] | None = optional(["rmse", "weights"])
-    """Two objectives: a metric, and what a model costs: weights, seconds or latency."""
+    """Two objectives: a metric, and a cost of the model: weights, seconds or latency."""
 
     @model_validator(mode="before")
     @classmethod
@@ -150,7 +150,7 @@ class Objective(Section):
 
     @property
     def cost(self) -> str | None:
-        """The second objective, of which less is better; None where there is but one."""
+        """The second objective, of which less is better; None where there is only one."""
         return self.metrics[1] if self.metrics else None
 
     @property
@@ -165,12 +165,12 @@ class Objective(Section):
 
 
 class Training(Section):
-    """Where models are trained, and how exactly."""
+    """Device and precision of the training."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """The processor or the GPU; auto takes the GPU where there is one."""
     mixed_precision: Annotated[bool, Field(strict=True)] = False
-    """Whether a GPU may calculate with 16 bits where that does little harm."""
+    """Whether a GPU may compute in 16 bits where the precision suffices."""
 
 
 class Finalists(Section):
@@ -183,7 +183,7 @@ class Finalists(Section):
     baseline: Annotated[bool, Field(strict=True)] = True
     """Whether the untuned default is trained as often, and wins where none is better."""
     refit: Annotated[bool, Field(strict=True)] | None = optional(True)
-    """Whether the winner is trained again on training and validation part; forecasts by default."""
+    """Whether the winner is trained again on training and validation set; forecasts by default."""
 
 
 class Recorded(Section):
@@ -193,14 +193,14 @@ class Recorded(Section):
     seed: Annotated[Count, Field(ge=0, le=2**32 - 1)]
     """The training seed that gives `score`."""
     score: Annotated[float, Field(allow_inf_nan=False)]
-    """The validation score that `tuner train` reproduces."""
+    """The validation score, which `tuner train` reproduces."""
     metric: str
     epochs: Annotated[Count, Field(ge=1, le=1_000_000)] | None = optional(20)
-    """After how many epochs that training was best; `tuner train --all-data` trains as many."""
+    """The best epoch of that training; `tuner train --all-data` trains for as many."""
     refit_epochs: Annotated[Count, Field(ge=1, le=1_000_000)] | None = optional(23)
-    """Of the winner trained again on training and validation part: such a model is written then."""
+    """Epochs of the refit on training and validation set, whose model is written then."""
     search: float | None = None
-    """What the configuration scored in the search, where it was retrained afterwards."""
+    """Score of the configuration in the search, where it was retrained afterwards."""
     seeds: list[Count] = Field(default_factory=list)
     """Of every retraining, the first of which is `seed`."""
     scores: list[float] = Field(default_factory=list)
@@ -210,13 +210,13 @@ class Recorded(Section):
     std: float | None = None
     test: float | None = None
     refit: float | None = None
-    """Mean test score of the models trained again on training and validation part."""
+    """Mean test score of the refits on training and validation set."""
     preparations: dict[str, list[str]] = Field(default_factory=dict)
-    """What the search could do with the data: all models are scored on the rows that it leaves."""
+    """The searched preparations: all models are scored on the rows that each of them leaves."""
     data_sha256: str
     rows: Count
     device: str | None = None
-    """What `score` was calculated on."""
+    """Device on which `score` was computed."""
     versions: dict[str, str]
     command: str
 

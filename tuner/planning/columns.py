@@ -78,47 +78,31 @@ _CALENDAR = _known(
 )
 
 
-def words_of(name: str) -> list[str]:
+def _words_of(name: str) -> list[str]:
     """Return the words of a name in lower case, without accents: daily, sales of `DailySales`."""
-    plain = "".join(
-        c for c in unicodedata.normalize("NFKD", name.replace("ß", "ss")) if not _is_accent(c)
-    )
+    plain = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", name.replace("ß", "ss")))
     plain = unicodedata.normalize("NFC", plain)  # the syllables of Hangul are letters again
     plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", plain)
     return re.findall(r"[^\W\d_]+|\d+", plain.lower())
 
 
-def first_named(names: Iterable[str]) -> str | None:
-    """Return the most likely name of the target; None if no name is usual for one.
-
-    Args:
-        names: in the order of the file, which breaks ties.
-    """
+def _first_named(names: Iterable[str]) -> str | None:
+    """Return the most likely name of the target, else None; the earlier name breaks ties."""
     ranked = [(rank, at, name) for at, name in enumerate(names) if (rank := _rank(name))]
     return min(ranked)[2] if ranked else None
 
 
-def is_id_name(name: str) -> bool:
-    """Return whether a name is usual for an id of series or sequences."""
-    return _has(words_of(name), _IDS) and not is_class_name(name)
+def _is_id_name(name: str) -> bool:
+    return _has(_words_of(name), _IDS) and not _is_class_name(name)
 
 
-def is_class_name(name: str) -> bool:
-    """Return whether a name is usual for a column of classes."""
-    return _has(words_of(name), _CLASSES)
-
-
-def is_calendar_name(name: str) -> bool:
-    """Return whether a name is usual for a part of the date, or a number of the row."""
-    return set(words_of(name)) <= _CALENDAR
-
-
-def _is_accent(character: str) -> bool:
-    return "\u0300" <= character <= "\u036f"
+def _is_class_name(name: str) -> bool:
+    return _has(_words_of(name), _CLASSES)
 
 
 def _rank(name: str) -> tuple[int, bool] | None:
-    words = words_of(name)
+    """Return how likely a name is that of the target, the smallest first; None for no target."""
+    words = _words_of(name)
     whole = "".join(words)
     if whole in _WHOLE_NAMES:
         return 1, False
@@ -289,8 +273,7 @@ def _with_time(table: RawTable, time: str | None) -> tuple[RawTable, str | None]
     frame, dialect = table.frame, table.dialect
     if dialect.time_columns is not None:
         name = time or _free_name(table)
-        joined = name if name in frame else None
-        if joined is None:
+        if name not in frame:
             frame = with_joined_time(table.path, frame, dialect, name)
         return replace(table, frame=frame), name
     if time is None and (parts := _parts_of_time(frame)):
@@ -299,14 +282,12 @@ def _with_time(table: RawTable, time: str | None) -> tuple[RawTable, str | None]
         dialect = replace(dialect, time_columns=parts)
         frame = with_joined_time(table.path, frame, dialect, name)
         return replace(table, frame=frame, dialect=dialect, notes=(*table.notes, note)), name
-    if dialect.date_format is not None and time is None:
+    if dialect.date_format is not None:
         fitting = (c for c in table.names if table.times(c).notna().mean() >= _MOST)
-        return table, next(fitting, None)
-    for name in [time] if time is not None else [str(c) for c in frame]:
-        usual = set(words_of(name)) & set(_TIME_NAMES) or time is not None
-        if not usual or name not in frame or dialect.date_format is not None:
-            continue
-        if are_days_of_spreadsheet(frame[name]):
+        return table, time or next(fitting, None)
+    usual = [name for name in table.names if set(_words_of(name)) & set(_TIME_NAMES)]
+    for name in usual if time is None else [time]:
+        if name in frame and are_days_of_spreadsheet(frame[name]):
             note = f"date_format: {EXCEL}, as {name!r} counts days since 1899-12-30"
             dialect = replace(dialect, date_format=EXCEL)
             return replace(table, dialect=dialect, notes=(*table.notes, note)), name
@@ -326,7 +307,7 @@ def _parts_of_time(frame: pd.DataFrame) -> tuple[str, ...]:
 def _refuse_unread_times(table: RawTable, kinds: dict[str, str]) -> None:
     """Refuse a file whose column of times, by its name, cannot be read as times."""
     for name, kind in kinds.items():
-        words, values = set(words_of(name)), table.frame[name].dropna()
+        words, values = set(_words_of(name)), table.frame[name].dropna()
         if not words & _TIME_WORDS or values.empty:
             continue
         if kind == "text" and values.astype(str).str.contains(r"(?:19|20)\d\d").mean() >= _MOST:
@@ -384,7 +365,7 @@ def _refuse_ambiguous(table: RawTable, others: list[str | None], *, named: bool)
 def _refuse_texts(table: RawTable, kinds: dict[str, str], *, named: bool) -> None:
     """Refuse to guess a target if a column with a usual name holds unreadable numbers."""
     texts = [c for c, kind in kinds.items() if kind == "text" and c not in table.ambiguous]
-    name = None if named else first_named(texts)
+    name = None if named else _first_named(texts)
     if name is None:
         return
     values = table.frame[name].dropna().astype(str)
@@ -408,7 +389,7 @@ def _kind(column: pd.Series) -> str:
     numeric = is_numeric_dtype(values) or numbers.notna().mean() >= _MOST
     if numeric:
         named = str(column.name).lower() in _TIME_NAMES and _are_times(values)
-        unix = bool(set(words_of(str(column.name))) & _TIME_WORDS) and _are_unix(numbers)
+        unix = bool(set(_words_of(str(column.name))) & _TIME_WORDS) and _are_unix(numbers)
         return "times" if named or unix or _are_dates(numbers) else "numbers"
     return "times" if _say_a_year(values) and _are_times(values) else "text"
 
@@ -458,7 +439,7 @@ def _guess_id(
     no time repeats. Without times it is a column of ids by its name whose rows stand together,
     if another column is a class by its name.
     """
-    named = [c for c in others if is_id_name(c)]
+    named = [c for c in others if _is_id_name(c)]
     if time is not None:
         if table.frame[time].duplicated().mean() < _AGAIN:
             return None, ""
@@ -469,7 +450,7 @@ def _guess_id(
                 return c, "times come again, and with it they do not"
         _check_pairs(table, time, [*named, *texts])
         return None, ""
-    if any(is_class_name(c) for c in others):
+    if any(_is_class_name(c) for c in others):
         for c in named:
             codes, found = pd.factorize(table.frame[c])
             if 1 < len(found) == 1 + np.count_nonzero(np.diff(codes)) < len(codes):
@@ -494,7 +475,7 @@ def _likely_id(frame: pd.DataFrame, kinds: dict[str, str], time: str | None) -> 
         return None
     again = [c for c, kind in kinds.items() if kind in ("text", "numbers")]
     again = [c for c in again if 1 < frame[c].nunique() < len(frame)]
-    named = [c for c in again if is_id_name(c)]
+    named = [c for c in again if _is_id_name(c)]
     return next(iter(named), None) or next((c for c, k in kinds.items() if k == "text"), None)
 
 
@@ -506,7 +487,7 @@ def _guess_class(
     It has a usual name; without times, it may also be a text that is constant within each id and
     shared by several. None if there are times and a target by its name: that is a panel of series.
     """
-    if time is not None and first_named(numbers) is not None:
+    if time is not None and _first_named(numbers) is not None:
         return None
     columns = [c for c in table.names if c in kinds and c != time and kinds[c] != "times"]
     strings = table.raw_strings([id_, *columns])
@@ -518,12 +499,12 @@ def _guess_class(
             continue
         first = pd.Series(values).groupby(codes).transform("first")
         stays = bool((first == values).all()) and len(ids) > len(classes)
-        if is_class_name(c) and (stays or kinds[c] == "text"):
+        if _is_class_name(c) and (stays or kinds[c] == "text"):
             what = "a class of each id" if stays else "a class of each row"
             return c, f"by its name, {what}"
         if kinds[c] == "text" and stays and time is None:
             last = c
-    if last is None or first_named(numbers) is not None:
+    if last is None or _first_named(numbers) is not None:
         return None
     return last, "the text that stays the same within each id"
 
@@ -535,9 +516,9 @@ def _guess_target(path: Path, frame: pd.DataFrame, numbers: list[str]) -> tuple[
     """
     if numbers:
         kept = [c for c in numbers if frame[c].nunique() > 2] or numbers
-        if (named := first_named(c for c in kept if not is_id_name(c))) is not None:
+        if (named := _first_named(c for c in kept if not _is_id_name(c))) is not None:
             return named, "by its name"
-        kept = [c for c in kept if not is_calendar_name(c) and not is_id_name(c)] or kept
+        kept = [c for c in kept if not (set(_words_of(c)) <= _CALENDAR or _is_id_name(c))] or kept
         kept = [c for c in kept if not _counts_rows(frame[c])] or kept
         if len(numbers) == 1:
             return kept[-1], "the only column of numbers"

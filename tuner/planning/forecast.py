@@ -24,11 +24,11 @@ from tuner.experiment.data import Data, Read, Wide
 from tuner.experiment.messages import first_problem
 from tuner.metrics import metrics_of
 from tuner.planning.columns import Columns
-from tuner.planning.text import (
-    Asked,
+from tuner.planning.proposal import (
     Choice,
+    Proposal,
+    Request,
     SearchPlan,
-    Written,
     batch_sizes_for,
     choices,
     commented,
@@ -58,7 +58,7 @@ _FEW, _VERY_FEW = 200, 100  # windows that are trained on
 _WINDOWS_FOR_A_UNIT = 6
 
 
-def forecast_file(asked: Asked) -> Written:
+def forecast_file(asked: Request) -> Proposal:
     """Inspect the series in a file, and write an experiment for them.
 
     Raises:
@@ -106,7 +106,7 @@ def forecast_file(asked: Asked) -> Written:
     )
     ahead = "one row" if horizon == 1 else f"{horizon} rows"
     where = f"in the {coming.rows} rows behind the last {columns.target}"
-    return Written(
+    return Proposal(
         text=forecast_text(file, plan),
         does=f"forecasts [bold]{escape(listed(columns.targets))}[/] {ahead} ahead from the "
         f"{plan.window.value} before",
@@ -121,7 +121,7 @@ def forecast_file(asked: Asked) -> Written:
     )
 
 
-def _read_filled(asked: Asked) -> tuple[Series, _RowsToCome, str]:
+def _read_filled(asked: Request) -> tuple[Series, _RowsToCome, str]:
     """Return the result of `_read`, and the required policy for missing values."""
     try:
         return *_read(asked, "refuse"), "refuse"
@@ -131,7 +131,7 @@ def _read_filled(asked: Asked) -> tuple[Series, _RowsToCome, str]:
     return *_read(asked, FILLED), FILLED
 
 
-def _title(asked: Asked, series: Series, described: str, training: int) -> list[str]:
+def _title(asked: Request, series: Series, described: str, training: int) -> list[str]:
     frequency = f", frequency {series.frequency}" if series.frequency else ""
     several = f", {len(series.names)} series" if len(series.names) > 1 else ""
     numbers = printable(listed(asked.columns.numbers))
@@ -145,7 +145,7 @@ def _title(asked: Asked, series: Series, described: str, training: int) -> list[
 
 
 def _features(
-    asked: Asked, series: Series, parts: list[np.ndarray], window: int, horizon: int
+    asked: Request, series: Series, parts: list[np.ndarray], window: int, horizon: int
 ) -> tuple[list[str], str]:
     """Return the columns that the model reads, and why."""
     targets = asked.columns.targets
@@ -206,7 +206,7 @@ class _RowsToCome:
     rows: int  # of the series that has the fewest, but for those without any; 0 where none has
 
 
-def _read(asked: Asked, missing: str) -> tuple[Series, _RowsToCome]:
+def _read(asked: Request, missing: str) -> tuple[Series, _RowsToCome]:
     """Return the series with even rows, without rows to come in which any column is known."""
     columns = asked.columns
     try:
@@ -487,7 +487,7 @@ def validation_share(rows: int, horizon: int) -> Choice:
 class ForecastFile:
     """The planned keys of `data` and `task`, besides the given ones."""
 
-    asked: Asked
+    asked: Request
     title: list[str]  # of the file: comments at its head
     read: dict[str, Any]  # how the file is written
     features: list[str]

@@ -17,11 +17,11 @@ from tuner.data.linear_models import MOST_VALUES, values_say_more
 from tuner.errors import InputError, nearest, refusal
 from tuner.metrics import metrics_of
 from tuner.planning.columns import MOST_CLASSES
-from tuner.planning.text import (
-    Asked,
+from tuner.planning.proposal import (
     Choice,
+    Proposal,
+    Request,
     SearchPlan,
-    Written,
     batch_sizes_for,
     check_text,
     choices,
@@ -95,7 +95,7 @@ def plan_sequences(kind: str, lengths: np.ndarray, *, n_features: int) -> Sequen
 
 
 def sequence_text(
-    asked: Asked, kind: str, title: str, features: list[str], plan: SequencePlan
+    asked: Request, kind: str, title: str, features: list[str], plan: SequencePlan
 ) -> str:
     """Return the text of the experiment file; `title` is the comment at its head."""
     columns, drawn = asked.columns, "drawn, each class its share" if kind == "classify" else "drawn"
@@ -162,7 +162,7 @@ class _Target:
     distinct: int
 
 
-def kind_of(asked: Asked, task: str | None) -> tuple[str, str]:
+def kind_of(asked: Request, task: str | None) -> tuple[str, str]:
     """Return the task, and the reason.
 
     Rows with an id are a panel of series, unless the target's values are texts, or a constant
@@ -202,7 +202,7 @@ def kind_of(asked: Asked, task: str | None) -> tuple[str, str]:
     return "forecast", f"{name!r} is the same for every id"
 
 
-def sequence_file(asked: Asked, kind: str) -> Written:
+def sequence_file(asked: Request, kind: str) -> Proposal:
     """Write the experiment that follows from the sequences in a file.
 
     Raises:
@@ -235,7 +235,7 @@ def sequence_file(asked: Asked, kind: str) -> Written:
         "regress": "the value of a sequence",
         "regress_steps": "the value of every step",
     }
-    return Written(
+    return Proposal(
         text=written(plan),
         does=f"predicts [bold]{escape(columns.target)}[/], {what[kind]}",
         found=found,
@@ -251,7 +251,7 @@ def _values_say_more(text: str, data: Path) -> bool:
         return values_say_more(ref)
 
 
-def _look(asked: Asked) -> _Target:
+def _look(asked: Request) -> _Target:
     """Read the id and the target as strings."""
     columns = asked.columns
     table = RawTable.read(asked.path, columns.dialect, columns.time)

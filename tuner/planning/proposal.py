@@ -1,4 +1,4 @@
-"""Shared by all plans: the sampled rows, pieces of YAML, the written file."""
+"""What `tuner init` is asked and proposes: the rows it looks at, plans, lines of YAML."""
 
 from __future__ import annotations
 
@@ -128,12 +128,7 @@ class Sample:
     """The file that is inspected: the data file, or a copy of its first lines."""
 
     path: Path
-    times_more: float  # bytes, and so about rows, in the data file
-
-    @property
-    def whole(self) -> bool:
-        """Whether it has all rows."""
-        return self.times_more == 1.0
+    times_more: float  # bytes, and so about rows, in the data file; 1 for the whole file
 
 
 @contextmanager
@@ -175,8 +170,8 @@ def _first_lines(path: Path, most: int) -> bytes | None:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The data file, its guessed columns, and the options of the command line."""
+class Request:
+    """What is asked for: the data file, its guessed columns, and the options of `tuner init`."""
 
     path: Path  # of the rows that are looked at
     columns: Columns
@@ -190,8 +185,8 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Written:
-    """An experiment file, and facts about it for the user."""
+class Proposal:
+    """A proposed experiment file, and facts about it for the user."""
 
     text: str
     does: str  # with markup
