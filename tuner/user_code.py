@@ -1,8 +1,8 @@
 """User code: references such as `package.module:Name`, and expressions of `truth` and `forecast`.
 
-A worker imports it, or a process that inspects it before a search. The check of an experiment also
-tries a metric, in its own process. Expressions are parsed as Python and evaluated node by
-node; they run no other code.
+A worker imports it, or a process that inspects it before a search; the check of an experiment also
+tries a metric itself. Expressions are parsed as Python and evaluated node by node, and run no other
+code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def is_reference(value: Any) -> bool:
 
 
 def reference_of(name: str, group: str) -> str | None:
-    """Return what an installed package calls by a name in a group of entry points; None for none.
+    """Return the reference behind an entry point of an installed package; None if there is none.
 
     Nothing is imported.
     """
@@ -43,7 +43,7 @@ def reference_of(name: str, group: str) -> str | None:
 
 
 def allow() -> None:
-    """Have this process and those that it starts import what is not installed, or not trusted."""
+    """Allow this process and its children code of the current folder, and of exported files."""
     os.environ[ALLOW] = "1"
 
 
@@ -101,7 +101,7 @@ def _check_place(top: str, reference: str) -> None:
 
 def _not_installed(module: str, reference: str) -> InputError:
     rule = f"no module {module!r} is installed"
-    return InputError(rule, got=repr(reference), remedy="pip install what it is of")
+    return InputError(rule, got=repr(reference), remedy="install its package with pip")
 
 
 NAMES = ("truth", "forecast")
@@ -140,55 +140,50 @@ def parse(text: str) -> ast.expr:
         ValueError: it is none; rule, value and remedy in one line.
     """
     if len(text) > _LONGEST:
-        rule = f"has {_LONGEST} characters at most"
-        raise ExperimentError(rule, got=len(text), remedy="make it shorter")
+        raise _wrong(f"has {_LONGEST} characters at most", len(text), "make it shorter")
     try:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
-        rule = "must be an expression"
-        raise ExperimentError(rule, got=repr(text), remedy=f"write {_EXAMPLE}, say") from None
+        raise _wrong("must be an expression", repr(text), f"write {_EXAMPLE}, say") from None
     _check(tree, text, _DEEPEST)
     return tree
 
 
+def _wrong(rule: str, got: object, remedy: str) -> ExperimentError:
+    return ExperimentError(rule, got=got, remedy=remedy)
+
+
 def _check(node: ast.expr, text: str, depth: int) -> None:
+    """Refuse what `evaluate` does not know in a part of the expression `text`."""
     if depth == 0:
-        rule = f"is nested {_DEEPEST} deep at most"
-        raise ExperimentError(rule, got=repr(text), remedy="make it simpler")
-
-    def within(*inner: ast.expr) -> None:
-        for each in inner:
-            _check(each, text, depth - 1)
-
+        raise _wrong(f"is nested {_DEEPEST} deep at most", repr(text), "make it simpler")
+    inner: list[ast.expr] = []
     match node:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
             if abs(number) > 1e30 or not math.isfinite(number):
-                rule = "holds numbers up to 1e30"
-                raise ExperimentError(rule, got=repr(text), remedy="write a smaller one")
+                raise _wrong("holds numbers up to 1e30", repr(text), "write a smaller one")
         case ast.Name(id=name):
+            if name in FUNCTIONS:
+                raise _wrong(f"knows no {name!r}", repr(text), f"write {name}(...)")
             if name not in NAMES:
-                known = nearest(name, NAMES if name not in FUNCTIONS else ())
-                hint = known or f"write {name}(...)"
-                raise ExperimentError(f"knows no {name!r}", got=repr(text), remedy=hint)
+                raise _wrong(f"knows no {name!r}", repr(text), nearest(name, NAMES))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-            within(left, right)
+            inner = [left, right]
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
-            within(operand)
+            inner = [operand]
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _BINARY:
-            within(left, right)
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
+            inner = [left, right]
+        case ast.Call(func=ast.Name(id=name), args=inner, keywords=[]):
             if name not in FUNCTIONS:
-                known = nearest(name, FUNCTIONS)
-                raise ExperimentError(f"has no function {name!r}", got=repr(text), remedy=known)
-            if len(arguments) != FUNCTIONS[name]:
-                rule, got = f"{name} takes {FUNCTIONS[name]}", f"{len(arguments)} in {text!r}"
-                raise ExperimentError(rule, got=got, remedy="give it as many")
-            within(*arguments)
+                raise _wrong(f"has no function {name!r}", repr(text), nearest(name, FUNCTIONS))
+            if len(inner) != FUNCTIONS[name]:
+                rule, got = f"{name} takes {FUNCTIONS[name]}", f"{len(inner)} in {text!r}"
+                raise _wrong(rule, got, "give it as many")
         case _:
-            part = ast.unparse(node)
-            rule = "is arithmetic of truth and forecast"
-            got = f"{part!r} in {text!r}"
-            raise ExperimentError(rule, got=got, remedy=f"write {_EXAMPLE}, say")
+            got = f"{ast.unparse(node)!r} in {text!r}"
+            raise _wrong("is arithmetic of truth and forecast", got, f"write {_EXAMPLE}, say")
+    for part in inner:
+        _check(part, text, depth - 1)
 
 
 def evaluate(
@@ -225,12 +220,9 @@ def evaluate(
     return value(tree)
 
 
-_SIGNS = ":(-*/+<>="
-
-
 def is_user_code(value: Any) -> bool:
     """Return whether a text is meant as user code: a function or an expression."""
-    return isinstance(value, str) and any(sign in value for sign in _SIGNS)
+    return isinstance(value, str) and any(sign in value for sign in ":(-*/+<>=")
 
 
 def parse_user_code(text: str) -> str:
@@ -243,11 +235,9 @@ def parse_user_code(text: str) -> str:
         return text
     tree = parse(text)
     if _has_many(tree):
-        rule = "must have one number as its value"
-        raise ExperimentError(rule, got=repr(text), remedy=f"write mean({text}), say")
+        raise _wrong("must have one number as its value", repr(text), f"write mean({text}), say")
     if not any(isinstance(node, ast.Name) and node.id == "forecast" for node in ast.walk(tree)):
-        rule = "must measure the forecast"
-        raise ExperimentError(rule, got=repr(text), remedy="write forecast in it")
+        raise _wrong("must measure the forecast", repr(text), "write forecast in it")
     return text
 
 
