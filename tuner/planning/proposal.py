@@ -17,6 +17,138 @@ from tuner.planning.columns import Columns
 
 _MOST_NAMES = 8  # of a list that people read
 _COLUMN = 39  # of comments behind short lines
+_MOST_BYTES = 2_000_000  # that are looked at in two seconds
+_LARGE = 2  # times as many: of a file that is hardly larger, all
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: the data file, its guessed columns, and the options of `tuner init`."""
+
+    path: Path  # of the rows that are looked at
+    columns: Columns
+    features: list[str] | None
+    resample: str | None
+    time_given: bool  # and not guessed
+    horizon: int | None
+    name: str  # of the experiment, as YAML
+    written_path: str  # of the data, from the experiment file, as YAML
+    times_more: float = 1.0  # rows in the whole file
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A proposed experiment file, and facts about it for the user."""
+
+    text: str
+    does: str  # with markup
+    found: str = ""
+    read: tuple[str, ...] = ()  # unusual parts of its dialect
+    filled: bool = False  # missing values are filled in
+    made_up: tuple[int, int] = (0, 1)  # rows that are in no line, of how many
+    known_ahead: str = ""  # columns, and in which rows
+    not_read: list[str] = field(default_factory=list)  # columns of numbers
+    seconds: float = 0.0  # that a trial takes, about, where that is known
+    hourly: bool = False  # the rows of a forecast are hours apart, or less
+
+
+def check_text(text: str, data: Path, file: Path) -> Dataset:
+    """Check an experiment before it is written, and return its data.
+
+    Raises:
+        InputError: what `tuner check` would refuse.
+    """
+    raw = parse_value(text, str(file))
+    raw["data"]["path"] = str(data)
+    return check_data(Experiment.model_validate(raw))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The file that is inspected: the data file, or a copy of its first lines."""
+
+    path: Path
+    times_more: float  # bytes, and so about rows, in the data file; 1 for the whole file
+
+
+@contextmanager
+def sampled(path: Path, most: int = _MOST_BYTES) -> Iterator[Sample]:
+    """Yield a copy of the first lines of a large text file; of any other file, the file.
+
+    An error about the sample names the data file: its lines are the same.
+    """
+    head = _first_lines(path, most)
+    if head is None:
+        yield Sample(path, 1.0)
+        return
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        copy.write_bytes(head)
+        try:
+            yield Sample(copy, path.stat().st_size / len(head))
+        except InputError as error:
+            if error.where != show_path(copy):
+                raise
+            raise error.with_(where=show_path(path)) from None
+
+
+def _first_lines(path: Path, most: int) -> bytes | None:
+    """Return whole lines from the beginning of a large text file; None of any other file."""
+    try:
+        if path.stat().st_size <= _LARGE * most:
+            return None
+        with path.open("rb") as file:
+            head = file.read(most)
+    except OSError:
+        return None  # reading it raises the error
+    end = head.rfind(b"\n")
+    while end >= 0 and head.count(b'"', 0, end) % 2:  # within a quoted value
+        end = head.rfind(b"\n", 0, end)
+    if b"\0" in head or head.count(b"\n", 0, end + 1) < 2:
+        return None
+    return head[: end + 1]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value, as YAML, and the reason for it."""
+
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """The part of a plan that every task has."""
+
+    metric: Choice
+    hidden_sizes: tuple[int, int]
+    learning_rates: tuple[float, float]
+    batch_sizes: tuple[int, ...]
+    trials: int
+    epochs: int
+    patience: int
+    startup: int  # trials before the pruner acts
+    warmup: int  # epochs that it leaves alone
+
+    def space_lines(self) -> list[str]:
+        """Return the lines of the search space that are the same for every task."""
+        (least, most), (slow, fast) = self.hidden_sizes, self.learning_rates
+        return [
+            f"  hidden_size: {{type: int, low: {least}, high: {most}, log: true}}",
+            "  dropout: {type: float, low: 0.0, high: 0.5}",
+            f"  learning_rate: {{type: float, low: {slow:g}, high: {fast:g}, log: true}}",
+        ]
+
+    def search_lines(self) -> list[str]:
+        """Return strategy, budget, pruner and objective."""
+        pruner = f"n_startup_trials: {self.startup}, n_warmup_steps: {self.warmup}"
+        return [
+            commented("strategy: {name: tpe}", "tuner strategies lists them"),
+            f"budget: {{trials: {self.trials}, epochs: {self.epochs}, patience: {self.patience}}}",
+            commented(f"pruner: {{name: median, {pruner}}}", "ends poor trials"),
+            commented(f"objective: {{metric: {self.metric.value}}}", self.metric.why),
+        ]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -75,137 +207,3 @@ def batch_sizes_for(samples: int) -> tuple[int, ...]:
     if samples < 1000:
         return (8, 16, 32)
     return (16, 32, 64) if samples < 5000 else (64, 128, 256)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A value, as YAML, and the reason for it."""
-
-    value: str
-    why: str
-
-
-@dataclass(frozen=True)
-class SearchPlan:
-    """The part of a plan that every task has."""
-
-    metric: Choice
-    hidden_sizes: tuple[int, int]
-    learning_rates: tuple[float, float]
-    batch_sizes: tuple[int, ...]
-    trials: int
-    epochs: int
-    patience: int
-    startup: int  # trials before the pruner acts
-    warmup: int  # epochs that it leaves alone
-
-    def space_lines(self) -> list[str]:
-        """Return the lines of the search space that are the same for every task."""
-        (least, most), (slow, fast) = self.hidden_sizes, self.learning_rates
-        return [
-            f"  hidden_size: {{type: int, low: {least}, high: {most}, log: true}}",
-            "  dropout: {type: float, low: 0.0, high: 0.5}",
-            f"  learning_rate: {{type: float, low: {slow:g}, high: {fast:g}, log: true}}",
-        ]
-
-    def search_lines(self) -> list[str]:
-        """Return strategy, budget, pruner and objective."""
-        pruner = f"n_startup_trials: {self.startup}, n_warmup_steps: {self.warmup}"
-        return [
-            commented("strategy: {name: tpe}", "tuner strategies lists them"),
-            f"budget: {{trials: {self.trials}, epochs: {self.epochs}, patience: {self.patience}}}",
-            commented(f"pruner: {{name: median, {pruner}}}", "ends poor trials"),
-            commented(f"objective: {{metric: {self.metric.value}}}", self.metric.why),
-        ]
-
-
-_MOST_BYTES = 2_000_000  # that are looked at in two seconds
-_LARGE = 2  # times as many: of a file that is hardly larger, all
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The file that is inspected: the data file, or a copy of its first lines."""
-
-    path: Path
-    times_more: float  # bytes, and so about rows, in the data file; 1 for the whole file
-
-
-@contextmanager
-def sampled(path: Path, most: int = _MOST_BYTES) -> Iterator[Sample]:
-    """Yield a copy of the first lines of a large text file; of any other file, the file.
-
-    An error about the sample names the data file: its lines are the same.
-    """
-    head = _first_lines(path, most)
-    if head is None:
-        yield Sample(path, 1.0)
-        return
-    with TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
-        copy.write_bytes(head)
-        try:
-            yield Sample(copy, path.stat().st_size / len(head))
-        except InputError as error:
-            if error.where != show_path(copy):
-                raise
-            raise error.with_(where=show_path(path)) from None
-
-
-def _first_lines(path: Path, most: int) -> bytes | None:
-    """Return whole lines from the beginning of a large text file; None of any other file."""
-    try:
-        if path.stat().st_size <= _LARGE * most:
-            return None
-        with path.open("rb") as file:
-            head = file.read(most)
-    except OSError:
-        return None  # reading it raises the error
-    end = head.rfind(b"\n")
-    while end >= 0 and head.count(b'"', 0, end) % 2:  # within a quoted value
-        end = head.rfind(b"\n", 0, end)
-    if b"\0" in head or head.count(b"\n", 0, end + 1) < 2:
-        return None
-    return head[: end + 1]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for: the data file, its guessed columns, and the options of `tuner init`."""
-
-    path: Path  # of the rows that are looked at
-    columns: Columns
-    features: list[str] | None
-    resample: str | None
-    time_given: bool  # and not guessed
-    horizon: int | None
-    name: str  # of the experiment, as YAML
-    written_path: str  # of the data, from the experiment file, as YAML
-    times_more: float = 1.0  # rows in the whole file
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A proposed experiment file, and facts about it for the user."""
-
-    text: str
-    does: str  # with markup
-    found: str = ""
-    read: tuple[str, ...] = ()  # unusual parts of its dialect
-    filled: bool = False  # missing values are filled in
-    made_up: tuple[int, int] = (0, 1)  # rows that are in no line, of how many
-    known_ahead: str = ""  # columns, and in which rows
-    not_read: list[str] = field(default_factory=list)  # columns of numbers
-    seconds: float = 0.0  # that a trial takes, about, where that is known
-    hourly: bool = False  # the rows of a forecast are hours apart, or less
-
-
-def check_text(text: str, data: Path, file: Path) -> Dataset:
-    """Check an experiment before it is written, and return its data.
-
-    Raises:
-        InputError: what `tuner check` would refuse.
-    """
-    raw = parse_value(text, str(file))
-    raw["data"]["path"] = str(data)
-    return check_data(Experiment.model_validate(raw))
