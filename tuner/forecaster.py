@@ -18,7 +18,7 @@ from tuner.experiment import Experiment, parse_value
 from tuner.outputs import temporary_folder
 from tuner.planning.columns import guess_columns
 from tuner.planning.forecast import forecast_file
-from tuner.planning.proposal import Request, quoted
+from tuner.planning.proposal import Request
 from tuner.studies import keep_frame
 from tuner.tables.table import RawTable
 
@@ -233,8 +233,8 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
             resample=None,
             time_given=self.time is not None,
             horizon=self.horizon,
-            name=quoted(_NAME),
-            written_path=quoted(str(path)),
+            name=_NAME,
+            written_path=str(path),
         )
         written = parse_value(forecast_file(asked).text, _NAME)
         values: dict[str, Any] = {"strategy": {"name": self.strategy}, "seed": self.random_state}

@@ -24,7 +24,7 @@ from tuner.outputs import written_whole
 from tuner.pipeline_steps import Dialect
 from tuner.planning.columns import guess_columns
 from tuner.planning.forecast import FILLED, forecast_file
-from tuner.planning.proposal import Proposal, Request, Sample, check_text, listed, quoted, sampled
+from tuner.planning.proposal import Proposal, Request, Sample, check_text, listed, sampled
 from tuner.planning.sequences import kind_of, sequence_file
 from tuner.progress.display import console
 from tuner.tables.table import RawTable, WideColumns
@@ -143,8 +143,8 @@ def _ask(command: Init, table: RawTable, sample: Sample, file: Path) -> Request:
         resample=command.resample,
         time_given=command.time is not None,
         horizon=command.horizon,
-        name=quoted(mended(file.stem, EXPERIMENT_BYTES) or "experiment"),
-        written_path=quoted(os.path.relpath(command.data.resolve(), file.parent.resolve())),
+        name=mended(file.stem, EXPERIMENT_BYTES) or "experiment",
+        written_path=os.path.relpath(command.data.resolve(), file.parent.resolve()),
         times_more=sample.times_more,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tuner.data.series_table import Series, read_series, series_of
 from tuner.errors import DataError, InputError, Setting
 from tuner.experiment.data import Data, Read, Wide
 from tuner.experiment.messages import first_problem
+from tuner.experiment.yaml_files import text_of
 from tuner.metrics import metrics_of
 from tuner.planning.columns import Columns
 from tuner.planning.proposal import (
@@ -32,15 +33,12 @@ from tuner.planning.proposal import (
     batch_sizes_for,
     choices,
     commented,
-    flow_list,
-    flow_map,
     key,
     listed,
     printable,
-    quoted,
 )
 from tuner.tables.frequencies import season_of
-from tuner.tables.table import RawTable, WideColumns
+from tuner.tables.table import RawTable
 
 FILLED = "ffill"
 _TEST_SHARE = 0.15  # of the rows of a series
@@ -505,25 +503,21 @@ def forecast_text(file: ForecastFile, plan: ForecastPlan) -> str:
     hold = "hold these shares of the outcomes, by the validation rows"
     lines = [
         *[f"# {line}" for line in file.title],
-        f"name: {file.asked.name}",
+        f"name: {text_of(file.asked.name)}",
         "data:",
         *_data(file, plan),
         "task:",
         *key("kind", "forecast"),
-        *key("window", plan.window.value, f"rows that are read: {plan.window.why}"),
-        *key("horizon", str(file.horizon), ahead),
-        *key(
-            "season",
-            str(plan.season) if plan.season else None,
-            "rows after which the values repeat",
-        ),
-        *key("intervals", flow_list(plan.intervals) if plan.intervals else None, hold),
+        *key("window", int(plan.window.value), f"rows that are read: {plan.window.why}"),
+        *key("horizon", file.horizon, ahead),
+        *key("season", plan.season, "rows after which the values repeat"),
+        *key("intervals", plan.intervals or None, hold),
         commented("hyperparameters:", "fixed; of what is searched, where it starts"),
-        *key("linear_path", "true", "begins as a ridge regression; the layers learn the rest"),
+        *key("linear_path", True, "begins as a ridge regression; the layers learn the rest"),
         *key("normalize", plan.normalize),
         *key("segment", plan.segment),
-        *key("learning_rate", "0.001"),
-        *key("weight_averaging", "2.0", "epochs whose weights are averaged, against noise"),
+        *key("learning_rate", 0.001),
+        *key("weight_averaging", 2.0, "epochs whose weights are averaged, against noise"),
         "search_space:",
         *choices("normalize", plan.normalizations),
         *choices("linear_path", plan.linear_paths),
@@ -532,9 +526,9 @@ def forecast_text(file: ForecastFile, plan: ForecastPlan) -> str:
         *choices("batch_size", plan.batch_sizes),
         *plan.search_lines(),
         "finalists:",
-        *key("top", "3"),
+        *key("top", 3),
         *key("repeats", plan.repeats),
-        *key("refit", "true", "the winner is trained again with the validation rows"),
+        *key("refit", True, "the winner is trained again with the validation rows"),
         "seed: 0",
         "",
     ]
@@ -543,48 +537,34 @@ def forecast_text(file: ForecastFile, plan: ForecastPlan) -> str:
 
 def _data(file: ForecastFile, plan: ForecastPlan) -> list[str]:
     asked, columns, wide = file.asked, file.asked.columns, file.asked.columns.wide
-    one = len(columns.targets) == 1
-    target = quoted(columns.targets[0]) if one else flow_list(columns.targets)
-    resampled = "a row is the mean of a step, see aggregate"
-    latest = plan.validation.why or "the last rows: fractions, counts, dates"
+    target = columns.targets[0] if len(columns.targets) == 1 else columns.targets
+    each = "each of these columns is a series" if wide and isinstance(wide.columns, str) else ""
+    split = {"validation": float(plan.validation.value), "test": _TEST_SHARE}
     return [
         *key("path", asked.written_path),
-        *key("read", flow_map(file.read) if file.read else None, "how the file is written"),
-        *key("time", columns.time and quoted(columns.time)),
-        *key("resample", asked.resample and quoted(asked.resample), resampled),
-        *(_wide(wide) if wide else key("id", columns.id and quoted(columns.id), columns.why_id)),
+        *key("read", file.read or None, "how the file is written"),
+        *key("time", columns.time),
+        *key("resample", asked.resample, "a row is the mean of a step, see aggregate"),
+        *key("wide", asdict(wide) if wide else None, each),
+        *key("id", None if wide else columns.id, columns.why_id),
         *key("target", None if wide else target, columns.why_target),
-        *key("features", flow_list(file.features), file.why_features),
+        *key("features", file.features, file.why_features),
         *_known_future(file, plan),
         *key("missing", file.missing, "or interpolate, or refuse"),
-        *key(
-            "calendar",
-            flow_list(plan.calendar) if plan.calendar else None,
-            "the season is longer than the window",
-        ),
-        *key("split", f"{{validation: {plan.validation.value}, test: {_TEST_SHARE}}}", latest),
+        *key("calendar", plan.calendar or None, "the season is longer than the window"),
+        *key("split", split, plan.validation.why or "the last rows: fractions, counts, dates"),
         *key("transform", plan.transform),
         *key("scale", "standard", "standard, minmax, none"),
         *key("scale_by", plan.scale_by),
     ]
 
 
-def _wide(wide: WideColumns) -> list[str]:
-    columns, why = wide.columns, ""
-    if isinstance(columns, str):
-        text, why = quoted(columns), "each of these columns is a series"
-    else:
-        text = flow_list(columns)
-    value = f"{{id: {quoted(wide.id)}, value: {quoted(wide.value)}, columns: {text}}}"
-    return key("wide", value, why)
-
-
 def _known_future(file: ForecastFile, plan: ForecastPlan) -> list[str]:
     """Return the line of `known_future`, as a comment if no column is known ahead."""
     if file.known_future:
         why = f"filled in the {file.rows_to_come} rows behind the last target: known ahead"
-        return key("known_future", flow_list(file.known_future), why)
+        return key("known_future", file.known_future, why)
     why = "known in the rows to come, such as a holiday or a price"
     if plan.calendar:
-        return key("known_future", "[]", f"the calendar; or columns {why}")
-    return key("# known_future", "[holiday]", f"columns {why}: none was recognized")
+        return key("known_future", [], f"the calendar; or columns {why}")
+    return key("# known_future", ["holiday"], f"columns {why}: none was recognized")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tuner.data.prepared import Dataset, check_data
 from tuner.errors import InputError, show_path
 from tuner.experiment import Experiment, parse_value
+from tuner.experiment.yaml_files import text_of
 from tuner.planning.columns import Columns
 
 _MOST_NAMES = 8  # of a list that people read
@@ -31,8 +31,8 @@ class Request:
     resample: str | None
     time_given: bool  # and not guessed
     horizon: int | None
-    name: str  # of the experiment, as YAML
-    written_path: str  # of the data, from the experiment file, as YAML
+    name: str  # of the experiment
+    written_path: str  # of the data, from the experiment file
     times_more: float = 1.0  # rows in the whole file
 
 
@@ -135,9 +135,9 @@ class SearchPlan:
         """Return the lines of the search space that are the same for every task."""
         (least, most), (slow, fast) = self.hidden_sizes, self.learning_rates
         return [
-            f"  hidden_size: {{type: int, low: {least}, high: {most}, log: true}}",
-            "  dropout: {type: float, low: 0.0, high: 0.5}",
-            f"  learning_rate: {{type: float, low: {slow:g}, high: {fast:g}, log: true}}",
+            *key("hidden_size", {"type": "int", "low": least, "high": most, "log": True}),
+            *key("dropout", {"type": "float", "low": 0.0, "high": 0.5}),
+            *key("learning_rate", {"type": "float", "low": slow, "high": fast, "log": True}),
         ]
 
     def search_lines(self) -> list[str]:
@@ -163,43 +163,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def quoted(name: str) -> str:
-    """Return a name as YAML: plain if that is safe, else in quotes."""
-    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", name) and name.lower() not in (
-        *("null", "true", "false", "yes", "no", "on", "off", "y", "n"),  # some read as booleans
-    ):
-        return name
-    text = json.dumps(name, ensure_ascii=False)  # escapes as YAML does, but not all that it must
-    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
-
-
-def flow_list(values: Iterable[str | int | float | bool]) -> str:
-    """Write values as a list on one line."""
-    return "[" + ", ".join(quoted(v) if isinstance(v, str) else json.dumps(v) for v in values) + "]"
-
-
-def flow_map(values: Mapping[str, object]) -> str:
-    """Write keys and values on one line; texts are quoted, so that `;` and `1.0` are texts."""
-    shown = (f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
-    return "{" + ", ".join(shown) + "}"
-
-
 def commented(text: str, why: str) -> str:
     """Return a line with a comment behind it."""
     return f"{text:<{_COLUMN}}  # {why}" if why else text
 
 
-def key(name: str, value: str | Choice | None, why: str = "") -> list[str]:
-    """Return the line of a key in a block, with a comment; no line if there is no value."""
+def key(name: str, value: Any, why: str = "") -> list[str]:
+    """Return the line of a key in a block, with a comment; no line if the value is None."""
     if isinstance(value, Choice):
-        return key(name, value.value, value.why)
-    return [] if value is None else [commented(f"  {name}: {value}", why)]
+        return [commented(f"  {name}: {value.value}", value.why)]
+    return [] if value is None else [commented(f"  {name}: {text_of(value)}", why)]
 
 
 def choices(name: str, values: Sequence[str | int | float | bool]) -> list[str]:
     """Return the line of a search space for a parameter with several values; no line for one."""
-    listed = f"{{type: categorical, choices: {flow_list(values)}}}"
-    return key(name, listed if len(values) > 1 else None)
+    return key(name, {"type": "categorical", "choices": values} if len(values) > 1 else None)
 
 
 def batch_sizes_for(samples: int) -> tuple[int, ...]:

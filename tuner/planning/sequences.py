@@ -15,6 +15,7 @@ from rich.markup import escape
 from tuner.data import SequencesRef
 from tuner.data.linear_models import MOST_VALUES, values_say_more
 from tuner.errors import InputError, nearest, refusal
+from tuner.experiment.yaml_files import text_of
 from tuner.metrics import metrics_of
 from tuner.planning.columns import MOST_CLASSES
 from tuner.planning.proposal import (
@@ -26,11 +27,8 @@ from tuner.planning.proposal import (
     check_text,
     choices,
     commented,
-    flow_list,
-    flow_map,
     key,
     printable,
-    quoted,
 )
 from tuner.tables.table import RawTable
 
@@ -99,36 +97,35 @@ def sequence_text(
 ) -> str:
     """Return the text of the experiment file; `title` is the comment at its head."""
     columns, drawn = asked.columns, "drawn, each class its share" if kind == "classify" else "drawn"
-    read = columns.dialect.to_dict()
     time = columns.time if asked.time_given or columns.dialect.time_columns else None
     why_repeats = "five can tell luck from a gain, and take longer"
     regression = "a ridge regression" if kind == "regress" else "a logistic regression"
     rest = f"begins as {regression}; the layers learn the rest"
     lines = [
         f"# {title}",
-        f"name: {asked.name}",
+        f"name: {text_of(asked.name)}",
         "data:",
         *key("path", asked.written_path),
-        *key("read", flow_map(read) if read else None),
-        *key("time", time and quoted(time)),
-        *key("id", quoted(columns.id or ""), columns.why_id or "the rows of one sequence"),
-        *key("target", quoted(columns.target), columns.why_target),
-        *key("features", flow_list(features)),
-        *key("split", "{validation: 0.2, test: 0.15, seed: 0}", drawn),
+        *key("read", columns.dialect.to_dict() or None),
+        *key("time", time),
+        *key("id", columns.id, columns.why_id or "the rows of one sequence"),
+        *key("target", columns.target, columns.why_target),
+        *key("features", features),
+        *key("split", {"validation": 0.2, "test": 0.15, "seed": 0}, drawn),
         *key("scale", "standard", "standard, minmax, none"),
         f"task: {{kind: {kind}}}",
         commented("hyperparameters:", "fixed; of what is searched, where it starts"),
-        *key("linear_path", "true" if plan.linear_paths else None, rest),
-        *key("bidirectional", "true", "a sequence is known to its end"),
+        *key("linear_path", True if plan.linear_paths else None, rest),
+        *key("bidirectional", True, "a sequence is known to its end"),
         *key("optimizer", "adamw", "its weight_decay is searched"),
         *key("schedule", "cosine", "the learning rate falls to 0 over budget.epochs"),
-        *key("learning_rate", "0.005"),
-        *key("weight_decay", "0.01"),
+        *key("learning_rate", 0.005),
+        *key("weight_decay", 0.01),
         *key("segment", _middle(plan.segments), "steps that are read as one"),
         *key("conv_channels", _middle(plan.channels), "a convolution sees neighbouring steps"),
         "search_space:",
         *plan.space_lines(),
-        *key("weight_decay", "{type: float, low: 0.0001, high: 0.3, log: true}"),
+        *key("weight_decay", {"type": "float", "low": 0.0001, "high": 0.3, "log": True}),
         *choices("batch_size", plan.batch_sizes),
         *choices("linear_path", plan.linear_paths),
         *choices("pooling", plan.poolings),
@@ -142,9 +139,9 @@ def sequence_text(
     return "\n".join(lines)
 
 
-def _middle(values: tuple[int, ...]) -> str | None:
+def _middle(values: tuple[int, ...]) -> int | None:
     """Return where a search of several values begins; None where there is no search."""
-    return str(values[len(values) // 2]) if len(values) > 1 else None
+    return values[len(values) // 2] if len(values) > 1 else None
 
 
 _TASKS = ("forecast", "classify", "label", "regress", "regress_steps")
