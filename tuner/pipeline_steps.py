@@ -10,13 +10,13 @@ from tuner.errors import ExperimentError, nearest
 # The largest magnitude of a value: float32 still holds it, and float64 its square.
 LARGEST = 1e30
 
-# Keys that tell of the lines of one file, which another file of the same kind need not have.
+# Keys about the lines of one file, which need not hold for another file of its kind.
 LINE_KEYS = ("skip_rows", "unit_row", "skip_footer")
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a table is written; None is what is not declared, and found in the file."""
+    """How a table is written; None where it is not declared, but detected in the file."""
 
     encoding: str | None = None  # a codec of Python
     separator: str | None = None  # between columns: one character, or whitespace
@@ -49,16 +49,16 @@ class Dialect:
         }
 
     def filled(self, found: Dialect) -> Dialect:
-        """Return this dialect with what was found in place of what is not declared."""
+        """Return this dialect with detected values where it declares none."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(found, **{key: value for key, value in own.items() if value is not None})
 
     def without_lines(self) -> Dialect:
-        """Return what of it holds for every file of its kind."""
+        """Return the part that holds for every file of its kind."""
         return replace(self, **dict.fromkeys(LINE_KEYS))
 
 
-POINTWISE = ("log", "box_cox")  # what is done to each value by itself
+POINTWISE = ("log", "box_cox")  # steps on each value by itself
 SEASONAL = "seasonal_difference"
 _NAMES = ("none", *POINTWISE, "difference")
 _MOST_ROWS = 100_000
@@ -67,7 +67,7 @@ Step = str | dict[str, int]  # one of `log`, `box_cox`, `difference`, or `{seaso
 
 
 def steps_of(value: Step | list[Step]) -> list[Step]:
-    """Return what a transform does, in order; nothing for `none`."""
+    """Return the steps of a transform in order; no step for `none`."""
     steps = value if isinstance(value, list) else [value]
     return [step for step in steps if step != "none"]
 
@@ -91,7 +91,7 @@ def parse_transform(value: Any) -> Any:
     """Return a transform in its shortest form: [log] is log, and [] is none.
 
     Raises:
-        ValueError: it is none; rule, value and remedy.
+        ExperimentError: it is no transform.
     """
     given = value if isinstance(value, list) else [value]
     steps = steps_of([_parse_step(step) for step in given])

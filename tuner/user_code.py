@@ -137,7 +137,7 @@ def parse(text: str) -> ast.expr:
     """Return the tree of an expression, of nodes that `evaluate` knows.
 
     Raises:
-        ValueError: it is none; rule, value and remedy in one line.
+        ExperimentError: it is no expression, or too long or deep.
     """
     if len(text) > _LONGEST:
         raise _wrong(f"has {_LONGEST} characters at most", len(text), "make it shorter")
@@ -198,7 +198,7 @@ def evaluate(
         tree: from `parse`.
         names: arrays by `NAMES`.
         functions: by `FUNCTIONS`, of such arrays.
-        number: makes what arrays are calculated with of a number.
+        number: converts a number into the type of the arrays.
     """
 
     def value(node: ast.expr) -> Any:
@@ -229,7 +229,7 @@ def parse_user_code(text: str) -> str:
     """Return `package.module:function`, or an expression with one number as its value.
 
     Raises:
-        ValueError: it is neither; rule, value and remedy.
+        ExperimentError: it is neither.
     """
     if is_reference(text):
         return text

@@ -1,4 +1,4 @@
-"""Cells from user code: what a class declares, inspected in a separate process before a search."""
+"""Cells from user code: their declarations, which a separate process inspects before a search."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tuner.experiment.experiment import Experiment
 
 GROUP = "tuner.cells"
-"""The entry points by whose names installed packages offer cells."""
+"""The group of entry points with which installed packages offer cells."""
 
 _PROBE = "tuner.training.user_models"
 
@@ -72,7 +72,7 @@ def cell_of(cells: list[DeclaredCell], name: Any) -> DeclaredCell | None:
 
 
 def named_code(raw: dict[str, Any]) -> tuple[str, str] | None:
-    """Return the first key that names code to import, and what it names; None for none."""
+    """Return the first key that names code to import, and the name; None if there is none."""
     raw = dict(raw)
     for _, key, _, value in _places(raw, "cell"):
         if (reference := _reference(value)) is not None:
@@ -108,7 +108,7 @@ def with_cells(raw: Any) -> Any:
     Names of entry points become those of their classes.
 
     Raises:
-        ValueError: a class is not there, or is no cell; key, rule, value and remedy.
+        ExperimentError: a class does not exist, or is no cell.
     """
     if not isinstance(raw, dict):
         return raw
@@ -177,7 +177,7 @@ def _declared(reference: str, sample: str) -> DeclaredCell:
     """Return the declaration of a class, which a separate process has tried.
 
     Raises:
-        ValueError: rule, value and remedy.
+        ExperimentError: the class is no cell, or declares a hyperparameter wrongly.
     """
     ours = sorted(Hyperparameters.model_fields)
     argument = json.dumps({"reference": reference, "sample": json.loads(sample), "ours": ours})

@@ -215,8 +215,8 @@ class Experiment(Section):
     def losses_compare(self) -> bool:
         """Whether the validation losses of two configurations are one quantity.
 
-        They are not where the loss, or what its units depend on, has several values in the search,
-        or one that the untuned default has not.
+        They are not if the loss, or a key that its unit depends on, has several values in the
+        search, or another value than the untuned default.
         """
         searched = [name for name in _LOSS_KEYS if name in self.search_space]
         values = [{*self.search_space[name].bounds(), self.given(name)} for name in searched]
@@ -224,12 +224,12 @@ class Experiment(Section):
 
     @property
     def refits(self) -> bool:
-        """Whether a winner is trained again on training and validation part together."""
+        """Whether a winner is trained again on training and validation set together."""
         wanted = self.finalists.refit
         return self.task.of_series if wanted is None else wanted
 
     def start(self) -> dict[str, Any]:
-        """Return the configuration of trial 0: what is given or the default, where in the space.
+        """Return the configuration of trial 0: given values and defaults that lie in the space.
 
         A hyperparameter whose default lies outside its domain is left to the strategy. A
         preparation begins as `data` has it.
@@ -238,7 +238,7 @@ class Experiment(Section):
         return {n: v for n, v in values.items() if v in self.search_space[n]}
 
     def given(self, name: str) -> Any:
-        """Return what a hyperparameter, or the text of a preparation, is without a search."""
+        """Return the value of a hyperparameter, or the text of a preparation, without a search."""
         if name in PREPARED:
             return text_of(getattr(self.data, name))
         if layer := WIDTH.fullmatch(name):
@@ -281,7 +281,7 @@ class Experiment(Section):
         return {name: searched.get(name, self.given(name)) for name in names}
 
     def prepared_as(self, searched: Mapping[str, Any]) -> Self:
-        """Return the experiment with `data` as a trial has it, and no search of that.
+        """Return the experiment with the preparations of a trial, which are no longer searched.
 
         Args:
             searched: the trial's parameters; others than preparations play no role.
@@ -354,7 +354,7 @@ def _located(
     overrides: list[Override],
     space_file: str | None,
 ) -> ExperimentError:
-    """Return the first problem with the file or option that it comes from, and a remedy."""
+    """Return the first problem with its remedy and its origin, a file or an option."""
     first, key, origin = problems[0], problems[0].key or "", None
     for override in overrides:
         inner, outer = sorted((f"{key}.", f"{override.key}."), key=len, reverse=True)
@@ -379,7 +379,7 @@ def _located(
 
 
 def _strategy_meant(problem: ExperimentError, overrides: list[Override]) -> str | None:
-    """Return the strategy that `--set` was to choose, where `--set` cannot choose it."""
+    """Return the strategy that the user meant by a `--set` that cannot choose one."""
     values, key = {o.key: o.value for o in overrides if o.origin == "--set"}, problem.key or ""
     if key == "strategy" and problem.example == f"{{name: {values.get('strategy')}}}":
         return str(values["strategy"])

@@ -18,7 +18,7 @@ from tuner.experiment.yaml_files import text_of
 from tuner.strategies import installed_names
 from tuner.strategies.base import Section, Strategy, broken_rule
 
-_OF_KIND = ("_type", "_parsing", "literal_error")  # what is wrong is the kind of value
+_OF_KIND = ("_type", "_parsing", "literal_error")  # errors about the kind of a value
 
 
 def first_problem(error: ValidationError) -> ExperimentError:
@@ -41,7 +41,7 @@ def _raised(details: ErrorDetails) -> ExperimentError:
 def explain(error: ValidationError, root: type[Section], raw: Any) -> list[ExperimentError]:
     """Return every broken rule, by its dotted key: unknown keys, then the others.
 
-    A rule without a remedy of its own has an example of what would obey it, if there is one.
+    A rule without a remedy has an example of a value that obeys it, if there is one.
     """
     broken: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
@@ -175,7 +175,7 @@ def _no_domain(
 
 
 def _example(field: FieldInfo | None, inner: tuple[str | int, ...] = ()) -> str | None:
-    """Return what obeys the rules of a key, or of a place in its value, as YAML."""
+    """Return a value that obeys the rules of a key, or of a place in its value, as YAML."""
     if field is None:
         return None
     if field.examples:
@@ -215,7 +215,7 @@ def _visible(details: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
 def _resolve(
     root: type[Section], loc: tuple[int | str, ...]
 ) -> tuple[type[Section] | None, FieldInfo | None, tuple[int | str, ...]]:
-    """Return the section that holds the last key of `loc`, that key's field, and what is left."""
+    """Return the section that holds the last key of `loc`, that key's field, and the rest."""
     section: type[Section] | None = root
     holder, field = section, None
     options: list[type[Section]] = []

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,38 +36,36 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     Raises:
         ExperimentError: the file is missing, empty, no YAML, or holds something else.
     """
+    wrong = partial(ExperimentError, where=path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ExperimentError(f"no such {what}", where=path, remedy="check the path") from None
+        raise wrong(f"no such {what}", remedy="check the path") from None
     except IsADirectoryError:
-        raise ExperimentError("is a folder", where=path, remedy=f"give the {what} in it") from None
+        raise wrong("is a folder", remedy=f"give the {what} in it") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        rule = "must be UTF-8 text"
         got = f"byte 0x{error.object[error.start]:02x} in line {line}"
-        raise ExperimentError(rule, where=path, got=got, remedy="save the file as UTF-8") from None
+        raise wrong("must be UTF-8 text", got=got, remedy="save the file as UTF-8") from None
     except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
         problem = getattr(error, "strerror", None) or one_line(error)
-        rule = f"cannot be read: {problem}"
-        raise ExperimentError(rule, where=path, remedy="check the path") from None
+        raise wrong(f"cannot be read: {problem}", remedy="check the path") from None
     try:
         value = _yaml().load(text)
     except ValueError as error:  # what looks like a time, and is none
         rule = f"holds what cannot be read: {one_line(error)}"
-        raise ExperimentError(rule, where=path, remedy="correct it, or put it in quotes") from None
+        raise wrong(rule, remedy="correct it, or put it in quotes") from None
     except _NOT_YAML as error:
-        raise ExperimentError(f"is not YAML: {_yaml_problem(error)}", where=path) from None
+        raise wrong(f"is not YAML: {_yaml_problem(error)}") from None
     if value is None:
-        raise ExperimentError("is empty", where=path, remedy="write `key: value` lines")
+        raise wrong("is empty", remedy="write `key: value` lines")
     if not isinstance(value, dict):
+        rule, remedy = "must be a mapping of keys to values", "write `key: value` lines"
         kind = {"list": "a list", "str": "a text"}.get(type(value).__name__, repr(value))
-        rule = "must be a mapping of keys to values"
-        raise ExperimentError(rule, where=path, got=kind, remedy="write `key: value` lines")
+        raise wrong(rule, got=kind, remedy=remedy)
     for key in value:
         if not isinstance(key, str):
-            rule = "keys must be texts"
-            raise ExperimentError(rule, where=path, got=repr(key), remedy="put it in quotes")
+            raise wrong("keys must be texts", got=repr(key), remedy="put it in quotes")
     return value
 
 
@@ -115,10 +114,10 @@ def apply_override(raw: dict[str, Any], override: Override) -> None:
     Raises:
         ExperimentError: a part of the key names something that is not a mapping.
     """
+    wrong = partial(ExperimentError, where=override.origin)
     *parents, last = override.key.split(".")
     if not last or not all(parents):
-        rule = f"{override.key!r} is no dotted key"
-        raise ExperimentError(rule, where=override.origin, remedy="write budget.epochs=50, say")
+        raise wrong(f"{override.key!r} is no dotted key", remedy="write budget.epochs=50, say")
     block = raw
     for i, parent in enumerate(parents):
         inner = block.setdefault(parent, {})
@@ -126,10 +125,8 @@ def apply_override(raw: dict[str, Any], override: Override) -> None:
             inner = block[parent] = {}
         if not isinstance(inner, dict):
             rule = f"{'.'.join(parents[: i + 1])} is a value, not a block"
-            remedy = f"leave out {last!r}"
-            raise ExperimentError(
-                rule, where=override.origin, key=override.key, got=repr(inner), remedy=remedy
-            )
+            got, remedy = repr(inner), f"leave out {last!r}"
+            raise wrong(rule, key=override.key, got=got, remedy=remedy)
         block = inner
     block[last] = override.value
 
@@ -156,15 +153,13 @@ def dump_yaml(value: dict[str, Any]) -> str:
 
 
 class _Representer(SafeRepresenter):
-    """Puts texts in double quotes whose characters are lost in single ones: line ends, mostly."""
+    """Puts texts with line ends and control characters in double quotes, which keep them."""
 
 
 def _represent_text(representer: SafeRepresenter, text: str) -> Any:
-    style = '"' if _LOST.search(text) else None
+    style = '"' if re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", text) else None
     return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
-
-_LOST = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 _Representer.add_representer(str, _represent_text)
 
@@ -173,8 +168,7 @@ def _yaml() -> YAML:
     return YAML(typ="safe", pure=True)
 
 
-# What the YAML library raises; the last two for dates such as 1960-13-01, and for a text that is
-# nested a thousand deep.
+# Raised by ruamel.yaml; the last two for dates such as 1960-13-01, and for very deep nesting.
 _NOT_YAML = (YAMLError, ValueError, RecursionError)
 
 
