@@ -161,9 +161,8 @@ def _reference(value: Any) -> str | None:
 
 def _sample(raw: dict[str, Any]) -> str:
     """Return, as JSON, the shape of the data on which a whole model is tried."""
-    task, data = (
-        block if isinstance(block := raw.get(key), dict) else {} for key in ("task", "data")
-    )
+    blocks = [raw.get("task"), raw.get("data")]
+    task, data = (block if isinstance(block, dict) else {} for block in blocks)
     sample = {key: task[key] for key in ("kind", "horizon", "quantiles") if key in task}
     targets = data.get("target")
     sample["targets"] = len(targets) if isinstance(targets, list) else 1

@@ -403,10 +403,7 @@ class Data(Section):
     @model_validator(mode="after")
     def _check(self) -> Data:
         if self.read.time_columns is not None and self.time is None:
-            rule, got = (
-                "needs a name for what is joined",
-                f"{self.read.time_columns} without data.time",
-            )
+            rule, got = "needs data.time as its name", f"{self.read.time_columns} without"
             raise ExperimentError(rule, key="read.time_columns", got=got, remedy="set it as well")
         kinds = [key for key in ("features", "text", "tokens") if getattr(self, key) is not None]
         if len(kinds) > 1:
