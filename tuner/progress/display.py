@@ -31,8 +31,7 @@ from tuner.results.summary import Configuration, Summary, summarize
 from tuner.results.verdict import gap_in_words, left_out_in_words
 from tuner.results.winner import tested_name
 
-_STEPS, _WORST = 8, 5  # that are shown
-_MOST_REASONS = 5
+_STEPS, _WORST, _MOST_REASONS = 8, 5, 5  # shown at most
 
 
 def lines_by_part(by: Mapping[str, Sequence[Mapping[str, Any]]], direction: str) -> list[str]:
@@ -67,7 +66,7 @@ def _listed(rows: Sequence[Mapping[str, Any]], key: str) -> str:
 
 
 def open_trials(record: StudyRecord) -> list[TrialRecord]:
-    """Return the trials that were asked for and have not ended; some may not have started."""
+    """Return the trials that were asked for and have not ended; not all may have started."""
     return [t for t in record.trials if t.status is Status.RUNNING and t.repeat_of is None]
 
 
@@ -114,7 +113,7 @@ def failures(record: StudyRecord) -> list[str]:
         for (role, reason), count in reasons.most_common(_MOST_REASONS)
     ]
     if (n_more := len(reasons) - _MOST_REASONS) > 0:
-        lines.append(f"and for {n_more} other reason{'s' * (n_more != 1)}")
+        lines.append(f"and for {counted(n_more, 'other reason')}")
     return lines
 
 
@@ -128,7 +127,7 @@ class PipeConsole(Console):
 
 
 console = PipeConsole(highlight=False)
-# In a pipe, tables are not wrapped: a reader can cut lines, but not join them.
+# Tables in a pipe are not wrapped: a reader can cut lines, but cannot join them.
 if not console.is_terminal:
     console = PipeConsole(highlight=False, width=1000)
 
@@ -247,12 +246,12 @@ def _scores(summary: Summary, unit: str) -> Table:
     if test:
         if not (best.tested and best.mean is not None):
             add(tested_name(test), "", *tested)
-        n_models = counted(len(test.scores), "model")
-        add(f"ensemble: the mean of the {n_models}", "", *map(_ensemble, opened))
+        together = ["" if p.ensemble is None else number(p.ensemble) for p in opened]
+        add(f"ensemble: the mean of the {counted(len(test.scores), 'model')}", "", *together)
         for place, interval in enumerate(test.intervals):
             what = f"{unit}s within the {interval.level:g} interval"
             add(what, "", *(_covered(part, place) for part in opened))
-    others = list(map(_default, opened))
+    others = [_spread(d) if (d := part.default) and not d.is_winner else "" for part in opened]
     if (default := summary.default) and not best.is_default:
         table.add_row(escape(_default_in_words(default)), _spread(default), *others)
     elif test and test.default and any(others):
@@ -279,15 +278,6 @@ def _default_in_words(default: Configuration) -> str:
     if default.failed:
         what += f"; {counted(default.failed, 'training')} of it failed"
     return what
-
-
-def _default(part: ModelScores) -> str:
-    default = part.default
-    return _spread(default) if default and not default.is_winner else ""
-
-
-def _ensemble(part: ModelScores) -> str:
-    return number(part.ensemble) if part.ensemble is not None else ""
 
 
 def _covered(part: ModelScores, place: int) -> str:
@@ -339,8 +329,8 @@ def _show_finalists(summary: Summary) -> None:
         )
     console.print()
     console.print(table)
-    if said := summary.first_and_second:
-        console.print(f"  First and second: {said}.", markup=False)
+    if summary.first_and_second:
+        console.print(f"  First and second: {summary.first_and_second}.", markup=False)
 
 
 def _show_front(study: str, summary: Summary) -> None:
@@ -352,11 +342,8 @@ def _show_front(study: str, summary: Summary) -> None:
     console.print()
     console.print(table)
     command = f"tuner export {shlex.quote(study)} --trial {front[-1].trial} -o small.yaml"
-    by = summary.metric
-    console.print(
-        f"  Finalists and winner are chosen by {by}. Any of these: {escape(command)}",
-        soft_wrap=True,
-    )
+    chosen = f"Finalists and winner are chosen by {summary.metric}"
+    console.print(f"  {chosen}. Any of these: {escape(command)}", soft_wrap=True)
 
 
 def show_running(record: StudyRecord, most: int = 10) -> None:

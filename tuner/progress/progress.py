@@ -16,10 +16,7 @@ from tuner.jobs import Epoch, Outcome, OutcomeState
 from tuner.journal.storage import Role, TrialKey
 from tuner.metrics import short_name
 
-_STAGE_OF = {Role.TRIAL: Role.TRIAL, Role.FINALIST: Role.FINALIST, Role.BASELINE: Role.FINALIST}
-# The default is trained among the finalists.
-
-_AT_MOST = 0.9  # of a trial is done while it runs: one that outlives the mean is nearly done
+_AT_MOST = 0.9  # of a running trial counts as done, however long it has run
 
 
 @dataclass
@@ -40,8 +37,8 @@ class Stage:
     """Counts and pace of a stage: the trials, or the finalists with the default.
 
     The pace compares the work done with the work left, each trial weighed by its estimated cost.
-    The costliest trials of a generation are dispatched first: an estimate from the number of
-    trials would begin far too high. Trials of earlier runs do not count for it.
+    The costliest trials of a generation are dispatched first, so an estimate from the number of
+    trials would begin far too high. Trials of earlier runs do not count.
     """
 
     title: str
@@ -56,8 +53,8 @@ class Stage:
     ended_cost: float = 0.0
     ended_epochs: int = 0
     dispatched_since: float | None = None
-    paced_since: float | None = None  # when the first epoch ended: a worker's start is no pace
-    paced_cost: float = 0.0  # of the trial whose epoch that was
+    paced_since: float | None = None  # when the first epoch ended; a worker's start is left out
+    paced_cost: float = 0.0  # of the trial of that epoch
 
     @property
     def done(self) -> int:
@@ -74,13 +71,13 @@ class Stage:
         self.n_ended += 1
         self.ended_cost += trial.cost
         self.ended_epochs += trial.epochs
-        if self.paced_since is None:  # it failed before its first epoch, say
+        if self.paced_since is None:  # the trial failed before its first epoch
             self.paced_since = self.dispatched_since
 
     def seconds_left(
         self, n_left: float, in_progress: Iterable[InProgress], now: float
     ) -> float | None:
-        """Estimate how long `n_left` trials take that have not ended; None while unknown."""
+        """Estimate the time of `n_left` trials that have not ended; None while unknown."""
         if self.paced_since is None or n_left <= 0 or math.isinf(n_left):
             return None
         mean_epochs = self.ended_epochs / self.n_ended if self.ended_epochs else self.n_epochs
@@ -102,9 +99,9 @@ class Progress(Observer):
     It is empty until `on_start`. Reporters in another thread than the coordinator's hold `lock`.
 
     Args:
-        stopping: returns whether no further trial is begun.
-        clock: seconds, from any beginning.
-        wall: seconds since 1970.
+        stopping: returns whether no further trial starts.
+        clock: returns seconds since any point in time.
+        wall: returns seconds since 1970.
     """
 
     def __init__(
@@ -124,7 +121,7 @@ class Progress(Observer):
         self._best_rank = (math.inf, math.inf, math.inf)
 
     def on_start(self, start: SearchStart) -> None:
-        """Take up a study; trials of earlier runs follow as events."""
+        """Begin with a study; trials of earlier runs follow as events."""
         record = start.record
         self.begin(record.experiment, start.n_workers, record.seconds, finalists=start.finalists)
 
@@ -136,23 +133,20 @@ class Progress(Observer):
         *,
         finalists: bool = True,
     ) -> None:
-        """Take up a study.
+        """Begin with a study.
 
         Args:
-            experiment: what is searched.
-            n_workers: how many trials run at a time. Executors begin them in the order in which
-                they were dispatched, and report when with the first epoch.
-            seconds: that earlier runs have used of the time budget.
+            experiment: the experiment of the search.
+            n_workers: number of trials that run at a time. Executors begin them in the order in
+                which they were dispatched, and report the time with the first epoch.
+            seconds: part of the time budget that earlier runs have used.
             finalists: whether finalists are trained after the trials.
         """
         total = math.inf if experiment.n_trials is None else experiment.n_trials
         settings, n_epochs = experiment.finalists, experiment.budget.epochs * experiment.n_folds
         title = "finalists" if settings.top else "default"
-        self.metric, self.n_epochs, self._n_workers = (
-            short_name(experiment.objective.metric),
-            n_epochs,
-            n_workers,
-        )
+        self.metric = short_name(experiment.objective.metric)
+        self.n_epochs, self._n_workers = n_epochs, n_workers
         self.stages = {
             Role.TRIAL: Stage("trials", total, n_epochs),
             Role.FINALIST: Stage(title, 0, n_epochs),  # the total is known once they are asked for
@@ -188,7 +182,7 @@ class Progress(Observer):
             self._occupy()
 
     def began(self, key: TrialKey, time: float) -> None:
-        """Note when a trial began to train: it surely runs."""
+        """Set when a trial began to train, and count it as running."""
         with self.lock:
             self._began(key, time)
 
@@ -229,7 +223,7 @@ class Progress(Observer):
 
     def stage(self, key: TrialKey) -> Stage:
         """Return the stage to which a trial belongs."""
-        return self.stages[_STAGE_OF[key.role]]
+        return self.stages[Role.TRIAL if key.role is Role.TRIAL else Role.FINALIST]
 
     def begun_stages(self) -> list[Stage]:
         """Return the stages that have begun, in order."""
@@ -245,26 +239,23 @@ class Progress(Observer):
         return until - stage.begun
 
     def time_left(self, stage: Stage) -> str:
-        """Return how long a stage lasts, by the pace of this run and the time budget.
+        """Return the time left of a stage, by the pace of this run and the time budget.
 
         Empty while it is unknown, and when the stage is over.
         """
         n_left, is_search = stage.total - stage.done, stage is self.stages[Role.TRIAL]
         if self.stopping() or n_left <= 0:
             return ""
-        in_progress = [
-            trial
-            for trial in (*self.running.values(), *self.waiting.values())
-            if self.stage(trial.key) is stage
-        ]
+        trials = (*self.running.values(), *self.waiting.values())
+        in_progress = [trial for trial in trials if self.stage(trial.key) is stage]
         seconds = stage.seconds_left(n_left, in_progress, self.clock())
         text = ""
-        if seconds is not None:  # before any trial has ended, all may need every epoch
+        if seconds is not None:  # until a trial has ended, each may need every epoch
             text = f"{'' if stage.n_ended else 'up to '}{clock_text(seconds)}"
         if is_search and self._until is not None:
             at_most = self._until - self.clock()
             if at_most <= 0:
-                return "the time is up"  # those in progress end
+                return "the time is up"  # trials in progress still end
             if seconds is None or at_most < seconds:
                 text = f"at most {clock_text(at_most)}"
         if not text:
@@ -278,14 +269,15 @@ class Progress(Observer):
         if trial := self.running.get(key):
             now = self.clock()
             since = now - (self._wall() - time)
-            trial.since = min(max(since, trial.dispatched), now)  # another machine's clock is wrong
+            # The clock of another machine may be wrong.
+            trial.since = min(max(since, trial.dispatched), now)
         return trial
 
     def _pop(self, key: TrialKey) -> InProgress | None:
         return self.running.pop(key, None) or self.waiting.pop(key, None)
 
     def _occupy(self) -> None:
-        """Assume that free workers begin the trials that have waited longest."""
+        """Count the trials that have waited longest as begun by free workers."""
         while len(self.running) < self._n_workers and self.waiting and not self.stopping():
             key = next(iter(self.waiting))
             self.running[key] = self.waiting.pop(key)

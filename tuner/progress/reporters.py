@@ -1,7 +1,7 @@
 """Reporters of a search: a live table on a terminal, plain lines, or JSON for programs.
 
-The coordinator's thread only counts; Rich draws in a thread of its own, so that the cost of
-drawing does not depend on the number of events.
+The coordinator's thread only counts. Rich draws in its own thread, so the cost of drawing does not
+depend on the number of events.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from math import isinf
-from types import TracebackType
 from typing import IO, Any, Self, TextIO, cast
 
 from rich.console import Console, Group, RenderableType
@@ -37,29 +35,24 @@ from tuner.results.summary import summarize
 
 
 class Reporter(Observer):
-    """Shows a search from its beginning to its result. This one shows nothing.
+    """Shows a search from its beginning to its result. This base class shows nothing.
 
-    It is entered for the search; `result` and `ended` are called after it is left.
+    It is a context manager for the search; `result` and `ended` are called after its exit.
     """
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the terminal as it was."""
+    def __exit__(self, *_: object) -> None:
+        """Restore the terminal."""
 
     def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
-        """The search is done; `commands` are suggestions for the next one, each with a remark."""
+        """The search is done; `commands` are what to type next, each with a remark."""
 
     def ended(self, state: str, reason: str | None, exit_status: int) -> None:
         """The last call; `state` is done, interrupted or failed.
 
-        `reason` is None if it is done; else it is the message that the entry point prints.
+        `reason` is the message that the entry point prints; None if the search is done.
         """
 
 
@@ -67,8 +60,7 @@ class _ConsoleReporter(Progress, Reporter):
     """Prints messages and the result on a console."""
 
     def __init__(self, console: Console, **progress: Callable[[], Any]) -> None:
-        """Keep the console; `progress` are arguments of `Progress`."""
-        super().__init__(**progress)
+        super().__init__(**progress)  # the arguments of `Progress`
         self.console = console
 
     def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
@@ -83,7 +75,7 @@ class _ConsoleReporter(Progress, Reporter):
         self.console.print(text, markup=False)
 
 
-_SILENCE_S = 20.0  # after which a line shows a running trial
+_SILENCE_S = 20.0  # without a line, after which a line about a running trial is printed
 
 
 class PlainReporter(_ConsoleReporter):
@@ -101,18 +93,17 @@ class PlainReporter(_ConsoleReporter):
     def epoch(self, key: TrialKey, epoch: Epoch) -> None:
         super().epoch(key, epoch)
         if self.clock() - self._last_line > _SILENCE_S:
-            metric = f"{self.metric} {text_of(epoch.metric)}"
-            line = f"{key.name} is running: epoch {epoch.epoch + 1}, {metric}"
-            self._print(line, self.time_left(self.stage(key)))
+            at = f"epoch {epoch.epoch + 1}, {self.metric} {text_of(epoch.metric)}"
+            self._print(f"{key.name} is running: {at}", self.time_left(self.stage(key)))
 
     def finished(self, key: TrialKey, outcome: Outcome, earlier: bool = False) -> None:
         super().finished(key, outcome, earlier)
         if earlier:
             return
-        stage, best = self.stage(key), ""
+        stage, value, score, best = self.stage(key), outcome.objective, "", ""
         reason = f": {outcome.reason}" if outcome.reason else ""
-        value = outcome.objective
-        score = "" if value is None else f"{self.metric} {text_of(value)}"
+        if value is not None:
+            score = f"{self.metric} {text_of(value)}"
         if self.best and key.role is Role.TRIAL:
             best = f"best {text_of(self.best[0])} (trial {self.best[1]})"
         line = f"[{stage.count}] {key.name} {outcome.state}{reason}"
@@ -133,7 +124,7 @@ _OTHER_LINES = 10  # bars, counts, heading, and some earlier output
 
 
 class Rows:
-    """Assigns rows to trials: each keeps its row until it ends, then the next one gets it."""
+    """Assigns rows to trials: a trial keeps its row until it ends, then the next one gets it."""
 
     def __init__(self) -> None:
         self._shown: list[InProgress | None] = []
@@ -141,28 +132,19 @@ class Rows:
     def update(self, running: list[InProgress], most: int) -> list[InProgress | None]:
         """Return the trial of each row; the number of rows does not fall, unless `most` does."""
         alive = {id(trial) for trial in running}
-        shown = [t if t and id(t) in alive else None for t in self._shown[:most]]
-        kept = {id(trial) for trial in shown if trial}
+        shown = [t if id(t) in alive else None for t in self._shown[:most]]
+        kept = {id(trial) for trial in shown}
         rest = [trial for trial in running if id(trial) not in kept]
-        while rest and (None in shown or len(shown) < most):
-            trial = rest.pop(0)
-            if None in shown:
-                shown[shown.index(None)] = trial
-            else:
-                shown.append(trial)
-        self._shown = shown
-        return list(shown)
+        shown += [None] * (min(most, len(running)) - len(shown))
+        self._shown = [trial or (rest.pop(0) if rest else None) for trial in shown]
+        return list(self._shown)
 
 
 class LiveReporter(_ConsoleReporter):
     """Draws the running trials and a bar with counts, the best score and the time left."""
 
     def __init__(
-        self,
-        console: Console,
-        *,
-        transient: bool = False,
-        **progress: Callable[[], Any],
+        self, console: Console, *, transient: bool = False, **progress: Callable[[], Any]
     ) -> None:
         super().__init__(console, **progress)
         self._rows, self._over, self._prunes = Rows(), False, False
@@ -177,12 +159,7 @@ class LiveReporter(_ConsoleReporter):
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop drawing; the bars stay on the terminal, unless they are transient."""
         self._over = True
         self._live.stop()
@@ -213,7 +190,7 @@ class LiveReporter(_ConsoleReporter):
         rows = self._rows.update(running, most)
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         epochs = max(len(_STARTING), len(f"{self.n_epochs}/{self.n_epochs}"))
-        # Fixed widths: columns that move are hard to read.
+        # Columns have fixed widths, because columns that move are hard to read.
         for heading, width in (("trial", 9), ("epoch", epochs), (self.metric, 7), ("time", 5)):
             table.add_column(heading, justify="right", no_wrap=True, min_width=width)
         table.add_column("configuration")  # shortened on a narrow terminal
@@ -243,7 +220,7 @@ class LiveReporter(_ConsoleReporter):
             left = self.time_left(stage) if stage is stages[-1] and not self._over else ""
             if self.stopping() and stage.done < stage.total:
                 left = "stopping"
-            total = None if isinf(stage.total) else stage.total
+            total = None if math.isinf(stage.total) else stage.total
             bars.add_row(
                 stage.title,
                 ProgressBar(total=total, completed=stage.done, width=24),
@@ -360,11 +337,11 @@ class JsonReporter(Reporter):
 
     def comparison(self, facts: Mapping[str, Any]) -> None:
         """Write the result of a comparison, after those of its searches."""
-        self._begun = True  # also if earlier runs made all searches
+        self._begun = True  # even if all searches were run before
         self._write("comparison", **facts)
 
     def ended(self, state: str, reason: str | None, exit_status: int) -> None:
-        """Write how the search ended, unless it was refused before it began."""
+        """Write how the search ended, unless its input was refused before it began."""
         if self._begun:
             self._write("ended", state=state, reason=reason, exit_status=exit_status)
 
@@ -385,7 +362,7 @@ _MANY = 3  # failures
 
 
 class FailureNotice(Observer):
-    """Notes once that every trial so far has failed, when this run has seen three failures."""
+    """Writes one note if every trial so far has failed, after three failures in this run."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self._note, self._failures, self._over = note, 0, False

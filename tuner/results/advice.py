@@ -1,13 +1,13 @@
-"""Advice: what limits a search, and whether its model can be exported.
+"""Advice on the limits of a search, and on models too large to export.
 
-Every line names the key of the experiment to change. Data and budget alone give some of it, as
-`tuner check` prints; the record gives the rest.
+Each piece of advice names the key of the experiment to change. `tuner check` prints the advice on
+data and budget; the rest needs the record of a search.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tuner.coordination.finalists import default_of, rank_finalists
@@ -41,20 +41,20 @@ def why_not_exportable(experiment: Experiment, facts: Facts) -> str | None:
 
 def _weights(experiment: Experiment, facts: Facts) -> int:
     """Return the approximate number of weights of the largest model."""
-    ways = 1 + _most(experiment, "bidirectional")
-    inputs = (
-        _most(experiment, "embedding_size") if facts.vocabulary else _columns(experiment, facts)
-    )
+    widths, directions = _widths(experiment), 1 + _most(experiment, "bidirectional")
+    inputs = _columns(experiment, facts)
+    if facts.vocabulary:
+        inputs = _most(experiment, "embedding_size")
     found = facts.vocabulary * inputs
     if channels := _most(experiment, "conv_channels"):
         found += channels * inputs * _most(experiment, "conv_kernel")
         inputs = channels
     if (segment := _most(experiment, "segment")) > 1:
-        found += segment * inputs * _widths(experiment)[0]
-        inputs = _widths(experiment)[0]
-    for width in _widths(experiment):
-        found += 4 * ways * width * (inputs + width + 2)
-        inputs = ways * width
+        found += segment * inputs * widths[0]
+        inputs = widths[0]
+    for width in widths:
+        found += 4 * directions * width * (inputs + width + 2)
+        inputs = directions * width
     task = experiment.task
     if _most(experiment, "linear_path"):
         found += _most(experiment, "window") * task.horizon
@@ -78,10 +78,10 @@ def _made(experiment: Experiment) -> int:
 
 
 def _widths(experiment: Experiment) -> list[int]:
-    searched = [name for name in experiment.search_space if WIDTH.fullmatch(name)]
-    if searched:
+    space = experiment.search_space
+    if searched := [name for name in space if WIDTH.fullmatch(name)]:
         return [_most(experiment, name) for name in searched]
-    if "hidden_size" not in experiment.search_space and "num_layers" not in experiment.search_space:
+    if "hidden_size" not in space and "num_layers" not in space:
         return experiment.hyperparameters.widths
     return [_most(experiment, "hidden_size")] * _most(experiment, "num_layers")
 
@@ -110,27 +110,27 @@ class Advice:
 
     def to_json(self) -> dict[str, Any]:
         """Return the advice as in journals and summaries."""
-        return {"key": self.key, "text": self.text, "blocks": self.blocks}
+        return asdict(self)
 
 
 def advice_on_data(experiment: Experiment, facts: Facts) -> list[Advice]:
-    """Return advice from the data without the test set."""
+    """Return advice on the data before the test set."""
     if experiment.task.kind != "forecast" or _takes_trend_out(experiment):
         return []
     return [_on_trend(trend) for trend in facts.trends]
 
 
 def advice_on_budget(experiment: Experiment) -> list[Advice]:
-    """Return advice from budget, pruner and strategy."""
+    """Return advice on budget, pruner and strategy."""
     return [*_on_pruner(experiment), *_on_strategy(experiment)]
 
 
 def in_the_way(record: StudyRecord) -> list[str]:
-    """Return lines about strategy and pruner for the trials to come."""
+    """Return lines of advice on strategy and pruner for the trials to come."""
     n_trials = record.experiment.n_trials
     if n_trials is not None and len(record.trained) >= n_trials:
         return []
-    return [f"{one.key}: {one.text}" for one in advice_on_budget(record.experiment)]
+    return [f"{advice.key}: {advice.text}" for advice in advice_on_budget(record.experiment)]
 
 
 def advice_after(record: StudyRecord) -> list[Advice]:
@@ -150,16 +150,17 @@ def _as_run(record: StudyRecord) -> Experiment:
 
 def _takes_trend_out(experiment: Experiment) -> bool:
     """Return whether data or model are relative to earlier values in any trial."""
-    space = experiment.search_space
-    transforms = [experiment.data.transform, *getattr(space.get("transform"), "choices", ())]
-    if any("difference" in str(transform) for transform in transforms):
-        return True
-    for name, idle in (("normalize", "none"), ("linear_path", False)):
-        fixed = getattr(experiment.hyperparameters, name)
-        values = getattr(space.get(name), "choices", [fixed])
-        if any(value != idle for value in values):
-            return True
-    return False
+
+    def choices(name: str) -> list[Any]:
+        return list(getattr(experiment.search_space.get(name), "choices", ()))
+
+    fixed = experiment.hyperparameters
+    transforms = [experiment.data.transform, *choices("transform")]
+    return (
+        any("difference" in str(transform) for transform in transforms)
+        or any(value != "none" for value in choices("normalize") or [fixed.normalize])
+        or any(choices("linear_path") or [fixed.linear_path])
+    )
 
 
 def _on_trend(trend: Trend) -> Advice:
@@ -177,11 +178,10 @@ def _on_trend(trend: Trend) -> Advice:
 
 
 def _on_pruner(experiment: Experiment) -> Iterator[Advice]:
-    pruner = experiment.pruner
-    if (found := _why_idle(pruner, experiment)) is not None:
+    if (found := _why_idle(experiment.pruner, experiment)) is not None:
         option, why = found
-        key = option if option.startswith("budget") else f"pruner.{option}"
-        yield Advice(key, f"the pruner {pruner.name} can never act: {why}")
+        name = experiment.pruner.name
+        yield Advice(f"pruner.{option}", f"the pruner {name} can never act: {why}")
 
 
 def _why_idle(pruner: Section, experiment: Experiment) -> tuple[str, str] | None:
@@ -196,10 +196,8 @@ def _why_idle(pruner: Section, experiment: Experiment) -> tuple[str, str] | None
             seen, needed = _most_seen(experiment), max(1, pruner.n_startup_trials)
             if seen is not None and seen < needed:
                 why = f"it waits for {needed} complete trials, and no trial has more than {seen}"
-                return "n_startup_trials", (
-                    f"{why} told before it; write a smaller n_startup_trials, or a larger "
-                    f"budget.trials"
-                )
+                remedy = "write a smaller n_startup_trials, or a larger budget.trials"
+                return "n_startup_trials", f"{why} told before it; {remedy}"
         case SuccessiveHalvingPruner():
             first = pruner.min_resource * pruner.reduction_factor**pruner.min_early_stopping_rate
             if first >= steps:

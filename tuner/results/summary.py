@@ -26,7 +26,7 @@ _BEST = ("trial", "name", "is_default", "tested", "search_score", "gap", *_SCORE
          "hyperparameters")  # fmt: skip
 _EVALUATION = ("opened_at", "after_trials", "configuration", "metric", "scores", "mean", "std")
 _NOT_SHOWN = ("parts", "predictions", "verdict")  # of the newest evaluation
-_NO_TRIAL = 2**32  # keys the random numbers for a configuration without a trial
+_NO_TRIAL = 2**32  # part of the random generator's key for a configuration without a trial
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,9 @@ class Summary:
             "advice": [advice.to_json() for advice in self.advice],
         }
         if self.test is not None:
-            shown = {key: v for key, v in self.test.to_json().items() if key not in _NOT_SHOWN}
-            raw["test"] = shown | {
-                "name": tested_name(self.test),
-                "unseen": len(self.openings) == 1,
-            }
+            test = {key: v for key, v in self.test.to_json().items() if key not in _NOT_SHOWN}
+            name, unseen = tested_name(self.test), len(self.openings) == 1
+            raw["test"] = test | {"name": name, "unseen": unseen}
         return {"from" if key == "begun_from" else key: value for key, value in raw.items()}
 
 
@@ -118,8 +116,7 @@ def summarize(record: StudyRecord) -> Summary:
     """Summarize a study, finished or not."""
     experiment, test = record.experiment, record.test
     winner = find_winner(record) if record.best else None
-    finalists, verdict = rank_finalists(record), verdict_of(record)
-    default = default_of(record)
+    finalists, default, verdict = rank_finalists(record), default_of(record), verdict_of(record)
     return Summary(
         study=record.name,
         id=record.id,
@@ -167,9 +164,8 @@ def _of_winner(winner: Winner, record: StudyRecord) -> Configuration:
     if winner.finalist is not None:
         own = _of_finalist(winner.finalist)
     else:
-        scores: list[float] = []
-        name, number, searched = winner.name, winner.number, winner.search_score
-        own = Configuration(name, number, winner.params, scores, None, None, searched)
+        searched = winner.search_score
+        own = Configuration(winner.name, winner.number, winner.params, [], None, None, searched)
     return replace(
         own,
         is_default=winner.is_default,
@@ -183,12 +179,9 @@ def _front(record: StudyRecord) -> list[FrontTrial] | None:
     if metrics is None:
         return None
     return [
-        FrontTrial(
-            trial.number,
-            dict(zip(metrics, objectives(record, trial) or (), strict=True)),
-            dict(trial.params),
-        )
-        for trial in pareto_front(record)
+        FrontTrial(t.number, dict(zip(metrics, values, strict=True)), dict(t.params))
+        for t in pareto_front(record)
+        if (values := objectives(record, t)) is not None
     ]
 
 
@@ -205,10 +198,10 @@ def _first_and_second(record: StudyRecord, finalists: list[Finalist]) -> str | N
 
 def trials_to_json(record: StudyRecord) -> list[dict[str, Any]]:
     """Return a row for each trial, as `tuner show --json` prints them."""
-    return [_trial(trial) for trial in record.trials]
+    return [_trial_to_json(trial) for trial in record.trials]
 
 
-def _trial(trial: TrialRecord) -> dict[str, Any]:
+def _trial_to_json(trial: TrialRecord) -> dict[str, Any]:
     outcome = trial.outcome
     return {
         "number": trial.number,
