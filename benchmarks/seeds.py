@@ -76,7 +76,7 @@ def row(scores: np.ndarray, n: int, n_draws: int, rng: np.random.Generator) -> l
 
 
 def real(scores: dict[str, list[float]]) -> list[StrategyDifference]:
-    return [d for d in pairwise(scores) if d.adjusted <= ALPHA]
+    return [d for d in pairwise(scores) if d.p_adjusted <= ALPHA]
 
 
 def best_score(task: tuple[str, str, int, int]) -> float:

@@ -52,7 +52,7 @@ def test_the_sentence_says_what_cannot_be_told_apart():
 
 def test_too_few_seeds_are_reported_whatever_the_scores():
     found = comparison({"pso": LOW[:4], "woa": HIGH[:4]})
-    assert found.differences[0].adjusted < 0.05
+    assert found.differences[0].p_adjusted < 0.05
     assert found.real == []
     assert (
         found.verdict == "too few seeds to tell a difference from chance (4; 2 strategies need 5)"

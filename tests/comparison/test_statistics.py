@@ -34,7 +34,7 @@ def by_pair(costs):
     for d in pairwise(costs):
         a, b = sorted((d.better, d.worse))
         wins = d.wins if d.better == a else 1 - d.wins
-        found[a, b] = tuple(round(x, 9) for x in (wins, d.p_value, d.adjusted))
+        found[a, b] = tuple(round(x, 9) for x in (wins, d.p_value, d.p_adjusted))
     return found
 
 
@@ -73,7 +73,7 @@ def test_the_order_of_strategies_and_seeds_does_not_matter(costs, random):
 @given(st.lists(scores, min_size=1, max_size=12), st.integers(2, 4))
 def test_identical_scores_are_never_different(values, n_strategies):
     for d in pairwise(dict.fromkeys("abcd"[:n_strategies], values)):
-        assert (d.wins, d.p_value, d.adjusted) == (0.5, 1.0, 1.0)
+        assert (d.wins, d.p_value, d.p_adjusted) == (0.5, 1.0, 1.0)
 
 
 @quickly
@@ -100,8 +100,8 @@ def test_the_better_one_wins_at_least_half_of_the_pairs(costs):
 def test_the_correction_never_increases_certainty_nor_order(costs):
     found = pairwise(costs)
     assert len(found) == math.comb(len(costs), 2)
-    assert all(0 < d.p_value <= d.adjusted <= 1 for d in found)
-    assert [d.adjusted for d in found] == sorted(d.adjusted for d in found)
+    assert all(0 < d.p_value <= d.p_adjusted <= 1 for d in found)
+    assert [d.p_adjusted for d in found] == sorted(d.p_adjusted for d in found)
     assert [d.p_value for d in found] == sorted(d.p_value for d in found)
 
 
@@ -112,7 +112,7 @@ def test_the_correction_is_holms():
     raw = {pair: d.p_value for pair, d in found.items()}
     smallest, middle, largest = sorted(raw.values())
     expected = [3 * smallest, max(3 * smallest, 2 * middle), max(2 * middle, largest)]
-    assert sorted(d.adjusted for d in found.values()) == pytest.approx(expected)
+    assert sorted(d.p_adjusted for d in found.values()) == pytest.approx(expected)
     assert raw["a", "c"] == pytest.approx(2 / 252)
     assert raw["a", "b"] == pytest.approx(4 / 252)
 
@@ -139,8 +139,8 @@ def test_so_many_seeds_are_enough_and_fewer_are_not(n_strategies):
 
     n = fewest_seeds(n_strategies)
     assert n >= 5
-    assert surest(n)[0].adjusted <= ALPHA
-    assert n == 5 or surest(n - 1)[0].adjusted > ALPHA
+    assert surest(n)[0].p_adjusted <= ALPHA
+    assert n == 5 or surest(n - 1)[0].p_adjusted > ALPHA
 
 
 def test_the_best_score_so_far_follows_the_trials_numbers():

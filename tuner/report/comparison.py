@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,8 +60,8 @@ def trajectory_of(record: StudyRecord, n_trials: int) -> Trajectory:
     """Follow a search through its first `n_trials` trained trials, at least 1.
 
     Seconds are those of all runs of the search, without the pauses between them and the start of
-    the first workers. The journal has the times of trainings; the rest, mostly the sampler's
-    computing, is spread over them.
+    the first workers. The journal has the times of trainings; the remaining time, mostly of the
+    sampler, is spread over them.
     """
     trained = record.trained
     first = trained[:n_trials]
@@ -82,8 +82,8 @@ class _Clock:
     """Maps times to seconds of the search.
 
     Args:
-        trials: that have ended.
-        seconds: of the whole search; at least those of its trials are taken.
+        trials: the trials that have ended.
+        seconds: the time of the whole search; the time of its trials if that is more.
     """
 
     def __init__(self, trials: Iterable[TrialRecord], seconds: float) -> None:
@@ -210,7 +210,7 @@ class Comparison:
         """The significant differences."""
         if len(self.seeds) < self.fewest_seeds:
             return []
-        return [d for d in self.differences if d.adjusted <= ALPHA]
+        return [d for d in self.differences if d.p_adjusted <= ALPHA]
 
     @property
     def to_beat(self) -> str | None:
@@ -245,12 +245,7 @@ class Comparison:
             "fewest_seeds": self.fewest_seeds,
             "baselines": dict(self.baselines),
             "strategies": [row.to_json() for row in self.rows],
-            "differences": [
-                {"p_adjusted" if key == "adjusted" else key: value for key, value in pair.items()}
-                | {"real": d in self.real}
-                for d in self.differences
-                for pair in [asdict(d)]
-            ],
+            "differences": [asdict(d) | {"real": d in self.real} for d in self.differences],
         }
 
 
@@ -335,15 +330,14 @@ def curves_figure(comparison: Comparison) -> Figure:
     """Return the plot as a figure."""
     figure = plotting.new_figure(4.2, width_in=9.6)
     by_trials, by_seconds = figure.subplots(1, 2, sharey=True)
-    bands = [
-        (row, band_by_trials(row), band_by_seconds(row, comparison.sign)) for row in comparison.rows
-    ]
-    for i, (row, in_trials, in_seconds) in enumerate(bands):
+    bands = []
+    for i, row in enumerate(comparison.rows):
         colour = COLOURS[i % len(COLOURS)]
         style = _STYLES[i // len(COLOURS) % len(_STYLES)]
-        _draw(by_trials, in_trials, colour, style, row.strategy)
-        _draw(by_seconds, in_seconds, colour, style)
-    limits = good_range(_to_be_seen([band for _, band, _ in bands]), comparison.sign)
+        bands.append(band_by_trials(row))
+        _draw(by_trials, bands[-1], colour, style, row.strategy)
+        _draw(by_seconds, band_by_seconds(row, comparison.sign), colour, style)
+    limits = good_range(_to_be_seen(bands), comparison.sign)
     metric = label(comparison.metric)
     by_trials.set(xlabel="trained trials", ylabel=f"best validation {metric} so far")
     by_trials.set(ylim=limits, yticks=plotting.round_values(limits))
@@ -357,7 +351,7 @@ def curves_figure(comparison: Comparison) -> Figure:
 
 
 def _to_be_seen(bands: Sequence[Band]) -> list[float]:
-    """Return all medians and the ends of the bands; a band may begin outside of the plot."""
+    """Return all medians and the ends of the bands; the start of a band may be out of view."""
     ends = [(band.low[-1], band.high[-1]) for band in bands]
     values = np.concatenate([*(band.median for band in bands), *ends])
     return [float(value) for value in values[~np.isnan(values)]]
@@ -387,13 +381,12 @@ def page(comparison: Comparison, curves: Picture, command: str) -> str:
         ],
         searches=[
             (search.study, score_text(search.score), f"{search.seconds[-1]:,.1f}")
-            for row in rows
-            for search in row.searches
+            for search in _searches(comparison)
         ],
         curves=curves,
         differences=[
             (f"{d.better} over {d.worse}", f"{d.wins:.2f}", f"{d.p_value:.2g}",
-             f"{d.adjusted:.2g}", "real" if d in real else "")
+             f"{d.p_adjusted:.2g}", "real" if d in real else "")
             for d in comparison.differences
         ],
         settings="; ".join(f"{n} ({of})" for n, of in zip(names, options, strict=True)),
@@ -439,40 +432,40 @@ def write(comparison: Comparison, folder: Path, command: str) -> None:
     files = {
         "comparison.html": page(comparison, picture, command).encode(),
         "curves.png": picture.png,
-        "scores.csv": _score_table(comparison).encode(),
-        "curves.csv": _curves(comparison).encode(),
+        "scores.csv": _csv(_scores(comparison)),
+        "curves.csv": _csv(_curves(comparison)),
     }
     for name, content in files.items():
         with written_whole(folder / name) as new:
             new.write_bytes(content)
 
 
-def _score_table(comparison: Comparison) -> str:
-    rows = (
-        (search.strategy, search.seed, search.study, _finite(search.score), search.seconds[-1])
-        for row in comparison.rows
-        for search in row.searches
-    )
-    return _csv(("strategy", "seed", "study", comparison.metric, "seconds"), rows)
+def _scores(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    for search in _searches(comparison):
+        of = {"strategy": search.strategy, "seed": search.seed, "study": search.study}
+        yield {**of, comparison.metric: search.score, "seconds": search.seconds[-1]}
 
 
-def _curves(comparison: Comparison) -> str:
-    rows = (
-        (search.strategy, search.seed, i + 1, _finite(search.best[i]),
-         search.seconds[i], _finite(search.best_then[i]))
-        for row in comparison.rows
-        for search in row.searches
-        for i in range(comparison.n_trials)
-    )  # fmt: skip
-    heading = ("strategy", "seed", "trials", "best_by_trials", "seconds", "best_by_seconds")
-    return _csv(heading, rows)
+def _curves(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    for search in _searches(comparison):
+        for i in range(comparison.n_trials):
+            yield {
+                "strategy": search.strategy,
+                "seed": search.seed,
+                "trials": i + 1,
+                "best_by_trials": search.best[i],
+                "seconds": search.seconds[i],
+                "best_by_seconds": search.best_then[i],
+            }
 
 
-def _csv(heading: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def _searches(comparison: Comparison) -> list[Trajectory]:
+    return [search for row in comparison.rows for search in row.searches]
+
+
+def _csv(rows: Iterable[dict[str, Any]]) -> bytes:
+    """Format rows as CSV; a score that is not finite is empty."""
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=list(heading)).to_csv(index=False, lineterminator="\n")
-
-
-def _finite(score: float) -> float | None:
-    return score if math.isfinite(score) else None
+    table = pd.DataFrame(rows).replace([math.inf, -math.inf], math.nan)
+    return table.to_csv(index=False, lineterminator="\n").encode()

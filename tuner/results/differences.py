@@ -27,19 +27,19 @@ _CONFIDENCE = 0.95
 _RESAMPLES = 9_999
 _ROLE = 105  # key of the random generator
 _NO_GAIN = 0.0005  # relative gain that counts as equal
-_MOST = 10.0  # largest relative gain that is given in percent
+_MOST = 10.0  # largest relative gain that is shown in percent
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better the first of two configurations is, by its mean score."""
+    """How much better the first of two configurations is, by their mean scores."""
 
     metric: str
     first: float  # mean score
     second: float
-    repeats: int  # of the one that has fewer
-    low: float | None = None  # 95 % interval of the gain; None where there is a single repeat,
-    high: float | None = None  # or a score is not finite
+    repeats: int  # of the configuration that has fewer
+    low: float | None = None  # 95 % interval of the gain; None for a single repeat, and
+    high: float | None = None  # for a score that is not finite
 
     @property
     def gain(self) -> float:
@@ -101,8 +101,8 @@ def compare(
 def relative(metric: str, gain: float, reference: float) -> float | None:
     """Return a gain relative to a score; None if that is meaningless.
 
-    It is for r2, which has no natural zero, for scores not above 0, and for gains of many times
-    the score.
+    That is so for r2, which has no natural zero, for scores not above 0, and for gains of more
+    than ten times the score.
     """
     ratios = metric not in METRICS or METRICS[metric].ratios  # a user's metric by its short name
     if not (ratios and math.isfinite(gain) and 0 < reference < math.inf):
@@ -147,10 +147,10 @@ def _half_width(samples: Sequence[Sequence[float]]) -> float:
 
 
 def _of_few(samples: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Return the factor by which resampling few scores understates the error, and the freedom.
+    """Return how much resampling few scores understates the error, and the degrees of freedom.
 
-    The degrees of freedom are Welch's and Satterthwaite's, because variances differ. Both assume
-    equal variances if no score deviates.
+    The degrees of freedom are Welch's and Satterthwaite's, because variances differ. If no score
+    deviates, both assume equal variances.
     """
     sizes = np.array([len(sample) for sample in samples], dtype=float)
     errors, _ = _errors(samples)
@@ -162,9 +162,9 @@ def _of_few(samples: Sequence[Sequence[float]]) -> tuple[float, float]:
 
 
 def _errors(samples: Sequence[Sequence[float]]) -> tuple[np.ndarray, float]:
-    """Return the squared standard errors of the means, (samples,), in units of a spread, and that.
+    """Return the squared standard errors of the means, (samples,), in units of a spread, and it.
 
-    Scores are relative to the first of each sample, against rounding errors of large equal ones.
+    The first score of each sample is subtracted, against rounding errors of large equal scores.
     """
     spread = max(max(sample) - min(sample) for sample in samples) or 1.0
     away = [np.subtract(sample, sample[0]) / spread for sample in samples]
@@ -214,7 +214,7 @@ class StrategyDifference:
     worse: str
     wins: float  # Vargha and Delaney's A: share of pairs of searches won; a draw is half
     p_value: float  # uncorrected
-    adjusted: float  # p-value after Holm's correction
+    p_adjusted: float  # after Holm's correction
 
 
 def pairwise(costs: Mapping[str, Sequence[float]]) -> list[StrategyDifference]:

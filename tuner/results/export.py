@@ -29,8 +29,8 @@ from tuner.user_code import is_reference
 
 ENDINGS = (".yaml", ".yml", ".json")  # of exported files
 _OF_THE_SEARCH = ("search_space", "strategy", "pruner", "finalists", "asynchronous")
-_OF_A_TRAINING = ("epochs", "patience")  # the keys of the budget that are
-_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")  # but in JSON
+_OF_A_TRAINING = ("epochs", "patience")  # keys of the budget
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")  # allowed in JSON
 
 
 def exported(
@@ -44,9 +44,9 @@ def exported(
 
     Args:
         record: the study.
-        folder: of the file; `data.path` and a test file are relative to it.
-        file_name: for the command that reproduces the score.
-        data_path: used as `data.path` instead.
+        folder: the folder of the file; `data.path` and a test file are relative to it.
+        file_name: the file's name in the command that reproduces the score.
+        data_path: replaces `data.path`.
         trial: number of a trial to export instead of the winner.
 
     Raises:
@@ -65,17 +65,26 @@ def exported(
     if window := record.experiment.search_space.get("window"):
         # All trials were scored on the rows after the longest window.
         experiment["task"]["window"] = max(window.bounds())
-    # Resolved, because `..` leads out of the target of a link.
-    relative = os.path.relpath(record.data["path"], folder.resolve())
-    experiment["data"]["path"] = relative if data_path is None else data_path
+    experiment["data"]["path"] = record.data["path"]
     if (test_file := record.data.get("test_file")) is not None:
-        experiment["data"]["split"]["test_file"] = os.path.relpath(test_file, folder.resolve())
+        experiment["data"]["split"]["test_file"] = test_file
+    _move(experiment, folder)
+    if data_path is not None:
+        experiment["data"]["path"] = data_path
     if not is_reference(experiment["hyperparameters"]["cell"]):
         experiment.pop("cells", None)
     command = train_command(file_name, own_code=named_code(experiment) is not None)
     experiment["recorded"] = _recorded(record, winner) | {"command": command}
     Experiment.model_validate(experiment)
     return experiment
+
+
+def _move(experiment: dict[str, Any], folder: Path) -> None:
+    """Make the paths of data relative to the folder of the experiment file."""
+    data, folder = experiment["data"], folder.resolve()  # `..` leads out of the target of a link
+    data["path"] = os.path.relpath(data["path"], folder)
+    if (test_file := data["split"].get("test_file")) is not None:
+        data["split"]["test_file"] = os.path.relpath(test_file, folder)
 
 
 def _recorded(record: StudyRecord, winner: Winner) -> dict[str, Any]:
@@ -96,7 +105,7 @@ def _recorded(record: StudyRecord, winner: Winner) -> dict[str, Any]:
         "std": finalist.std if finalist else None,
         "test": record.test.mean if record.test and tested else None,
         "refit": record.test.refit.mean if record.test and record.test.refit and tested else None,
-        "preparations": _read_besides(record.experiment),
+        "preparations": _searched_rows(record.experiment),
         "data_sha256": record.data["sha256"],
         "rows": record.data["rows"],
         "device": run.outcome.device or None,
@@ -105,8 +114,8 @@ def _recorded(record: StudyRecord, winner: Winner) -> dict[str, Any]:
     return {key: value for key, value in recorded.items() if value is not None}
 
 
-def _read_besides(experiment: Experiment) -> dict[str, list[str]] | None:
-    """Return the searched preparations that decide which rows are scored."""
+def _searched_rows(experiment: Experiment) -> dict[str, list[str]] | None:
+    """Return the searched preparations on which the scored rows depend."""
     found: dict[str, list[str]] = {
         name: list(dict.fromkeys([experiment.given(name), *experiment.search_space[name].bounds()]))
         for name in ("transform", "lags")
@@ -157,10 +166,10 @@ def readme(training: Training, folder: Path) -> str:
     cell = f"bidirectional {parameters.cell}" if parameters.bidirectional else parameters.cell
     return f"""# {experiment.name}
 
-{_says(experiment)}
+{_description(experiment)}
 The cell is {cell}, with {units} units. Trained by lstm-tuner {__version__}. {_scored(training)}
 
-{_expects(training)} Then, in the folder above this one:
+{_input(training)} Then, in the folder above this one:
 
     tuner predict {shlex.quote(folder.absolute().name)} data.csv -o predicted.csv
 
@@ -178,14 +187,13 @@ def _scored(training: Training) -> str:
     it = "It is" if n_models < 2 else f"It is the mean of {n_models} models, each"
     scores = ", ".join(f"{score:.6g}" for score in training.scores)
     if not scores:
-        which = f"{it} trained on training and validation set together" if n_models > 1 else ""
-        which = f"{which}, so" if which else "It learned from the validation set too, so"
-        return f"{which} no score is known."
+        if n_models > 1:
+            return f"{it} trained on training and validation set together, so no score is known."
+        return "It learned from the validation set too, so no score is known."
     if training.refit is None:
-        return f"{f'{it} trained on the training set. ' if n_models > 1 else ''}" + (
-            f"It scored a validation {metric} of {scores}."
-            if n_models < 2
-            else f"They scored a validation {metric} of {scores}."
+        scored = f"scored a validation {metric} of {scores}."
+        return (
+            f"{it} trained on the training set. They {scored}" if n_models > 1 else f"It {scored}"
         )
     epochs = (training.refit.outcome.best_epoch or 0) + 1
     tested = ""
@@ -198,12 +206,13 @@ def _scored(training: Training) -> str:
     )
 
 
-def _says(experiment: Experiment) -> str:
+def _description(experiment: Experiment) -> str:
     task, targets = experiment.task, _columns(experiment.data.targets)
     match task.kind:
         case "forecast":
             rows = f"{task.horizon} rows" if task.horizon > 1 else "row"
-            how = f", with quantiles {_listed(task.quantiles)}" if task.quantiles else ""
+            quantiles = ", ".join(f"{quantile:g}" for quantile in task.quantiles)
+            how = f", with quantiles {quantiles}" if quantiles else ""
             return (
                 f"It forecasts the next {rows} of {targets} from the "
                 f"{experiment.given('window')} before{how}."
@@ -221,12 +230,12 @@ def _says(experiment: Experiment) -> str:
             return f"It predicts the class, {targets}, of every step of a sequence."
         case "translate":
             how = f"the most probable of a beam of {experiment.hyperparameters.beam}"
-            return f"It says a text, {targets}, of a text: {how}."
+            return f"It writes a text, {targets}, for a text: {how}."
         case "regress_steps":
             return f"It predicts {targets} of every step of a sequence."
 
 
-def _expects(training: Training) -> str:
+def _input(training: Training) -> str:
     data, facts = training.experiment.data, training.data.facts
     pipeline = training.data.pipeline
     forecasts = training.experiment.task.of_series
@@ -250,10 +259,6 @@ def _expects(training: Training) -> str:
 
 def _columns(names: Iterable[str]) -> str:
     return ", ".join(f"`{one_line(name)}`" for name in names)
-
-
-def _listed(numbers: list[float]) -> str:
-    return ", ".join(f"{number:g}" for number in numbers)
 
 
 _NEWER = {"known_future", "categories", "static"}  # keys that older versions would ignore
@@ -290,8 +295,10 @@ def write_model(
         if exported is not None:
             (written / MODEL).write_bytes(exported.file)
         (written / "weights.safetensors").write_bytes(save(_all_weights(model)))
-        again = _experiment(training.experiment, None if moves else folder)
-        (written / "experiment.yaml").write_text(again, encoding="utf-8")
+        experiment = training.experiment.to_dict()
+        if not moves:
+            _move(experiment, folder)
+        (written / "experiment.yaml").write_text(dump_yaml(experiment), encoding="utf-8")
         if model.attention is not None:
             model.attention.write(written)
         files = {path.name: checksum(path.read_bytes()) for path in sorted(written.iterdir())}
@@ -308,17 +315,17 @@ def write_model(
 
 
 def _export(training: Training, given: Executor | None) -> Outcome:
-    first, *others = training.weights
+    (first, *others), experiment = training.weights, training.experiment
     job = ExportJob(
         key=MODEL,
-        hyperparameters=training.experiment.configuration({}),
+        hyperparameters=experiment.configuration({}),
         weights=first,
         shape=_data(training).shape,
         steps=_window(training) or _STEPS,
         others=tuple(others),
     )
     executor = given or LocalExecutor(1)
-    own = cell_of(training.experiment.cells, training.experiment.hyperparameters.cell) is not None
+    own = cell_of(experiment.cells, experiment.hyperparameters.cell) is not None
     try:
         (outcome,) = run_jobs(executor, [job], may_fail=own)
     finally:
@@ -385,16 +392,6 @@ def _intervals(training: Training) -> dict[str, Any]:
     scales = None if found.scales is None else found.scales.tolist()
     record = {"levels": list(found.levels), "radii": found.radii.tolist(), "scales": scales}
     return {"intervals": record}
-
-
-def _experiment(experiment: Experiment, folder: Path | None) -> str:
-    """Return the experiment file; in `folder`, paths are relative to it."""
-    record = experiment.to_dict()
-    if folder is not None:
-        record["data"]["path"] = os.path.relpath(record["data"]["path"], folder.resolve())
-        if (test_file := record["data"]["split"].get("test_file")) is not None:
-            record["data"]["split"]["test_file"] = os.path.relpath(test_file, folder.resolve())
-    return dump_yaml(record)
 
 
 T = TypeVar("T")

@@ -465,7 +465,7 @@ def strategies_in_words(
             return d.worse
         gap = _gap(medians[d.better], medians[d.worse], metric, sign)
         size = gap or f"ahead in {d.wins:.0%} of the pairs"
-        return f"{d.worse} ({size}, p {p_text(d.adjusted)})"
+        return f"{d.worse} ({size}, p {p_text(d.p_adjusted)})"
 
     parts = []
     for betters, worses in _alike(names, real):
@@ -500,7 +500,7 @@ def p_text(p_value: float) -> str:
 
 
 def _at_most(differences: Sequence[StrategyDifference]) -> str:
-    p_value = max(d.adjusted for d in differences)
+    p_value = max(d.p_adjusted for d in differences)
     return f"p {p_text(p_value).replace('=', '<=')}"
 
 
