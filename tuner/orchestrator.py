@@ -10,7 +10,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -143,7 +143,7 @@ def run_search(
     kept: KeptModel | None,
     *,
     stop: threading.Event,
-    notes: Callable[[StudyRecord], Sequence[str]] = lambda record: [],
+    notes: Callable[[StudyRecord], Iterable[str]] = lambda record: [],
 ) -> tuple[StudyRecord, bool]:
     """Run a search as `tuner run` and `tuner.search` do.
 

@@ -182,6 +182,15 @@ def _whole(option: str, example: int, help: str) -> Any:
     return typer.Option(option, metavar="N", parser=parse, help=help)
 
 
+def key_and_value(option: str, text: str, example: str) -> tuple[str, str]:
+    """Split the value KEY=VALUE of an option; errors show `example`."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        remedy = f"write {example}"
+        raise InputError("must be KEY=VALUE", where=option, got=repr(text), remedy=remedy)
+    return key.strip(), value
+
+
 def _study_name(text: str) -> str:
     """Return the name of a study, given by name or by the path of its journal in `studies/`."""
     from tuner.experiment.schema import normalized  # with pydantic and YAML: not for predict

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.markup import escape
 
-from tuner.cli.app import Init
+from tuner.cli.app import Init, key_and_value
 from tuner.data.profile import SUSPECTS
 from tuner.errors import DataError, InputError, Setting, nearest
 from tuner.experiment import parse_value
@@ -82,14 +82,11 @@ def _dialect(options: list[str]) -> Dialect:
     """
     keys: dict[str, object] = {}
     for option in options:
-        key, equals, value = option.partition("=")
-        if not equals or not key.strip():
-            remedy = "write --read 'decimal=,'"
-            raise InputError("must be KEY=VALUE", where="--read", got=repr(option), remedy=remedy)
+        key, value = key_and_value("--read", option, "--read 'decimal=,'")
         text = value.strip()
         held = parse_value(text, "--read") if text[:1] in "[\"'" or text in _WORDS else text
-        lines = key.strip() in ("skip_rows", "skip_footer") and text.isdigit()
-        keys[key.strip()] = int(text) if lines else held
+        lines = key in ("skip_rows", "skip_footer") and text.isdigit()
+        keys[key] = int(text) if lines else held
     try:
         return Dialect.of(Read.model_validate(keys).model_dump())
     except ValidationError as error:

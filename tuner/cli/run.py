@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import threading
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import optuna
 from rich.markup import escape
 from rich.table import Table
 
-from tuner.cli.app import Check, Run
+from tuner.cli.app import Check, Run, key_and_value
 from tuner.data.prepared import Facts, check_data
 from tuner.data.profile import SUSPECTS
 from tuner.errors import ExperimentError, InputError
@@ -59,11 +60,8 @@ def load(
         options = {"strategy": ("strategy", {"name": strategy}), **options}
     given = [Override(k, v, f"--{name}") for name, (k, v) in options.items() if v is not None]
     for text in set_ or []:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            remedy = "write budget.epochs=50, say"
-            raise InputError("must be KEY=VALUE", where="--set", got=repr(text), remedy=remedy)
-        given.append(Override(key.strip(), parse_value(value, f"--set {key}"), "--set"))
+        key, value = key_and_value("--set", text, "budget.epochs=50, say")
+        given.append(Override(key, parse_value(value, f"--set {key}"), "--set"))
     return Experiment.load(path, given)
 
 
@@ -271,20 +269,12 @@ def run(command: Run) -> None:
         reopen_test=command.reopen_test,
     )
     options.check()
-
-    def notes(record: StudyRecord) -> list[str]:
-        found = list(record.begun_from)
-        if replaced := _replaced_strategy(command.experiment, experiment):
-            used = strategy_in_words(record.experiment)
-            found.insert(0, f"{used} in place of the file's {replaced}")
-        found += _fewer_trials(record, experiment, command.trials)
-        return _nothing_searched(experiment) + found
-
     stop = threading.Event()
     reporter = make_reporter(stop.is_set, as_json=command.json)
     with reported_end(reporter), KeptModel(reporter.note) as kept:
         with stopped_by_signals(stop), reporter:
             keeps = kept if options.tracking else None
+            notes = partial(_notes, experiment, command)
             record, copied = run_search(
                 experiment, options, reporter, keeps, stop=stop, notes=notes
             )
@@ -296,20 +286,19 @@ def run(command: Run) -> None:
             kept.log(record, options.register, to_sync)
 
 
-def _nothing_searched(experiment: Experiment) -> list[str]:
-    if experiment.search_space:
-        return []
-    text = "there is no search space: the one configuration is trained on seeds of this study"
-    known = experiment.recorded is not None
-    return [text + ("; `tuner train` reproduces the recorded score" if known else "")]
-
-
-def _fewer_trials(record: StudyRecord, experiment: Experiment, given: int | None) -> list[str]:
+def _notes(experiment: Experiment, command: Run, record: StudyRecord) -> Iterator[str]:
+    """Yield notes for the start of a search."""
+    if not experiment.search_space:
+        text = "there is no search space: the one configuration is trained on seeds of this study"
+        known = experiment.recorded is not None
+        yield text + ("; `tuner train` reproduces the recorded score" if known else "")
+    if replaced := _replaced_strategy(command.experiment, experiment):
+        yield f"{strategy_in_words(record.experiment)} in place of the file's {replaced}"
+    yield from record.begun_from
     n_trials, trained = experiment.budget.trials, len(record.trained)
-    if n_trials is None or trained <= n_trials:
-        return []
-    option = "--trials" if given == n_trials else "budget.trials"
-    return [f"{trained} trials are trained already: {option} {n_trials} changes nothing"]
+    if n_trials is not None and trained > n_trials:
+        option = "--trials" if command.trials == n_trials else "budget.trials"
+        yield f"{trained} trials are trained already: {option} {n_trials} changes nothing"
 
 
 def _next_commands(
