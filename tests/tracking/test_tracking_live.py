@@ -142,7 +142,8 @@ def test_a_tracker_copies_live_and_ends_on_closing(
 
     def children():
         found = client.get_experiment_by_name(experiment)
-        return runs_of(client, record)[1] if found else {}
+        there = found and client.search_runs([found.experiment_id])  # not yet right after it
+        return runs_of(client, record)[1] if there else {}
 
     wait_for(lambda: "0" in children() and steps(client, record, "0") == [0, 1, 2])
     assert children()["0"].info.start_time == T * 1000
