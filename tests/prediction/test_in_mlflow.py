@@ -8,7 +8,7 @@ from helpers.model_cases import FORECASTS, SEQUENCES
 
 from tuner.prediction import load_model
 from tuner.tracking import open_store
-from tuner.tracking.model import log_model
+from tuner.winner import log_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of MLflow about its own types
