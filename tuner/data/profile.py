@@ -181,7 +181,7 @@ def _where(at: np.ndarray, place: Callable[[int], str]) -> str:
 
 
 def _span(series: Series, first: int, last: int) -> str:
-    whose = series.whose(int(series.bounds[:, 1].searchsorted(first, side="right")))
+    whose = series.whose(series.number_of(first))
     return f"{series.place(int(first))} to {series.place(int(last))}".replace(whose, "")
 
 

@@ -454,7 +454,7 @@ class _Fold:
     def name_of(self, row: int) -> str:
         """Return the series and the time, or the row, of a window's first target."""
         times, bounds = self.series.times, self.series.bounds
-        of = int(bounds[:, 1].searchsorted(row, side="right"))
+        of = self.series.number_of(row)
         place = row - bounds[of, 0] + 1 if times is None else show_time(times[row])
         return f"{self.series.names[of]} {place}".strip()
 

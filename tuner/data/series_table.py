@@ -1,4 +1,4 @@
-"""Reads series from a table, and rejects what no model can be trained on."""
+"""Series: read from a table, checked, in order of time, at one frequency."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -42,143 +42,13 @@ from tuner.tables.timestamps import (
 if TYPE_CHECKING:
     from tuner.experiment.data import Data
 
-_STEPS = {  # with their days
-    "1s": 1 / 86_400, "1min": 1 / 1440, "5min": 1 / 288, "15min": 1 / 96, "1h": 1 / 24, "6h": 0.25,
-    "1D": 1.0, "7D": 7.0, "MS": 30.0, "QS": 91.0, "YS": 365.0,
-}  # fmt: skip
-_MONTHS = {"MS": 1, "QS": 3, "YS": 12}  # in a step; the others are of one length
-
-
-def check_regular(series: Series, data: Preparation) -> str | None:
-    """Return the frequency of series with times; None where they have too few rows for one.
-
-    Raises:
-        DataError: they have none in common, or rows are missing and `data.missing` refuses it.
-    """
-    every = [series.times_of(i) for i in range(len(series.names))]
-    frequency = common_frequency(every)
-    if frequency is None:
-        if max(map(len, every)) < 3:
-            return None
-        raise _uneven(series, data, every)
-    if data.missing == "refuse":
-        _check_gaps(series, data, every, frequency)
-    return frequency
-
-
-def check_frequency(series: Series, data: Preparation, frequency: str) -> str:
-    """Return the frequency that a model was trained on, where series with times keep it.
-
-    Few rows may keep several: those of one working week are daily ones too. Where they keep it
-    with gaps alone, it must be the one that would be found in them.
-
-    Raises:
-        DataError: they do not, or rows are missing and `data.missing` refuses it.
-    """
-    every = [series.times_of(i) for i in range(len(series.names))]
-    if not all(keeps(times, frequency) for times in every) or (
-        any(len(find_gaps(times, frequency, series.holidays)) for times in every)
-        and common_frequency(every) not in (None, frequency)
-    ):
-        found = common_frequency(every)
-        longest = max(every, key=len)
-        got = found or (f"a first step of {_step(longest[1] - longest[0])}")
-        rule = f"the model was trained on rows at frequency {frequency}"
-        raise refusal(series.path, "data.time", rule, got, f"give it rows at frequency {frequency}")
-    if data.missing == "refuse":
-        _check_gaps(series, data, every, frequency)
-    return frequency
-
-
-def ways_out(data: Preparation, *ways: str | Setting) -> Sequence[str | Setting]:
-    """Return changes of the experiment; one series alone can do without times as well.
-
-    Several would be cut each by its own rows: one be trained on what is later than another's test.
-    """
-    if data.id is None:
-        note = "leave data.time out to take the rows as they come"
-        ways = (*ways, Setting("data.time", None, note))
-    return ways
-
-
-def _check_gaps(
-    series: Series, data: Preparation, every: list[pd.DatetimeIndex], frequency: str
-) -> None:
-    for i, times in enumerate(every):
-        missing = find_gaps(times, frequency, series.holidays)
-        if len(missing):
-            row = int(series.bounds[i, 0] + times.searchsorted(missing[0]))
-            got = (
-                f"{len(missing)} missing at frequency {frequency}, the first "
-                f"{show_time(missing[0])} before "
-                f"{place_of(series.path, int(series.lines[row]), series.dialect)}{series.whose(i)}"
-            )
-            rule = "times must have no gaps"
-            change = ways_out(data, Setting("data.missing", "ffill", " (or interpolate)"))
-            raise refusal(series.path, "data.time", rule, got, "add the rows", change)
-
-
-def _uneven(series: Series, data: Preparation, every: list[pd.DatetimeIndex]) -> Exception:
-    """Return the refusal of series that have no common frequency."""
-    found = {i: find_frequency(times) for i, times in enumerate(every) if len(times) > 2}
-    change = ways_out(data, _resampling(every))
-    if at := [i for i, frequency in found.items() if frequency is None]:
-        times = every[at[0]]
-        steps = times[1:] - times[:-1]
-        row = int(np.flatnonzero(steps != steps[0])[0]) + 1
-        got = (
-            f"a step of {_step(steps[0])} at first and of {_step(steps[row - 1])} in "
-            f"{series.place(int(series.bounds[at[0], 0]) + row)}"
-        )
-        return refusal(series.path, "data.time", "times must be evenly spaced", got, change=change)
-    first = next(iter(found))
-    other = next((i for i in found if found[i] != found[first]), None)
-    if other is None:  # one of two rows, then, which do not lie on the others' steps
-        other = int(np.diff(series.bounds)[:, 0].argmin())
-    got = (
-        f"{found[first]} in {series.names[first]!r} and {found.get(other, 'another')} in "
-        f"{series.names[other]!r}"
-    )
-    rule = "the times of all series must have one frequency"
-    return refusal(series.path, "data.time", rule, got, change=change)
-
-
-def _resampling(every: list[pd.DatetimeIndex]) -> Setting:
-    """Return steps to which the rows can be brought: the shortest usual ones that all have rows.
-
-    Where there are none, they are as long as most steps are, and those without rows are filled.
-    """
-    for step in _STEPS:
-        if all(_have_rows(times, step) for times in every):
-            return Setting("data.resample", step, ", say")
-    usual = float(np.median(np.concatenate([np.diff(times.asi8) for times in every])))
-    usual *= np.timedelta64(1, every[0].unit) / np.timedelta64(1, "D")
-    longest = next((step for step, days in _STEPS.items() if days >= 0.99 * usual), "YS")
-    return Setting("data.resample", longest, ", say, and data.missing: ffill")
-
-
-def _have_rows(times: pd.DatetimeIndex, step: str) -> bool:
-    """Say whether each of the steps between the first row and the last has one."""
-    wall = times.tz_localize(None)
-    if step in _MONTHS:
-        places = np.asarray(wall.year * 12 + wall.month - 1) // _MONTHS[step]
-    else:
-        places = np.asarray((wall - pd.Timestamp(0)) // pd.Timedelta(step))
-    n = int(places[-1] - places[0]) + 1
-    return n > 2 and len(np.unique(places)) == n
-
-
-def _step(step: pd.Timedelta) -> str:
-    return str(step).removesuffix(" 00:00:00").removeprefix("0 days ")
-
-
 _FOOTERS = 5  # lines at most that a total may have
 _PLAIN = Dialect()
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One series, or several, their rows one after another, checked: in order, and no infinity."""
+    """One series or several, one after another, checked: in order of time, and finite."""
 
     path: Path
     sha256: str  # of the file
@@ -202,7 +72,7 @@ class Series:
     holidays: bool | None = None  # whether open days without a row are; None: as the rows tell
 
     def until(self, ends: np.ndarray) -> Series:
-        """Return the first rows of each series alone, as many as `ends` (series,) says; copied."""
+        """Return a copy with the first rows of each series, as many as in `ends`, (series,)."""
         rows = np.concatenate(
             [np.arange(start, start + n) for (start, _), n in zip(self.bounds, ends, strict=True)]
         )
@@ -222,22 +92,26 @@ class Series:
         return self.times[slice(*self.bounds[series])]
 
     def place(self, row: int) -> str:
-        """Say where a row stands, as an editor counts lines, its time and its series."""
+        """Return where a row stands: its line in the file, its time and its series."""
         line = int(self.lines[row])
         place = "a row that is in no line" if line < 0 else place_of(self.path, line, self.dialect)
         if self.times is not None:
             place += f" ({show_time(self.times[row])})"
-        return place + self.whose(int(self.bounds[:, 1].searchsorted(row, side="right")))
+        return place + self.whose(self.number_of(row))
+
+    def number_of(self, row: int) -> int:
+        """Return the number of the series that a row belongs to."""
+        return int(self.bounds[:, 1].searchsorted(row, side="right"))
 
     def whose(self, series: int) -> str:
-        """Name a series where there are several."""
+        """Return the series by name where there are several, for a message; else ""."""
         return f" of series {self.names[series]!r}" if len(self.names) > 1 else ""
 
     @property
     def ends(self) -> np.ndarray:
-        """The row after the last one of each series that has a target, (series,).
+        """The row after the last one with a target of each series, (series,).
 
-        What is behind it are rows to come. It is the end of a series that has no target at all.
+        Rows to come follow. It is the end of a series without any target.
         """
         has = self.frame[self.targets].notna().any(axis=1).to_numpy()
         found = []
@@ -258,9 +132,9 @@ class Series:
 def read_series(data: Data) -> Series:
     """Read the file at `data.path`, an absolute path, and check the columns that are used.
 
-    Without `data.features` every numeric column that has a name is a feature, save the time, the
-    id and the weight. What is missing stays missing, if `data.missing` allows it. With
-    `data.known_future` rows behind a series' last target are rows to come: they are left out.
+    Without `data.features` every numeric column with a name is a feature, but for the time, the id
+    and the weight. Missing values stay missing if `data.missing` allows them. With
+    `data.known_future` the rows to come, behind a series' last target, are left out.
 
     Raises:
         DataError: the file or a column breaks a rule; naming file, key, rule, value and remedy.
@@ -293,7 +167,9 @@ def series_of(
     in_file = in_file if file.lines is None else file.lines[in_file]
     _check_names(table, data)
     columns, features, levels = _columns_of(table, data)
-    weights = _weights(table, data, columns)
+    weights = None
+    if data.weight is not None:
+        weights = row_weights(table, data, [columns[name] for name in data.targets])
     order, bounds, series_names = _group(table, data.id)
     times, date_order = None, DateOrder()
     dialect, reusable, notes = table.dialect, table.reusable_dialect, table.notes
@@ -334,16 +210,8 @@ def series_of(
 
 def _check_names(table: RawTable, data: Preparation) -> None:
     """Refuse a column that the file does not have, and lags of the time or the id."""
-    for key in (
-        "targets",
-        "time",
-        "id",
-        "features",
-        "lags",
-        "known_future",
-        "categories",
-        "static",
-    ):
+    keys = "targets", "time", "id", "features", "lags", "known_future", "categories", "static"
+    for key in keys:
         names = getattr(data, key) or []
         for name in [names] if isinstance(names, str) else names:
             table.check_has("data.target" if key == "targets" else f"data.{key}", name)
@@ -378,14 +246,6 @@ def _columns_of(
             if name not in columns:
                 columns[name] = _numbers(table, key, name)
     return columns, features, levels
-
-
-def _weights(
-    table: RawTable, data: Preparation, columns: dict[str, np.ndarray]
-) -> np.ndarray | None:
-    if data.weight is None:
-        return None
-    return row_weights(table, data, [columns[name] for name in data.targets])
 
 
 def _in_time(
@@ -458,34 +318,8 @@ def _parse_times(
     if (bad := np.flatnonzero(parsed.isna())).size:
         value = table.frame[column.name][bad[0]]
         got = "none" if pd.isna(value) else repr(value.item() if hasattr(value, "item") else value)
-        must, remedy = "must hold a time in every row", "write 1960-01-31, 1960-01 or 1960, say"
-        ways: tuple[str | Setting, ...] = ()
-        if is_time_of_day(value):
-            must, remedy = "must hold dates, not times of day alone", "write 2020-01-31 08:15, say"
-            ways = ("name the column of dates too in data.read.time_columns",)
-        elif table.dialect.date_format is not None:
-            must += f" as data.read.date_format says ({table.dialect.date_format})"
-            remedy = "correct the row or the format"
-        elif order.day_first is not None and as_times(column.iloc[bad[:1]]).notna().all():
-            must = f"must hold dates in one order, here {order.layout}"
-            remedy = "write 1960-01-31, say"
-        elif are_days_of_spreadsheet(column):
-            must += " that is certain"
-            remedy = ""
-            note = " if these are the days of a spreadsheet"
-            ways = (Setting("data.read.date_format", "excel", note),)
-        elif str(value).startswith(("#", "//", "%")):
-            mark = str(value)[:2] if str(value).startswith("//") else str(value)[:1]
-            remedy = ""
-            ways = (Setting("data.read.comment", f'"{mark}"', " if this is no row"),)
-        elif (below := len(parsed) - int(bad[0])) <= _FOOTERS and len(bad) == below:
-            remedy = ""
-            note = " if a total stands below the rows"
-            ways = (Setting("data.read.skip_footer", str(below), note),)
-        elif parsed.notna().mean() < 0.5:
-            ways = (Setting("data.read.date_format", '"%d.%m.%Y"', ", say"),)
-        rule = f"column {column.name!r} {must}"
-        got = f"{got} in {table.place_of(bad[0])}"
+        rule, remedy, ways = _no_time(table, column, parsed, order, value, bad)
+        rule, got = f"column {column.name!r} {rule}", f"{got} in {table.place_of(bad[0])}"
         raise refusal(path, "data.time", rule, got, remedy, ways_out(data, *ways))
     if (bad := where_outside(parsed)).size:
         rule = f"column {column.name!r} must hold times of the years 1678 to 2261"
@@ -496,6 +330,39 @@ def _parse_times(
     return pd.DatetimeIndex(parsed)
 
 
+def _no_time(
+    table: RawTable,
+    column: pd.Series,
+    parsed: pd.Series,
+    order: DateOrder,
+    value: Any,
+    bad: np.ndarray,
+) -> tuple[str, str, Sequence[str | Setting]]:
+    """Return rule, remedy and changes for the first value that is no time, in row `bad[0]`."""
+    rule, remedy = "must hold a time in every row", "write 1960-01-31, 1960-01 or 1960, say"
+    below = len(parsed) - int(bad[0])
+    if is_time_of_day(value):
+        rule, remedy = "must hold dates, not times of day alone", "write 2020-01-31 08:15, say"
+        return rule, remedy, ["name the column of dates too in data.read.time_columns"]
+    if (date_format := table.dialect.date_format) is not None:
+        rule += f" as data.read.date_format says ({date_format})"
+        return rule, "correct the row or the format", ()
+    if order.day_first is not None and as_times(column.iloc[bad[:1]]).notna().all():
+        return f"must hold dates in one order, here {order.layout}", "write 1960-01-31, say", ()
+    if are_days_of_spreadsheet(column):
+        note = " if these are the days of a spreadsheet"
+        way = Setting("data.read.date_format", "excel", note)
+        return f"{rule} that is certain", "", [way]
+    if mark := next((m for m in ("#", "//", "%") if str(value).startswith(m)), None):
+        return rule, "", [Setting("data.read.comment", f'"{mark}"', " if this is no row")]
+    if below <= _FOOTERS and len(bad) == below:
+        note = " if a total stands below the rows"
+        return rule, "", [Setting("data.read.skip_footer", str(below), note)]
+    if parsed.notna().mean() < 0.5:
+        return rule, remedy, [Setting("data.read.date_format", '"%d.%m.%Y"', ", say")]
+    return rule, remedy, ()
+
+
 def _localized(table: RawTable, rows: Ordered) -> pd.DatetimeIndex:
     """Return the times in the time zone that is declared."""
     zone = table.dialect.timezone
@@ -503,15 +370,14 @@ def _localized(table: RawTable, rows: Ordered) -> pd.DatetimeIndex:
         return rows.times
     try:
         return localized(rows.times, rows.bounds, zone)
-    except ValueError as error:  # a time that there is not, or one of two
-        rule = f"times must be those of {zone}"
-        got = f"one that is not: {error}"
+    except ValueError as error:  # a time that does not exist, or one of two
+        rule, got = f"times must be those of {zone}", f"one that is not: {error}"
         remedy = "correct the row, or choose another time zone"
         raise refusal(table.path, "data.read.timezone", rule, got, remedy) from None
 
 
 def _check_times(series: Series, data: Preparation, frequency: str | None) -> str | None:
-    """Return the frequency of the rows; None where they have none, or are still to be resampled."""
+    """Return the frequency of the rows; None where they have none, or are to be resampled."""
     if series.times is None:
         return None
     try:
@@ -519,8 +385,8 @@ def _check_times(series: Series, data: Preparation, frequency: str | None) -> st
         if data.resample is not None:
             return None
         if frequency is None:
-            return check_regular(series, data)
-        return check_frequency(series, data, frequency)
+            return _check_regular(series, data)
+        return _check_frequency(series, data, frequency)
     except DataError as error:
         raise series.date_order.explain(error) from None
 
@@ -535,7 +401,7 @@ def _check_order(series: Series, times: pd.DatetimeIndex, *, may_repeat: bool) -
     place, place_before = (
         place_of(path, int(series.lines[r]), series.dialect) for r in (row, row - 1)
     )
-    place += series.whose(int(series.bounds[:, 1].searchsorted(row, side="right")))
+    place += series.whose(series.number_of(row))
     zone = zone_of_change(times[row])
     if zone and times[row - 1] - times[row] <= pd.Timedelta("1h"):
         got = f"{here} in {place} after {before} in {place_before}"
@@ -568,17 +434,131 @@ def _check_finite(series: Series, data: Preparation) -> None:
         return
     row, at = np.argwhere(~usable)[0]
     name, value = str(series.frame.columns[at]), float(values[row, at])
-    filled = "write data.missing: ffill (or interpolate), or choose another column"
+    rule = f"column {name!r} must hold a finite number (below 1e30) in every row"
+    got, remedy, change = str(value), "correct it", "choose another column"
     if name in series.levels:
-        rule = f"column {name!r} must hold a category in every row"
-        got = f"none in {series.place(int(row))}"
-        change = "write data.missing: ffill, or choose another column"
-        raise refusal(series.path, series.key_of(name), rule, got, "fill it in", change)
-    raise refusal(
-        series.path,
-        series.key_of(name),
-        f"column {name!r} must hold a finite number (below 1e30) in every row",
-        f"{value} in {series.place(int(row))}",
-        "fill it in" if np.isnan(value) else "correct it",
-        filled if np.isnan(value) else "choose another column",
-    )
+        rule, got = f"column {name!r} must hold a category in every row", "none"
+        remedy, change = "fill it in", "write data.missing: ffill, or choose another column"
+    elif np.isnan(value):
+        remedy = "fill it in"
+        change = "write data.missing: ffill (or interpolate), or choose another column"
+    got = f"{got} in {series.place(int(row))}"
+    raise refusal(series.path, series.key_of(name), rule, got, remedy, change)
+
+
+_STEPS = {  # with their days
+    "1s": 1 / 86_400, "1min": 1 / 1440, "5min": 1 / 288, "15min": 1 / 96, "1h": 1 / 24, "6h": 0.25,
+    "1D": 1.0, "7D": 7.0, "MS": 30.0, "QS": 91.0, "YS": 365.0,
+}  # fmt: skip
+_MONTHS = {"MS": 1, "QS": 3, "YS": 12}  # in a step; the others are of one length
+
+
+def _check_regular(series: Series, data: Preparation) -> str | None:
+    """Return the frequency of series with times; None where they have too few rows for one."""
+    every = [series.times_of(i) for i in range(len(series.names))]
+    frequency = common_frequency(every)
+    if frequency is None:
+        if max(map(len, every)) < 3:
+            return None
+        raise _uneven(series, data, every)
+    if data.missing == "refuse":
+        _check_gaps(series, data, every, frequency)
+    return frequency
+
+
+def _check_frequency(series: Series, data: Preparation, frequency: str) -> str:
+    """Return the frequency that a model was trained on, if series with times have it.
+
+    Few rows may have several: those of one working week are daily ones too. Where they have it
+    only with gaps, it must be the one that is found in them.
+    """
+    every = [series.times_of(i) for i in range(len(series.names))]
+    if not all(keeps(times, frequency) for times in every) or (
+        any(len(find_gaps(times, frequency, series.holidays)) for times in every)
+        and common_frequency(every) not in (None, frequency)
+    ):
+        found = common_frequency(every)
+        longest = max(every, key=len)
+        got = found or f"a first step of {_step(longest[1] - longest[0])}"
+        rule = f"the model was trained on rows at frequency {frequency}"
+        raise refusal(series.path, "data.time", rule, got, f"give it rows at frequency {frequency}")
+    if data.missing == "refuse":
+        _check_gaps(series, data, every, frequency)
+    return frequency
+
+
+def ways_out(data: Preparation, *ways: str | Setting) -> Sequence[str | Setting]:
+    """Return changes of the experiment; for one series also to leave the times out.
+
+    Without times, several series would be split each by its own rows: a training row of one could
+    be later than a test row of another.
+    """
+    if data.id is None:
+        note = "leave data.time out to take the rows as they come"
+        ways = (*ways, Setting("data.time", None, note))
+    return ways
+
+
+def _check_gaps(
+    series: Series, data: Preparation, every: list[pd.DatetimeIndex], frequency: str
+) -> None:
+    for i, times in enumerate(every):
+        missing = find_gaps(times, frequency, series.holidays)
+        if len(missing):
+            row = int(series.bounds[i, 0] + times.searchsorted(missing[0]))
+            place = place_of(series.path, int(series.lines[row]), series.dialect)
+            got = f"{len(missing)} missing at frequency {frequency}, the first "
+            got += f"{show_time(missing[0])} before {place}{series.whose(i)}"
+            rule = "times must have no gaps"
+            change = ways_out(data, Setting("data.missing", "ffill", " (or interpolate)"))
+            raise refusal(series.path, "data.time", rule, got, "add the rows", change)
+
+
+def _uneven(series: Series, data: Preparation, every: list[pd.DatetimeIndex]) -> Exception:
+    """Return the refusal of series that have no common frequency."""
+    found = {i: find_frequency(times) for i, times in enumerate(every) if len(times) > 2}
+    change = ways_out(data, _resampling(every))
+    if at := [i for i, frequency in found.items() if frequency is None]:
+        times = every[at[0]]
+        steps = times[1:] - times[:-1]
+        row = int(np.flatnonzero(steps != steps[0])[0]) + 1
+        place = series.place(int(series.bounds[at[0], 0]) + row)
+        got = f"a step of {_step(steps[0])} at first and of {_step(steps[row - 1])} in {place}"
+        return refusal(series.path, "data.time", "times must be evenly spaced", got, change=change)
+    first = next(iter(found))
+    other = next((i for i in found if found[i] != found[first]), None)
+    if other is None:  # one of two rows, then, which do not lie on the others' steps
+        other = int(np.diff(series.bounds)[:, 0].argmin())
+    got = f"{found[first]} in {series.names[first]!r} and {found.get(other, 'another')} in "
+    got += repr(series.names[other])
+    rule = "the times of all series must have one frequency"
+    return refusal(series.path, "data.time", rule, got, change=change)
+
+
+def _resampling(every: list[pd.DatetimeIndex]) -> Setting:
+    """Return a step for `data.resample`: the shortest usual one of which every step has rows.
+
+    Where there is none, it is as long as most steps are, and steps without rows are imputed.
+    """
+    for step in _STEPS:
+        if all(_have_rows(times, step) for times in every):
+            return Setting("data.resample", step, ", say")
+    usual = float(np.median(np.concatenate([np.diff(times.asi8) for times in every])))
+    usual *= np.timedelta64(1, every[0].unit) / np.timedelta64(1, "D")
+    longest = next((step for step, days in _STEPS.items() if days >= 0.99 * usual), "YS")
+    return Setting("data.resample", longest, ", say, and data.missing: ffill")
+
+
+def _have_rows(times: pd.DatetimeIndex, step: str) -> bool:
+    """Return whether each step between the first row and the last has a row."""
+    wall = times.tz_localize(None)
+    if step in _MONTHS:
+        places = np.asarray(wall.year * 12 + wall.month - 1) // _MONTHS[step]
+    else:
+        places = np.asarray((wall - pd.Timestamp(0)) // pd.Timedelta(step))
+    n = int(places[-1] - places[0]) + 1
+    return n > 2 and len(np.unique(places)) == n
+
+
+def _step(step: pd.Timedelta) -> str:
+    return str(step).removesuffix(" 00:00:00").removeprefix("0 days ")
