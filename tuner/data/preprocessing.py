@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Preparation(Protocol):
-    """Which columns are read, and how: `data` of an experiment, or the record beside a model.
+    """Preprocessing options: `data` of an experiment, or the record in a model folder.
 
     The attributes are the keys of an experiment's `data`.
     """
@@ -76,7 +76,7 @@ _LEAST = 3  # distinct values that tell of a lambda
 
 @dataclass(frozen=True)
 class Transform:
-    """A pointwise function of the values, then differences of what comes of it, in order.
+    """A pointwise function of the values, then differences of its values, in order.
 
     With f the function (the identity, the logarithm, or Box and Cox's power, 1964, eq. 1), L the
     lag operator and s_1, ..., s_k the rows that the differences reach back:
@@ -104,14 +104,14 @@ class Transform:
 
     @property
     def is_positive(self) -> bool:
-        """Whether it takes values above 0 alone."""
+        """Whether it needs values above 0."""
         return self.pointwise != "none"
 
     def fitted(self, rows: np.ndarray) -> Transform:
-        """Return the transform with what is fitted to the training rows, (rows, targets).
+        """Return the transform fitted to the training rows, (rows, targets).
 
-        Box-Cox's lambda is that of the largest likelihood, from -1 to 2: beyond, rounding eats the
-        values. It is 1, which leaves a column's shape, where there are too few distinct values.
+        Box-Cox's lambda is that of the largest likelihood, from -1 to 2: beyond, values lose their
+        digits. It is 1, which keeps a column's shape, where there are too few distinct values.
         """
         if self.pointwise != "box_cox":
             return self
@@ -148,7 +148,7 @@ class Transform:
     def without_differences(
         self, outputs: np.ndarray, history: np.ndarray | None = None
     ) -> np.ndarray:
-        """Undo the differences alone, as `inverse` does: what is left is in level space."""
+        """Undo the differences alone, as `inverse` does; the result is in level space."""
         if not self.differences:
             return outputs
         assert history is not None
@@ -175,7 +175,7 @@ class Transform:
         return np.asarray(np.where(of == 0, logs, np.expm1(powers * logs) / powers))
 
     def from_level(self, values: np.ndarray) -> np.ndarray:
-        """Undo `to_level`. What no value comes to is 0 or infinite, at the end that is nearer."""
+        """Undo `to_level`; beyond its range, 0 or infinite, whichever is nearer."""
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             if self.pointwise == "log":
                 return np.asarray(np.exp(values))
@@ -258,7 +258,7 @@ class Scaler(_Scaling):
 
     @classmethod
     def fit(cls, kind: str, rows: np.ndarray) -> Scaler:
-        """Fit a scaler (standard, minmax or none) on training rows; nothing else is known to it."""
+        """Fit a scaler (standard, minmax or none) on training rows alone."""
         n_columns = rows.shape[1]
         offset, scale = np.zeros(n_columns), np.ones(n_columns)
         if kind == "standard":
@@ -268,10 +268,7 @@ class Scaler(_Scaling):
         return cls(offset, np.where(_constant(rows) | (scale == 0), 1.0, scale))
 
     def transform(self, values: np.ndarray) -> np.ndarray:
-        """Return (values - offset) / scale as float32.
-
-        What is far beyond all that was trained on is cut off, and so stays finite.
-        """
+        """Return (values - offset) / scale as float32, clipped to finite numbers."""
         with np.errstate(over="ignore"):
             scaled = (values - self.offset) / self.scale
         return np.asarray(scaled.clip(-LARGEST, LARGEST).astype(np.float32))
@@ -282,11 +279,10 @@ class SeriesScaler(_Scaling):
 
     @classmethod
     def fit(cls, kind: str, values: np.ndarray, train: np.ndarray, of_all: Scaler) -> SeriesScaler:
-        """Fit a scaler to the training rows of each series; nothing else is known to it.
+        """Fit a scaler to the training rows of each series alone.
 
-        A series without any has the scaler of all series. So has a column that does not change in
-        a series' training rows, such as a store's size: its own scale would be none, and what it
-        tells would be lost.
+        A series without any has the scaler of all series. So has a column that does not change in a
+        series' training rows, such as a store's size, which has no scale of its own.
 
         Args:
             kind: standard, minmax or none.
@@ -319,11 +315,10 @@ def _constant(rows: np.ndarray) -> np.ndarray:
 def naive_errors(
     truth: np.ndarray, known: np.ndarray, train: np.ndarray, season: int
 ) -> np.ndarray:
-    """Return what MASE divides by, (series, targets); nan where there is no such error.
+    """Return the divisors of MASE, (series, targets); nan where there is no such error.
 
-    It is the mean absolute error, in the training rows of the series, of the forecast that a
-    value is that of one season before (Hyndman and Koehler 2006, doi
-    10.1016/j.ijforecast.2006.03.001). Values that were filled in are left out.
+    The mean absolute error of the seasonal naive forecast in the training rows of the series
+    (Hyndman and Koehler 2006, doi 10.1016/j.ijforecast.2006.03.001), without imputed values.
 
     Args:
         truth: (rows, targets).
@@ -341,10 +336,10 @@ def naive_errors(
 
 
 def repeated(series: Series, names: Sequence[str]) -> Series:
-    """Return the series with the value of its first row in every row of such columns.
+    """Return the series with the value of its first row in every row of static columns.
 
-    A file may say it once, in the first row of a series. Nothing comes from a later row: that
-    could be one of the test part.
+    A file may give it once, in the first row of a series. A later row could be a test row, so it
+    gives no value.
 
     Raises:
         DataError: a series has another value later, or none in its first row.
@@ -363,12 +358,10 @@ def repeated(series: Series, names: Sequence[str]) -> Series:
         every = np.repeat(values[firsts], np.diff(series.bounds)[:, 0])
         if len(other := np.flatnonzero(~np.isnan(values) & (values != every))):
             row = int(other[0])
-            first = int(firsts[series.bounds[:, 1].searchsorted(row, side="right")])
+            first = int(firsts[series.number_of(row)])
             rule = f"column {name!r} must be the same in all rows of a series"
-            got = (
-                f"{_shown(series, name, row)} in {series.place(row)} and "
-                f"{_shown(series, name, first)} in its first row"
-            )
+            got = f"{_shown(series, name, row)} in {series.place(row)} and "
+            got += f"{_shown(series, name, first)} in its first row"
             change = "take it out of data.static"
             raise refusal(series.path, "data.static", rule, got, "correct it", change)
         frame[name] = every
@@ -383,7 +376,7 @@ def _shown(series: Series, name: str, row: int) -> str:
 
 
 def row_weights(table: RawTable, data: Preparation, targets: Sequence[np.ndarray]) -> np.ndarray:
-    """Return what each row counts, (rows,), 0 or more; 0 where neither weight nor target is given.
+    """Return the weight of each row, (rows,), 0 or more; 0 where it and the targets are missing.
 
     Args:
         targets: (rows,) each, nan where there is no value.

@@ -40,10 +40,9 @@ Note = tuple[str, str]  # what `tuner check` notes, and how many
 def check_sequences(experiment: Experiment, *, all_data: bool = False) -> SequenceDataset:
     """Read the data and refuse everything about it that can be refused; write nothing.
 
-    The rows with one `data.id` are a sequence, in the order of the file, wherever they stand;
-    with `data.text` every row is one. Ids, texts, tokens and classes are taken as they are
-    written: NA and 01 are what they say. With `all_data` the sequences of the validation part
-    are trained on as well.
+    The rows with one `data.id` are a sequence, in the order of the file; with `data.text` every
+    row is one. Ids, texts, tokens and classes are strings as in the file: NA and 01 stay. With
+    `all_data` the sequences of the validation part are trained on as well.
     """
     data, kind = experiment.data, experiment.task.kind
     assert not experiment.task.of_series
@@ -129,7 +128,7 @@ def _check_path(experiment: Experiment, dataset: SequenceDataset) -> None:
 
 
 def _key_of_path(experiment: Experiment) -> str | None:
-    """Return the key that asks for a linear path; None where nothing does."""
+    """Return the key that asks for a linear path, or None."""
     domain = experiment.search_space.get("linear_path")
     if domain is not None:
         return "search_space.linear_path" if True in domain.bounds() else None
@@ -137,7 +136,7 @@ def _key_of_path(experiment: Experiment) -> str | None:
 
 
 def _notes(data: Data, whole: np.ndarray, bounds: np.ndarray, n_filled: int) -> list[Note]:
-    """Return the notes of `tuner check` on the lengths of sequences.
+    """Return notes on the lengths of sequences.
 
     `whole` are their bounds in the file, (sequences, 2), `bounds` those of the steps that are read.
     """
@@ -154,7 +153,7 @@ def _notes(data: Data, whole: np.ndarray, bounds: np.ndarray, n_filled: int) -> 
 def _notes_of_tokens(
     data: Data, vocabulary: Vocabulary, steps: np.ndarray, bounds: np.ndarray, draw: Draw
 ) -> list[Note]:
-    """Say how many tokens have a number of their own, and how many of each part have none."""
+    """Return notes on how many tokens are known, and how many of each part are not."""
     unit = "token" if data.text is None else data.level
     notes = [("vocabulary", counted(vocabulary.size, unit))]
     parts = []
@@ -169,7 +168,7 @@ def _notes_of_tokens(
 
 @dataclass(frozen=True, eq=False)
 class SequenceDataset(Dataset):
-    """Sequences that nothing is wrong with, one after another."""
+    """Checked sequences, one after another."""
 
     facts: Facts
     experiment: Experiment
@@ -190,10 +189,8 @@ class SequenceDataset(Dataset):
             if self.weights is not None:
                 counts = self._of(self.weights, members) > 0
                 if not counts.any():
-                    rule = (
-                        f"column {self.experiment.data.weight!r} must be above 0 somewhere in the "
-                        f"{part} part"
-                    )
+                    weight = self.experiment.data.weight
+                    rule = f"column {weight!r} must be above 0 somewhere in the {part} part"
                     remedy = "give some more weight, or remove data.weight"
                     raise refusal(self.facts.path, "data.weight", rule, "0 for all", remedy)
                 truth = truth[counts]
@@ -209,9 +206,9 @@ class SequenceDataset(Dataset):
         return np.asarray(array[of])
 
     def _mean_errors(self) -> np.ndarray:
-        """Return how far training targets are from their mean, (targets,).
+        """Return the mean absolute error of the mean of the training targets, (targets,).
 
-        There is no value before a sequence to repeat: the naive prediction is the mean.
+        A sequence has no earlier value to repeat, so the mean is the naive prediction.
         """
         known = self._of(self.truth, self.draw.training)
         return np.asarray(np.abs(known - known.mean(axis=0)).mean(axis=0))
@@ -254,22 +251,17 @@ class SequenceDataset(Dataset):
         if not self.shape.classes:
             targets = Scaler.fit(data.scale, self._of(self.truth, train))
             arrays["targets"] = targets.transform(self.truth)
-            ref = dataclasses.replace(
-                ref,
-                mean_errors=tuple(self._mean_errors().tolist()),
-                offset=tuple(targets.offset.tolist()),
-                scale=tuple(targets.scale.tolist()),
-            )
+            offset, scale = (tuple(of.tolist()) for of in (targets.offset, targets.scale))
+            errors = tuple(self._mean_errors().tolist())
+            ref = dataclasses.replace(ref, mean_errors=errors, offset=offset, scale=scale)
         save_arrays(folder, arrays)
-        pipeline = self._pipeline(data, inputs, targets)
-        return Prepared(
-            self.facts.without_values(), (ref,), pipeline, lambda sample: str(self.names[sample])
-        )
+        pipeline, facts = self._pipeline(data, inputs, targets), self.facts.without_values()
+        return Prepared(facts, (ref,), pipeline, lambda sample: str(self.names[sample]))
 
     def _pipeline(
         self, data: Data, inputs: Scaler | None, targets: Scaler | None
     ) -> dict[str, Any]:
-        """Return how steps are made of a file's rows and values of outputs, as JSON."""
+        """Return how steps are made of rows, and values of outputs, as JSON."""
         keys = ("id", "time", "text", "tokens", "level", "vocabulary_size", "max_length", "keep",
                 "missing", "scale")  # fmt: skip
         return {
@@ -290,10 +282,10 @@ def _as_json(names: tuple[str, ...], scaler: Scaler | None) -> dict[str, list[An
 
 
 def check_pairs(experiment: Experiment, *, all_data: bool = False) -> PairsDataset:
-    """Read texts and what is to be said of them, and refuse all that can be refused.
+    """Read pairs of texts and refuse everything about them that can be refused.
 
-    Every row is a pair. Both texts are cut alike, and taken as they are written. With `all_data`
-    the pairs of the validation part are trained on as well.
+    Every row is a pair. Both texts are cut alike. With `all_data` the pairs of the validation part
+    are trained on as well.
     """
     data = experiment.data
     raw = read_table(data)
@@ -325,12 +317,9 @@ def check_pairs(experiment: Experiment, *, all_data: bool = False) -> PairsDatas
         notes.append(("never right", f"{text}tokens or a length that no training target has"))
     facts = _facts(table, draw, [str(data.text)], notes, vocabulary=len(vocabulary))
     shape = Shape(
-        "translate",
-        features=0,
-        vocabulary=len(vocabulary),
-        classes=len(target) + 2,
+        "translate", features=0, vocabulary=len(vocabulary), classes=len(target) + 2,
         horizon=longest,
-    )
+    )  # fmt: skip
     arrays = _Arrays(
         vocabulary.encode(tokens),
         bounds,
@@ -350,9 +339,8 @@ def _padded(tokens: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Return tokens, (rows,), as (sequences, longest), padded with 0."""
     lengths = np.diff(bounds)[:, 0]
     found = np.zeros((len(bounds), lengths.max()), np.int64)
-    found[np.arange(found.shape[1]) < lengths[:, None]] = tokens[
-        rows_of(bounds, np.arange(len(bounds)))
-    ]
+    rows = rows_of(bounds, np.arange(len(bounds)))
+    found[np.arange(found.shape[1]) < lengths[:, None]] = tokens[rows]
     return found
 
 
@@ -366,7 +354,7 @@ class _Arrays:
 
 @dataclass(frozen=True, eq=False)
 class PairsDataset(Dataset):
-    """Pairs that nothing is wrong with."""
+    """Checked pairs of texts."""
 
     facts: Facts
     experiment: Experiment
@@ -406,7 +394,7 @@ class PairsDataset(Dataset):
         return np.array(max(counts, key=lambda row: (counts[row], row)), np.int64)
 
     def _pipeline(self) -> dict[str, Any]:
-        """Return how texts are read, and how what a model says is written, as JSON."""
+        """Return how texts are read and outputs are written, as JSON."""
         data = self.experiment.data
         return {
             "task": self.shape.task,

@@ -117,7 +117,7 @@ def _reading(every: list[Experiment]) -> Data:
 
 
 def _checked_table(series: Series, chosen: Experiment, experiment: Experiment) -> Table:
-    """Return the table of a preparation, and refuse what is wrong with it where it is chosen."""
+    """Return the table of a preparation; a refusal names the key that chooses it."""
     try:
         check_features(series, chosen.data)
         return make_table(series, chosen.data)
@@ -136,7 +136,7 @@ def _check_calendars(series: Series, experiment: Experiment) -> None:
 
 
 def _of_choice(error: DataError, chosen: Experiment, experiment: Experiment) -> DataError:
-    """Return a refusal of the data as one of the choice that it comes of."""
+    """Return a refusal of the data as one of the searched choice that causes it."""
     for name in experiment.preparation({}):
         if error.key == f"data.{name}" and chosen.given(name) != experiment.given(name):
             remedy = f"leave the choice {chosen.given(name)} out"
@@ -144,48 +144,37 @@ def _of_choice(error: DataError, chosen: Experiment, experiment: Experiment) -> 
     return error
 
 
+@dataclass(eq=False)
 class SeriesDataset(Dataset):
-    """Series that nothing is wrong with, the values of their test part among them."""
+    """Checked series, with the values of their test part."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        series: Series,
-        parts: Parts,
-        facts: Facts,
-        first: np.ndarray,
-        column: ClassColumn,
-    ) -> None:
-        self.facts, self._column = facts, column
-        self._first = first  # (series,), from where every preparation can be read
-        self._experiment = experiment
-        self._series = series
-        self._parts = parts
+    experiment: Experiment
+    series: Series
+    parts: Parts
+    facts: Facts
+    first: np.ndarray  # (series,), the first rows that every preparation can read
+    column: ClassColumn
 
     def write(self, folder: Path) -> Prepared:
-        before_test = self._series.until(self._parts.test[:, 0])  # there are no test values now
-        return SeriesDataset(
-            self._experiment, before_test, self._parts, self.facts, self._first, self._column
-        )._write(folder)
+        before_test = self.series.until(self.parts.test[:, 0])  # there are no test values now
+        return replace(self, series=before_test)._write(folder)
 
     def _write(self, folder: Path) -> Prepared:
         def write(experiment: Experiment, folder: Path) -> Prepared:
             refs: list[SeriesRef] = []
-            for fold in self._search_folds(self._series, experiment):
+            for fold in self._search_folds(self.series, experiment):
                 refs.append(fold.save(folder / f"fold{len(refs)}", experiment))
             return self._prepared(experiment, fold, refs)
 
-        return Preparations(self._experiment, folder, write).own
+        return Preparations(self.experiment, folder, write).own
 
     def write_test(self, folder: Path) -> Prepared:
-
         def write(experiment: Experiment, folder: Path) -> Prepared:
             fold = self._test_fold(experiment)
-            return self._prepared(
-                experiment, fold, [fold.save(folder / "fold0", experiment, trains=False)]
-            )
+            ref = fold.save(folder / "fold0", experiment, trains=False)
+            return self._prepared(experiment, fold, [ref])
 
-        return Preparations(self._experiment, folder, write).own
+        return Preparations(self.experiment, folder, write).own
 
     def _prepared(self, experiment: Experiment, fold: _Fold, refs: list[SeriesRef]) -> Prepared:
         facts = replace(self.facts.without_values(), features=fold.names)
@@ -193,8 +182,8 @@ class SeriesDataset(Dataset):
 
     def check(self) -> None:
         """Refuse parts without a window to train on or to score, and metrics without a value."""
-        own = self._experiment.prepared_as({})
-        folds = chain(self._search_folds(self._series, own), [self._test_fold(own)])
+        own = self.experiment.prepared_as({})
+        folds = chain(self._search_folds(self.series, own), [self._test_fold(own)])
         lacking: list[str] = []
         fewer: list[str] = []
         fold_of_validation: SeriesRef | None = None
@@ -213,8 +202,8 @@ class SeriesDataset(Dataset):
                 self.facts = replace(self.facts, notes=notes)
 
     def _check_intervals(self, validation: SeriesRef | None) -> None:
-        """Refuse intervals of a share that so few residuals cannot tell."""
-        levels = self._experiment.task.intervals
+        """Refuse intervals of a level that needs more validation residuals."""
+        levels = self.experiment.task.intervals
         if not levels or validation is None:
             return
         n_windows, level = len(validation.evaluate_samples()), max(levels)
@@ -224,27 +213,25 @@ class SeriesDataset(Dataset):
             raise refusal(self.facts.path, "task.intervals", rule, n_windows, remedy)
 
     def _without_windows(self, part: str, ref: SeriesRef, samples: np.ndarray) -> list[str]:
-        """Say which series have no window in a part: nothing is learned of them, or scored."""
+        """Return a note on the series without a window in a part."""
         have = set(ref.series_of(samples).tolist())
-        names = [name for i, name in enumerate(self._series.names) if i not in have]
+        names = [name for i, name in enumerate(self.series.names) if i not in have]
         if not names:
             return []
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         return [f"{', '.join(names[:_NAMED])}{more} in {part}"]
 
     def _check_fold(self, name: str, ref: _HeldRef) -> None:
-        horizon = self._experiment.task.horizon
-        metric = self._experiment.objective.metric
-        trained = self._read_by_all(ref).with_window(ref.longest_window).train_samples()
-        key = self._experiment.data.split.key_of(name.partition(" ")[0])
+        horizon = self.experiment.task.horizon
+        metric = self.experiment.objective.metric
+        trained = self._trained(ref)
+        key = self.experiment.data.split.key_of(name.partition(" ")[0])
         evaluated = ref.evaluate_samples()
         for samples, part, where in ((trained, "training", "data.split"), (evaluated, name, key)):
             if not len(samples):
                 self._check_weights(part, ref)
-                rule = (
-                    f"no window in the {part} part has {ref.longest_window} rows to read and "
-                    f"{horizon} known targets after them in one series"
-                )
+                rule = f"no window in the {part} part has {ref.longest_window} rows to read and "
+                rule += f"{horizon} known targets after them in one series"
                 remedy = "make the part larger, or the window or task.horizon smaller"
                 raise refusal(self.facts.path, where, rule, remedy=remedy)
         if self.facts.classes:
@@ -257,20 +244,14 @@ class SeriesDataset(Dataset):
         check_metric(metric, self.facts, name, truth, ref.naive_errors(evaluated))
 
     def _check_weights(self, part: str, ref: _HeldRef) -> None:
-        """Refuse a part whose windows are all left out since their targets weigh nothing."""
+        """Refuse a part whose windows are all left out as their targets have weight 0."""
         unweighted = replace(ref, weighted=False)
-        samples = (
-            unweighted.evaluate_samples()
-            if part != "training"
-            else self._read_by_all(unweighted).with_window(ref.longest_window).train_samples()
-        )
+        training = part == "training"
+        samples = self._trained(unweighted) if training else unweighted.evaluate_samples()
         if ref.weighted and len(samples):
-            rule = (
-                f"column {self._experiment.data.weight!r} must be above 0 for some target of the "
-                f"{part} part"
-            )
+            rule = f"column {self.experiment.data.weight!r} must be above 0 for some target of the "
             remedy = "give some more weight, or remove data.weight"
-            raise refusal(self.facts.path, "data.weight", rule, "0 for all", remedy)
+            raise refusal(self.facts.path, "data.weight", f"{rule}{part} part", "0 for all", remedy)
 
     def _check_classes(self, name: str, ref: _HeldRef, trained: np.ndarray) -> None:
         """Refuse a class that is never trained on."""
@@ -283,19 +264,21 @@ class SeriesDataset(Dataset):
                 remedy = "make that part smaller, or leave the rows out"
                 raise refusal(self.facts.path, "data.target", rule, got, remedy)
 
-    def _read_by_all(self, ref: _HeldRef) -> _HeldRef:
+    def _trained(self, ref: _HeldRef) -> np.ndarray:
+        """Return the samples that every preparation and window can train on."""
         reach = ref.load("reach").copy()
-        reach[:, 0] = np.minimum(ref.starts + self._first, reach[:, 1])
-        return replace(ref, arrays=ref.arrays | {"reach": reach})
+        reach[:, 0] = np.minimum(ref.starts + self.first, reach[:, 1])
+        read_by_all = replace(ref, arrays=ref.arrays | {"reach": reach})
+        return read_by_all.with_window(ref.longest_window).train_samples()
 
     def _search_folds(self, series: Series, experiment: Experiment) -> Iterator[_Fold]:
-        for train, evaluate in zip(self._parts.train, self._parts.validation, strict=True):
+        for train, evaluate in zip(self.parts.train, self.parts.validation, strict=True):
             until = series.until(evaluate[:, 1])
             yield self._fold(experiment, until, train, evaluate)
 
     def _test_fold(self, experiment: Experiment) -> _Fold:
-        parts = self._parts
-        return self._fold(experiment, self._series, parts.train[-1], parts.test)
+        parts = self.parts
+        return self._fold(experiment, self.series, parts.train[-1], parts.test)
 
     def _fold(
         self, experiment: Experiment, series: Series, train: np.ndarray, evaluate: np.ndarray
@@ -303,22 +286,22 @@ class SeriesDataset(Dataset):
         """Prepare series that end where the rows to evaluate end; parts are counted in each series.
 
         A transform is fitted on the training part of the search, everything else on `train`.
-        Where other preparations can be read from later rows on, this one trains on all that it
-        can read, and is evaluated and measured on what all can.
+        Where other preparations can be read from later rows on, this one trains on all rows that it
+        can read, and is evaluated on those that all can.
         """
         data, longest = experiment.data, _longest_window(experiment)[0]
         table, starts = make_table(series, data), series.bounds[:, :1]
         measured, evaluate = train + starts, evaluate + starts
-        fitted = train if self._parts.transformed is None else self._parts.transformed
+        fitted = train if self.parts.transformed is None else self.parts.transformed
         train = _readable(train, table.first) + starts
-        read_by_all = starts[:, 0] + self._first + longest
-        read_by_all[self._first <= table.first] = 0
+        read_by_all = starts[:, 0] + self.first + longest
+        read_by_all[self.first <= table.first] = 0
         evaluate[:, 0] = np.minimum(np.maximum(evaluate[:, 0], read_by_all), evaluate[:, 1])
         straightened = _rows_of(_readable(fitted, table.first) + starts)
         transform = Transform.of(data.transform).fitted(table.truth[straightened])
         if transform.lambdas:
             table = make_table(series, data, transform)
-        rows, classes = _rows_of(train), len(self._column.classes)
+        rows, classes = _rows_of(train), len(self.column.classes)
         scales = _Scales.fit(table, data, train, rows, classes=classes > 0)
         inputs, targets = scales.of(table, series.bounds)
         known = dict[str, tuple[str, ...]]()
@@ -357,14 +340,14 @@ class SeriesDataset(Dataset):
         known: Levels,
         arrays: dict[str, np.ndarray],
     ) -> _HeldRef:
-        data, task, classes = experiment.data, experiment.task, len(self._column.classes)
+        data, task, classes = experiment.data, experiment.task, len(self.column.classes)
         decompose, longest = data.decompose, _longest_window(experiment)[0]
         shape = Shape(
             task="coming_class" if classes else "forecast",
             features=len(table.names),
             classes=classes,
             horizon=task.horizon,
-            targets=len(self._series.targets),
+            targets=len(self.series.targets),
             quantiles=tuple(task.quantiles),
             target_columns=table.target_columns,
             lag_columns=table.lag_columns,
@@ -386,14 +369,14 @@ class SeriesDataset(Dataset):
             own_scales=scales.own is not None,
             skips_gaps=data.missing == SKIP,
             season=self._naive_step,
-            weighted=self._series.weights is not None,
+            weighted=self.series.weights is not None,
             step_weights=tuple(task.step_weights or ()),
             arrays=arrays,
         )
 
     @property
     def _naive_step(self) -> int:
-        season, shortest = self.facts.season, self._parts.train[0]
+        season, shortest = self.facts.season, self.parts.train[0]
         return season if season is not None and season < np.diff(shortest).max() else 1
 
     def _pipeline(self, experiment: Experiment, fold: _Fold) -> dict[str, Any]:
@@ -412,20 +395,20 @@ class SeriesDataset(Dataset):
         return {
             "task": fold.ref.shape.task,
             **settings,
-            **self._column.record(),
-            "features": list(self._series.features),
-            "targets": list(self._series.targets),
+            **self.column.record(),
+            "features": list(self.series.features),
+            "targets": list(self.series.targets),
             "inputs": {"names": list(fold.names), **fold.scales.inputs.record()},
-            "outputs": {"names": list(self._series.targets), **fold.scales.targets.record()},
+            "outputs": {"names": list(self.series.targets), **fold.scales.targets.record()},
             "lambdas": list(fold.ref.transform.lambdas),
-            "series": fold.scales.record(list(self._series.names)),
+            "series": fold.scales.record(list(self.series.names)),
             "window": experiment.given("window"),
             "horizon": task.horizon,
             "quantiles": list(task.quantiles),
             "frequency": self.facts.frequency,
-            "day_first": self._series.date_order.day_first,
-            "holidays": self._series.holidays,
-            "read": self._series.reusable_dialect.to_dict(),
+            "day_first": self.series.date_order.day_first,
+            "holidays": self.series.holidays,
+            "read": self.series.reusable_dialect.to_dict(),
             "season": self.facts.season,
         }
 
@@ -443,7 +426,7 @@ class _HeldRef(SeriesRef):
 
 @dataclass(frozen=True, eq=False)
 class _Fold:
-    """One split into training and evaluation, scaled by what its training rows say."""
+    """One split into training and evaluation, scaled by its training rows."""
 
     ref: _HeldRef
     names: tuple[str, ...]  # of the input columns
@@ -453,9 +436,8 @@ class _Fold:
 
     def name_of(self, row: int) -> str:
         """Return the series and the time, or the row, of a window's first target."""
-        times, bounds = self.series.times, self.series.bounds
-        of = self.series.number_of(row)
-        place = row - bounds[of, 0] + 1 if times is None else show_time(times[row])
+        times, of = self.series.times, self.series.number_of(row)
+        place = row - self.series.bounds[of, 0] + 1 if times is None else show_time(times[row])
         return f"{self.series.names[of]} {place}".strip()
 
     def save(self, folder: Path, experiment: Experiment, *, trains: bool = True) -> SeriesRef:
@@ -513,7 +495,7 @@ def _readable(part: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def _longest_window(experiment: Experiment) -> tuple[int, str]:
-    """Return the longest window that a trial may read, and the key that says so."""
+    """Return the longest window that a trial may read, and its key."""
     if domain := experiment.search_space.get("window"):
         return int(max(domain.bounds())), "search_space.window"
     fixed, window = experiment.hyperparameters.window or 1, experiment.task.window
