@@ -29,7 +29,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def own_score(definition: str, truth: np.ndarray, forecast: np.ndarray) -> float:
-    """Return what a metric of one's own says of forecasts.
+    """Return the score of forecasts by a user's metric.
 
     Args:
         truth: (samples, horizon, targets) values, in the data's units, or (n,) classes.
@@ -37,7 +37,7 @@ def own_score(definition: str, truth: np.ndarray, forecast: np.ndarray) -> float
             (n, classes).
 
     Raises:
-        InputError: it comes to no number.
+        InputError: it fails, or its value is no number.
     """
     given = []
     for array in (truth, forecast):
@@ -54,10 +54,8 @@ def own_score(definition: str, truth: np.ndarray, forecast: np.ndarray) -> float
     except InputError as error:
         raise error.with_(key="objective.metric") from None
     except Exception as error:  # whatever it does
-        rule = (
-            f"{definition} has no score of these forecasts: {type(error).__name__}: "
-            f"{one_line(error)}"
-        )
+        rule = f"{definition} has no score of these forecasts: {type(error).__name__}: "
+        rule += one_line(error)
         raise InputError(rule, key="objective.metric", remedy="correct it") from None
     if np.ndim(found) or not isinstance(found, int | float | np.number):
         what = f"an array of shape {np.shape(found)}" if np.ndim(found) else type(found).__name__
@@ -68,7 +66,7 @@ def own_score(definition: str, truth: np.ndarray, forecast: np.ndarray) -> float
 
 
 def check_own_metric(experiment: Experiment, path: Path) -> None:
-    """Refuse a metric of one's own that does not work, by a few made forecasts."""
+    """Refuse a user's metric that fails on a few made forecasts."""
     definition = METRICS[experiment.objective.metric].definition
     if definition is None:
         return
@@ -98,26 +96,26 @@ def score(
 ) -> float:
     """Score predictions in the data's units; of values the uniform mean over targets.
 
-    Means are weighted where targets count differently, as scikit-learn's `sample_weight` does.
+    Means are weighted where targets have weights, as by scikit-learn's `sample_weight`.
 
-    rmse, mae, r2 and mape (a fraction: 0.05 is five percent) are what scikit-learn says. smape is
+    rmse, mae, r2 and mape (a fraction: 0.05 is five percent) are those of scikit-learn. smape is
     the mean of |truth - predicted| over the mean of |truth| and |predicted|, from 0 to 2. mase is
-    the mean absolute error over that of the naive prediction on the training part, of a forecast
-    in the same series; series that have no such error are left out. pinball is
-    the mean over the quantiles, of which 0.5 is the value that the other metrics score. f1 is
-    the mean over the classes that are true or predicted somewhere; auroc that over the classes
-    that are true somewhere, each against the rest, and of two classes that of the second.
-    exact_match is the share of texts that are right in every token.
+    the mean absolute error over that of the naive prediction on the training part, of a forecast in
+    the same series; series without such an error are left out. pinball is the mean over the
+    quantiles; the other metrics score quantile 0.5. f1 is the mean over the classes that are true
+    or predicted somewhere; auroc that over the classes that are true somewhere, each against the
+    rest, and of two classes that of the second. exact_match is the share of texts that are right in
+    every token.
 
     Args:
-        metric: of `tuner.metrics.METRICS`; one's own has all values at once.
+        metric: of `tuner.metrics.METRICS`; a user's metric gets all values at once.
         truth: (samples, horizon, targets) values, or (n,) classes; or (n, longest) tokens of
             texts, padded with 0, of which 1 is one that is never right.
         predicted: of values the same shape, with quantiles one axis more, last; of classes their
             probabilities, (n, classes).
-        samples: that they are of; by default all that are evaluated.
-        weights: (samples, horizon), or (n,) of classes, what each counts; by default that of
-            the samples. No metric of one's own has any, nor exact_match.
+        samples: their samples; by default all that are evaluated.
+        weights: (samples, horizon), or (n,) of classes; by default those of the samples. A user's
+            metric has none, nor has exact_match.
         targets: the targets whose values are given; by default all.
 
     Returns:
@@ -153,7 +151,7 @@ def _scored(
     weights: np.ndarray | None,  # (samples * horizon,)
     targets: slice,
 ) -> Scored:
-    """Return what a metric is given: of values one row for each sample and row of its horizon."""
+    """Return the arguments of a metric: of values a row for each sample and step of its horizon."""
     if ref.shape.classes:
         return Scored(truth, np.asarray(predicted, np.float64), weights)
 
@@ -189,10 +187,9 @@ class Intervals:
     scales: np.ndarray | None = None  # (series, targets), of which the radii are multiples
 
     def scale_of(self, ref: SeriesRef, samples: np.ndarray) -> np.ndarray | float:
-        """Return what the radii of samples are multiplied with, (samples, targets), or 1.
+        """Return the factors of the radii of samples, (samples, targets), or 1.
 
-        It is the scale by which the residuals of the sample's series were divided, whatever a
-        model that has learned other rows of the same series is scaled by.
+        They are the scales that the series had at calibration.
         """
         return 1.0 if self.scales is None else self.scales[ref.series_of(samples)]
 
@@ -203,7 +200,7 @@ class Intervals:
 
         Args:
             points: forecasts in the data's units, (samples, horizon, targets).
-            scale: what the radii are multiplied with: of each sample's series, (samples, targets).
+            scale: the factor of the radii: of each sample's series, (samples, targets).
 
         Returns:
             Lower and upper ends in the data's units, (samples, horizon, targets, levels).
@@ -243,7 +240,7 @@ def calibrated(levels: Sequence[float], ref: SeriesRef, points: np.ndarray) -> I
 
     Args:
         levels: rising; for each there are `fewest_residuals` windows at least.
-        points: what the model says of it, in the data's units, (samples, horizon, targets).
+        points: the forecasts, in the data's units, (samples, horizon, targets).
     """
     samples = ref.evaluate_samples()
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):

@@ -12,7 +12,7 @@ import numpy as np
 
 from tuner.data.series_table import Series
 
-SUSPECTS = ("sentinel", "outlier", "stands still", "unit", "suspect")  # what such notes are called
+SUSPECTS = ("sentinel", "outlier", "stands still", "unit", "suspect")  # the names of such notes
 _CODE = re.compile(r"-?(9{2,}(\.9+)?|9+\.(25|99*)|32768|32767|65535|2147483647)|-1e[23]\d|1e[23]\d")
 _CODE_APART, _APART, _ALONE_APART = 0.5, 3.0, 10.0  # ranges of the rest that lie in between:
 # of a repeated value that is written as people write nothing, of another, of a single value
@@ -28,10 +28,13 @@ _MOST_NOTES = 8
 
 
 def suspects_of(series: Series) -> Iterator[tuple[str, str]]:
-    """Say which values are probably no measurements: what, and where.
+    """Yield notes on values that are probably no measurements: what, and where.
+
+    All rows count, those of the test part too, as a person corrects a file as a whole; nothing is
+    learned from them.
 
     Args:
-        series: as they were read, before rows are filled in or brought to steps.
+        series: as read, before they are imputed or resampled.
     """
     columns = {str(name): values.to_numpy() for name, values in series.frame.items()}
     notes = [*outside_of(columns, series.place)]
@@ -45,10 +48,9 @@ def suspects_of(series: Series) -> Iterator[tuple[str, str]]:
 def outside_of(
     columns: Mapping[str, np.ndarray], place: Callable[[int], str]
 ) -> Iterator[tuple[str, str]]:
-    """Say which values of columns lie far outside the rest of their column.
+    """Yield notes on values of columns that lie far outside the rest of their column.
 
-    One that comes again and again is a sentinel: it stands for nothing, as -999 does. One that
-    comes once is an outlier.
+    A repeated one is a sentinel for a missing value, such as -999; a single one is an outlier.
 
     Args:
         columns: (rows,) each, nan where there is no value.
@@ -68,7 +70,7 @@ def outside_of(
 
 
 def _far_values(values: np.ndarray) -> tuple[list[tuple[float, int]], tuple[float, float]]:
-    """Return values far outside the rest, with how often each comes, and the ends of the rest."""
+    """Return values far outside the rest with their counts, and the ends of the rest."""
     found, counts = np.unique(values[~np.isnan(values)], return_counts=True)
     far: list[tuple[float, int]] = []
     while len(far) < _MOST_ROUNDS and (at := _outside(found, counts)) is not None:
@@ -78,15 +80,16 @@ def _far_values(values: np.ndarray) -> tuple[list[tuple[float, int]], tuple[floa
 
 
 def _of_column(series: Series, name: str, values: np.ndarray) -> Iterator[tuple[str, str]]:
-    """Say where a target stands still, and where the unit of a column changes."""
+    """Yield notes on where a target stands still, and where the unit of a column changes."""
     for i, (start, end) in enumerate(series.bounds.tolist()):
         rows = start + np.flatnonzero(~np.isnan(values[start:end]))
         own = values[rows]
         whose = series.whose(i)
         if name in series.targets and (still := _longest_run(own)) is not None:
             first, last = rows[still[0]], rows[still[1] - 1]
+            span = f"{series.place(int(first))} to {series.place(int(last))}".replace(whose, "")
             text = f"{name!r}{whose} is {own[still[0]]:.10g} in {still[1] - still[0]} of "
-            text += f"{len(own)} rows without a break, {_span(series, first, last)}"
+            text += f"{len(own)} rows without a break, {span}"
             remedy = "if nothing was measured, empty these cells and write data.missing: ffill"
             yield "stands still", f"{text}; {remedy}"
         elif (change := _change_of_unit(own)) is not None:
@@ -100,8 +103,7 @@ def _outside(found: np.ndarray, counts: np.ndarray) -> int | None:
     """Return the place of the value at either end that is far outside the rest, if one is.
 
     Args:
-        found: different values, rising, (n,).
-        counts: how often each comes.
+        found: different values, rising, (n,), with their counts.
     """
     if len(found) <= _FEWEST_OTHERS:
         return None
@@ -130,9 +132,9 @@ def _is_code(value: float) -> bool:
 
 
 def _longest_run(values: np.ndarray) -> tuple[int, int] | None:
-    """Return the rows [start, end) of the longest run of equal values, where it is half of all.
+    """Return the rows [start, end) of the longest run of equal values if it is half of all.
 
-    None of a column that is the same in all rows, of which there is another note.
+    None of a constant column, which has another note.
     """
     if len(values) < _FEWEST_STILL:
         return None
@@ -148,7 +150,7 @@ def _longest_run(values: np.ndarray) -> tuple[int, int] | None:
 
 
 def _change_of_unit(values: np.ndarray) -> tuple[int, bool] | None:
-    """Return the row from which on values are about 1000 times larger, or smaller, for good.
+    """Return the row from which values stay about 1000 times larger (True) or smaller.
 
     All but a twentieth of the sizes before it must lie on one side of those after it.
     """
@@ -180,12 +182,7 @@ def _where(at: np.ndarray, place: Callable[[int], str]) -> str:
     return f"in {len(rows)} rows ({shown}{more})"
 
 
-def _span(series: Series, first: int, last: int) -> str:
-    whose = series.whose(series.number_of(first))
-    return f"{series.place(int(first))} to {series.place(int(last))}".replace(whose, "")
-
-
-_OUTSIDE = 0.25  # of the range of levels that are trained on: so far beyond it is outside
+_OUTSIDE = 0.25  # of the range of training levels: farther beyond it is outside
 _CLEAR = 0.9  # a correlation of level and time, without a sign, above which a trend is clear
 _FEWEST = 3  # stretches without a common row before a trend can be clear
 _STRETCH = 10  # rows that a level is the mean of where there is no season
@@ -205,7 +202,7 @@ class Trend:
 
     @property
     def outside(self) -> bool:
-        """Whether the last level lies outside of all that is trained on."""
+        """Whether the last level lies outside of all training levels."""
         return not self.low <= self.level <= self.high
 
 
@@ -214,11 +211,11 @@ def trend_of(
 ) -> Trend | None:
     """Return the trend of a target; None where its level stays.
 
-    It moves where the mean of the last rows before the test part lies well outside of all such
-    means of the training part, or where these means follow time nearly in a line.
+    The level moves if the mean of the last rows before the test part lies well outside of all such
+    means of the training part, or if these means follow time nearly in a line.
 
     Args:
-        season: rows in one, which a level is the mean of, so that a season is no trend.
+        season: rows in one; a level is the mean of these, so that a season is no trend.
         series: of each the name, and the values of the training part and of all rows before the
             test part.
     """
@@ -266,9 +263,9 @@ _HARDLY = 0.1  # and what no forecast can use, however sure it is
 
 @dataclass(frozen=True)
 class Profile:
-    """What most of the series in a file are like, in the rows that were looked at."""
+    """The properties of most of the series in a file."""
 
-    rows: int  # that were looked at, of the series in the middle
+    rows: int  # of the median series
     series: int
     season: int | None  # rows that a season takes, where one shows
     strength: float  # share of the variance without a trend that the season explains, 0 to 1
@@ -279,7 +276,7 @@ class Profile:
 
     @property
     def described(self) -> str:
-        """What was found, in words."""
+        """The properties in words."""
         season = "no season" if self.season is None else f"a season of {self.season} rows"
         level = "a level that wanders" if self.trending else "a level that it comes back to"
         grows = ", a spread that grows with the level" if self.growing else ""
@@ -288,13 +285,12 @@ class Profile:
 
 
 def profile_of(series: Sequence[np.ndarray], usual: int | None, *, positive: bool) -> Profile:
-    """Look at series, and say what most of them are like.
+    """Return the properties of most of some series.
 
     Args:
-        series: the target's values of each, (rows,), without gaps: those that a model is trained
-            on, so that nothing which is written down was learned from later rows.
-        usual: rows in a season, as the frequency has it; None where it has none, and a cycle is
-            looked for in the values.
+        series: the training values of the target in each, (rows,), without gaps.
+        usual: rows in a season at this frequency; None where it has none, and the values are
+            searched for a cycle.
         positive: whether all values of the target are above 0, also later ones.
     """
     long = [x for x in series if len(x) >= 8] or [x for x in series if len(x)]
@@ -314,12 +310,7 @@ def profile_of(series: Sequence[np.ndarray], usual: int | None, *, positive: boo
 
 
 def _uneven(series: Sequence[np.ndarray], lags: set[int]) -> bool:
-    """Whether series differ in their spread, and each has steps to be measured by.
-
-    Args:
-        series: (rows,) each.
-        lags: rows between which all of them must have steps other than 0.
-    """
+    """Return whether series differ in their spread, and each has steps other than 0 at all lags."""
     if len(series) < 2 or any(
         len(x) <= lag or not np.abs(x[lag:] - x[:-lag]).any() for x in series for lag in lags
     ):
@@ -339,10 +330,10 @@ def _most_common(cycles: list[int | None]) -> int | None:
 
 
 def _strength(values: np.ndarray, season: int) -> float:
-    """Return which share of the variance about a moving average the mean of each phase explains.
+    """Return the share of the variance about a moving average that the season explains.
 
-    Hyndman and Athanasopoulos' strength of a season, with the variance of what is left over
-    estimated by its degrees of freedom, so that noise has none.
+    Hyndman and Athanasopoulos' strength of a season, with the variance of the remainder estimated
+    by its degrees of freedom, so that noise has none.
     """
     if season < 2 or len(values) < 2 * season + 2:
         return 0.0
@@ -356,7 +347,7 @@ def _strength(values: np.ndarray, season: int) -> float:
 
 
 def _without_trend(values: np.ndarray, season: int) -> np.ndarray:
-    """Take off the moving average over a season, in whose middle each row stands."""
+    """Return values less the centred moving average over a season."""
     even = season % 2 == 0
     weights = np.r_[0.5, np.ones(season - 1), 0.5] if even else np.ones(season)
     trend = np.convolve(values, weights / season, "valid")
@@ -380,7 +371,7 @@ def _autocorrelation(values: np.ndarray, lags: int) -> np.ndarray:
 
 
 def _cycle(values: np.ndarray) -> int | None:
-    """Return the length of the cycle that the values repeat in, where they do.
+    """Return the length of the cycle in which values repeat, or None.
 
     It is the first lag whose autocorrelation is a peak nearly as high as the highest one after
     the first fall below 0; of steps, where the level wanders.
@@ -401,7 +392,7 @@ def _cycle(values: np.ndarray) -> int | None:
 
 
 def _distance(values: np.ndarray) -> float:
-    """Return how far the last third lies from the first, in their standard deviation."""
+    """Return the distance of the last third from the first, in their standard deviation."""
     third = max(1, len(values) // 3)
     first, last = values[:third], values[-third:]
     spread = np.sqrt((first.var() + last.var()) / 2)
@@ -410,7 +401,7 @@ def _distance(values: np.ndarray) -> float:
 
 
 def _trends(values: np.ndarray, season: int | None) -> bool:
-    """Whether the level moves away, or nothing shows that it comes back."""
+    """Return whether the level moves away, or does not seem to come back."""
     if season is not None and len(values) >= 2 * season:
         values = values - _by_phase(values, np.arange(len(values)) % season, season)
     if _distance(values) > _TRENDS:
@@ -419,7 +410,7 @@ def _trends(values: np.ndarray, season: int | None) -> bool:
 
 
 def _grows(values: np.ndarray, season: int | None) -> bool:
-    """Whether steps within a stretch are wider the higher its level is."""
+    """Return whether steps within a stretch are wider the higher its level is."""
     length = max(season or 0, 8)
     n = len(values) // length
     if n < 4 or values.min() <= 0:
@@ -434,7 +425,7 @@ def _grows(values: np.ndarray, season: int | None) -> bool:
 
 
 def _walks(values: np.ndarray) -> bool:
-    """Whether the steps from row to row are noise."""
+    """Return whether the steps from row to row are noise."""
     steps = np.diff(values)
     if len(steps) < 20 or steps.std() <= 1e-6 * np.abs(steps).max():
         return False
@@ -455,16 +446,16 @@ _FITTED = 0.75  # of the rows; what follows is forecast
 def columns_that_help(
     parts: Sequence[np.ndarray], targets: list[int], others: list[int], window: int, horizon: int
 ) -> tuple[list[int], float]:
-    """Choose columns one by one, each the one that takes most off the error beside the chosen.
+    """Choose columns one by one, each the one that reduces the error most beside the chosen.
 
-    All of them are taken where that is better than those by more than one column must be: some
-    help together alone.
+    All of them are taken if that is better by more than one column must be: some help only
+    together.
 
     Args:
         parts: the training part of each series, (rows, columns), without gaps.
 
     Returns:
-        Which of `others` are read, rising, and the share of the error that they take off.
+        The chosen of `others`, rising, and the share of the error that they take off.
     """
     parts = _some(sorted(parts, key=len, reverse=True))
     together = len(targets) + min(len(others), _MOST_TRIED)
@@ -473,8 +464,7 @@ def columns_that_help(
     def gain(
         columns: list[int], rows: int, most: tuple[int, int] = (_MOST_ROWS, _MOST_NUMBERS)
     ) -> float:
-        read = [*targets, *columns]
-        at = list(range(len(targets)))
+        read, at = [*targets, *columns], list(range(len(targets)))
         gains = [gain_of_columns(p[:, read], at, rows, horizon, most) for p in parts]
         return float(np.median(gains)) if gains else -1.0
 
@@ -503,11 +493,11 @@ def gain_of_columns(
     horizon: int,
     most: tuple[int, int] = (_MOST_ROWS, _MOST_NUMBERS),
 ) -> float:
-    """Return by how much the error falls when all columns are read and not the targets alone.
+    """Return how much lower the error is when all columns are read, not the targets alone.
 
     Args:
         values: the training part of one series, (rows, columns), without gaps.
-        most: rows that are looked at, the last ones, and numbers that one forecast reads.
+        most: rows that are read, the last ones, and numbers that one forecast reads.
 
     Returns:
         The share of the root mean squared error that the other columns take off, on the last
@@ -524,22 +514,15 @@ def gain_of_columns(
         return -1.0
     coming = np.concatenate([seen[starts + k][:, targets] for k in range(horizon)], axis=1)
     past = np.stack([seen[starts - k] for k in range(1, window + 1)], axis=1)
-    errors = [
-        _error(read.reshape(len(starts), -1), coming, fitted)
-        for read in (past[:, :, targets], past)
-    ]
+    reads = (read.reshape(len(starts), -1) for read in (past[:, :, targets], past))
+    errors = [_error(read, coming, fitted) for read in reads]
     return 1.0 - errors[1] / errors[0] if errors[0] > 0 else -1.0
 
 
 def _some(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return as many series, the first ones, as are looked at."""
-    taken, rows = [], 0
-    for part in parts:
-        if rows >= _MOST_LOOKED_AT:
-            break
-        taken.append(part)
-        rows += min(len(part), _MOST_ROWS)
-    return taken
+    """Return the first series, as many as are read."""
+    rows = np.cumsum([min(len(part), _MOST_ROWS) for part in parts])
+    return list(parts[: int(rows.searchsorted(_MOST_LOOKED_AT)) + 1])
 
 
 def _error(read: np.ndarray, coming: np.ndarray, fitted: int) -> float:

@@ -1,4 +1,4 @@
-"""Data references: where prepared arrays are, and what they mean. Jobs carry these."""
+"""Data references: where prepared arrays are, and their meaning. Jobs carry these."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from tuner.data.preprocessing import Preparation
     from tuner.data.series_table import Series
 
-SKIP = "skip"  # what `data.missing` says where windows that cross a gap are left out
+SKIP = "skip"  # the `data.missing` that leaves windows out which cross a gap
 
 
 def without_gaps(series: Series, data: Preparation) -> tuple[np.ndarray, np.ndarray]:
-    """Return of which rows nothing that a model reads, and no target, rests on a missing value.
+    """Return in which rows no input, and no target, depends on a missing value.
 
     Args:
         series: with even rows, nan where a value is missing.
-        data: which columns are read; a lag or a difference rests on earlier rows as well.
+        data: which columns are read; a lag or a difference depends on earlier rows too.
 
     Returns:
-        (rows,), bool, of what is read, and (rows, targets), bool, of the targets.
+        (rows,), bool, of the inputs, and (rows, targets), bool.
     """
     lacking = {str(name): series.frame[name].isna().to_numpy() for name in series.frame}
     for name in series.targets:
@@ -43,7 +43,7 @@ def without_gaps(series: Series, data: Preparation) -> tuple[np.ndarray, np.ndar
 
 
 def windows_without_gaps(whole: np.ndarray, starts: np.ndarray, window: int) -> np.ndarray:
-    """Return which windows read rows that are whole alone, (samples,), bool.
+    """Return which windows read only whole rows, (samples,), bool.
 
     Args:
         whole: (rows,), bool.
@@ -54,7 +54,7 @@ def windows_without_gaps(whole: np.ndarray, starts: np.ndarray, window: int) -> 
 
 
 def _later(lacking: np.ndarray, bounds: np.ndarray, rows: int) -> np.ndarray:
-    """Return which rows lack the value so many rows before them, in their series, (rows,)."""
+    """Return which rows lack the value so many rows earlier in their series, (rows,)."""
     found = np.zeros(len(lacking), bool)
     for start, end in bounds:
         found[start + rows : end] = lacking[start : max(start, end - rows)]
@@ -64,7 +64,7 @@ def _later(lacking: np.ndarray, bounds: np.ndarray, rows: int) -> np.ndarray:
 def weights_of_windows(
     rows: np.ndarray | None, steps: Sequence[float], starts: np.ndarray, horizon: int
 ) -> np.ndarray:
-    """Return what each target row of windows counts, (windows, horizon), float64.
+    """Return the weight of each target row of windows, (windows, horizon), float64.
 
     Args:
         rows: (rows,), or None where all count alike.
@@ -80,7 +80,7 @@ def weights_of_windows(
 def counting_windows(
     rows: np.ndarray, steps: Sequence[float], starts: np.ndarray, horizon: int
 ) -> np.ndarray:
-    """Return which windows have a target that counts, (windows,), bool."""
+    """Return which windows have a target of weight above 0, (windows,), bool."""
     if (rows > 0).all():
         return np.ones(len(starts), bool)
     found = np.zeros(len(starts), bool)
@@ -131,18 +131,17 @@ def _along_targets(numbers: Sequence[float] | np.ndarray, n_axes: int) -> np.nda
     return array.reshape(len(array), 1, -1, *trailing)
 
 
-_SEED = 20_240_607  # what is taken follows from how many there are, and from nothing else
+_SEED = 20_240_607
 
 
 def some_of(n: int, most: int, classes: np.ndarray | None = None) -> np.ndarray:
-    """Return which of `n` are taken where there may be `most`: rising, the same each time.
+    """Return a reproducible sample of at most `most` (at least 1) of the numbers below `n`.
 
     Args:
-        most: how many are taken of more; at least one is.
-        classes: of each, (n,): every class that there is keeps one, though that be more in all.
+        classes: of each, (n,): every class keeps one, even if they are more than `most`.
 
     Returns:
-        Their places, int64; all of them where there are no more than `most`.
+        The numbers, rising, int64; all of them if `n` is at most `most`.
     """
     if n <= (most := max(1, most)):
         return np.arange(n)
@@ -157,32 +156,32 @@ _held: dict[str, Mapping[str, np.ndarray]] = {}  # by folder and name
 
 
 def hold_arrays(folders: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Have `DataRef.load` return these arrays, by folder and name, where it would read files.
+    """Let `DataRef.load` return these arrays, by folder and name, instead of reading files.
 
-    A worker on another machine calls it, as the files are not there; it holds no others then.
+    A worker on another machine calls it, as it has no files; arrays of an earlier call are dropped.
     """
     _held.clear()
     _held.update(folders)
 
 
 def read_arrays(folder: str) -> dict[str, np.ndarray]:
-    """Return all arrays of a folder by name, mapped into memory: what such a worker is sent."""
+    """Return all arrays of a folder by name, mapped into memory, to send to such a worker."""
     files = sorted(Path(folder).glob("*.npy"))
     return {file.stem: np.asarray(np.load(file, mmap_mode="r")) for file in files}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model must know of its data."""
+    """The shape and kind of inputs and outputs of a model."""
 
     task: Literal["forecast", "coming_class", "regress", "classify", "label", "regress_steps",
                   "translate"]  # fmt: skip
     features: int  # numbers in a step; 0 where the steps are tokens
     vocabulary: int = 0  # tokens, of which 0 pads and 1 is unknown; 0 where the steps are numbers
-    horizon: int = 1  # of a forecast; tokens that are said of a text at most
+    horizon: int = 1  # of a forecast; the most tokens of a translation
     targets: int = 1
     quantiles: tuple[float, ...] = ()  # rising; () where the values themselves are predicted
-    classes: int = 0  # 0 where values are predicted; the tokens that can be said of a text
+    classes: int = 0  # 0 where values are predicted; of a translation its vocabulary
     window: int = 0  # rows that a forecast reads; of sequences: steps, 0 if they differ
     target_columns: tuple[int, ...] = ()  # the input column of each target; -1 for none
     lag_columns: tuple[tuple[int, int], ...] = ()  # (input column, target): its earlier rows
@@ -203,7 +202,7 @@ class Shape:
 
     @property
     def each_step(self) -> bool:
-        """Whether something is said of every step of a sequence, not of the whole of it."""
+        """Whether every step of a sequence has its own target, not the whole sequence."""
         return self.task in ("label", "regress_steps")
 
     @property
@@ -238,7 +237,7 @@ class DataRef(ABC):
 
     @abstractmethod
     def truth_of(self, samples: np.ndarray) -> np.ndarray:
-        """Return what the samples should come to, in the data's units.
+        """Return the true targets of samples, in the data's units.
 
         (samples, horizon, targets) values, float64; (samples,) classes, int64. Where every step
         has its own those of all steps of the samples one after another: (steps, 1, targets)
@@ -247,7 +246,7 @@ class DataRef(ABC):
 
     @abstractmethod
     def to_units(self, outputs: np.ndarray, samples: np.ndarray) -> np.ndarray:
-        """Bring what a model puts out to the data's units; probabilities stay as they are.
+        """Return outputs of a model in the data's units; probabilities stay as they are.
 
         Args:
             outputs: (samples, horizon, targets), for quantiles with a last axis more; of
@@ -261,7 +260,7 @@ class DataRef(ABC):
 
     @abstractmethod
     def naive_errors(self, samples: np.ndarray) -> np.ndarray:
-        """Return what MASE divides the errors of values by; nan for none.
+        """Return the divisors of MASE, nan where there is none.
 
         (samples, targets), or (steps, targets) where every step has its own value.
         """
@@ -272,10 +271,10 @@ class DataRef(ABC):
         return False
 
     def weights_of(self, samples: np.ndarray) -> np.ndarray | None:
-        """Return what the samples count in loss and metric, 0 or more; None where all count alike.
+        """Return the weights of samples in loss and metric, 0 or more; None where all are alike.
 
         (samples, horizon) of values; (samples,) of sequences and of classes. Where every step has
-        its own those of all steps one after another, (steps,).
+        its own, those of all steps one after another, (steps,).
         """
         return None
 
@@ -284,7 +283,7 @@ class DataRef(ABC):
         return self
 
     def count_of(self, samples: np.ndarray) -> int:
-        """Return how many rows, or sequences, the samples predict something of."""
+        """Return the number of rows, or sequences, that the samples predict."""
         return len(samples)
 
     def load(self, name: str) -> np.ndarray:
@@ -384,10 +383,9 @@ class SeriesRef(DataRef):
         return weights_of_windows(rows, self.step_weights, samples, self.shape.horizon)
 
     def fitted_samples(self) -> np.ndarray:
-        """Return the training samples that a regression is fitted to.
+        """Return the training samples for a regression.
 
-        Those whose every target counts, if there are any: of others a step would be fitted to a
-        target that was left out.
+        They are those with no target of weight 0, if there are any.
         """
         samples = self.train_samples()
         if not self.weighted or self.shape.classes:
@@ -411,18 +409,16 @@ class SeriesRef(DataRef):
     def _starts(self, part: str, window: int) -> np.ndarray:
         """Return the first target row of every window whose targets all lie in the part.
 
-        Inputs may look back over the part's beginning. A window of which a target was not in
-        the file is left out; so is one that crosses a gap, where these are skipped, and one of
-        which no target counts.
+        Inputs may look back over the part's beginning. Windows are left out if a target was not in
+        the file, if they cross a gap and these are skipped, or if all targets have weight 0.
         """
         horizon = self.shape.horizon
         ranges = [
             np.arange(max(begin, first + window), max(begin, end - horizon + 1))
             for (begin, end), (first, _) in zip(self.load(part), self.load("reach"), strict=True)
         ]
-        starts: np.ndarray = np.concatenate(
-            [r for r in ranges if len(r)] or [np.empty(0, np.int64)]
-        )
+        some = [of for of in ranges if len(of)]
+        starts: np.ndarray = np.concatenate(some or [np.empty(0, np.int64)])
         unknown = np.concatenate([[0], np.cumsum(~self.load("known"))])  # in the rows before
         all_known = unknown[starts + horizon] == unknown[starts]
         if self.skips_gaps:
@@ -471,14 +467,14 @@ class SequencesRef(DataRef):
         return self._said_of(self.load("weights"), samples) if self.weighted else None
 
     def _said_of(self, array: np.ndarray, samples: np.ndarray) -> np.ndarray:
-        """Return what an array has of the samples, or of all their steps one after another."""
+        """Return the entries of the samples, or of all their steps one after another."""
         if not self.shape.each_step:
             return np.asarray(array[samples])
         bounds = self.load("bounds")[samples]
         return np.asarray(np.concatenate([array[first:end] for first, end in bounds]))
 
     def _counting(self, samples: np.ndarray) -> np.ndarray:
-        """Return the samples that count, in their order."""
+        """Return the samples with a weight above 0, in their order."""
         if not self.weighted:
             return samples
         counts = np.asarray(self.load("weights") > 0)
@@ -502,10 +498,10 @@ class SequencesRef(DataRef):
 
 @dataclass(frozen=True)
 class PairsRef(DataRef):
-    """Texts, and what is to be said of each. Tokens are numbers, as `beam_search` has them. Arrays:
+    """Pairs of texts, as numbers of tokens; see `beam_search`. Arrays:
 
     * tokens: (rows,), int64, of all texts, and bounds: (texts, 2), the rows [start, end) of each;
-    * truth: (texts, longest), int64, padded with 0: what is to be said;
+    * truth: (texts, longest), int64, padded with 0: the second text of each pair;
     * copied: (texts, longest text), likewise: each text itself; most_frequent: (longest,);
     * train, evaluate: (n,), int64, the texts of each part.
     """

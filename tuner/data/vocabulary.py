@@ -25,9 +25,9 @@ _MANY = 0.5  # of the rows of the training part have a category of their own: pr
 
 
 def codes_of(table: RawTable, names: Sequence[str]) -> tuple[dict[str, np.ndarray], Levels]:
-    """Return columns as codes, (rows,) float64, nan where a cell is empty; and what each code is.
+    """Return columns as codes, (rows,) float64, nan where a cell is empty, and their categories.
 
-    A category is what the file writes. True, TRUE and true are the same one.
+    A category is a string of the file. True, TRUE and true are the same one.
     """
     columns, levels = {}, {}
     strings = table.raw_strings(names)
@@ -44,18 +44,18 @@ def codes_of(table: RawTable, names: Sequence[str]) -> tuple[dict[str, np.ndarra
 def merged(
     codes: np.ndarray, own: tuple[str, ...], of: tuple[str, ...]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return codes of `own` levels as those of other levels, to which what they lack is added."""
+    """Return codes of `own` levels as codes of the levels `of`, and these with the others added."""
     together = tuple(dict.fromkeys([*of, *own]))
     place = {text: at for at, text in enumerate(together)}
     return _looked_up(codes, np.array([place[t] for t in own], np.float64), np.nan), together
 
 
 def known_levels(codes: np.ndarray, levels: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the categories that some rows hold, sorted: those of the training part are known.
+    """Return the categories of some rows, sorted.
 
     Args:
-        codes: (rows,), of these rows alone; nan for none.
-        levels: what each code is.
+        codes: (rows,), nan for none.
+        levels: the category of each code.
     """
     return tuple(sorted(levels[code] for code in np.unique(codes[~np.isnan(codes)]).astype(int)))
 
@@ -65,7 +65,7 @@ def numbered(codes: np.ndarray, levels: tuple[str, ...], known: Sequence[str]) -
 
     Args:
         codes: (rows,), nan for none.
-        levels: what each code is.
+        levels: the category of each code.
         known: categories in the order of their numbers, which begin at 1.
     """
     number = {text: place for place, text in enumerate(known, start=1)}
@@ -81,12 +81,12 @@ def categories_in(codes: np.ndarray, levels: tuple[str, ...], known: Sequence[st
 def notes_of_categories(
     names: Sequence[str], codes: np.ndarray, levels: Levels, rows: np.ndarray, series: str | None
 ) -> Iterator[tuple[str, str]]:
-    """Say how many categories the training part holds, and which occur in later rows alone.
+    """Yield notes on the categories of the training part, and on those of later rows alone.
 
     Args:
         codes: (rows, columns).
-        levels: what each code is.
-        series: the column that says which series a row is of; None for none.
+        levels: the category of each code.
+        series: the column that names the series of a row; None for none.
     """
     counts, later, suspect = [], [], []
     for name, column in zip(names, codes.T, strict=True):
@@ -96,9 +96,8 @@ def notes_of_categories(
             later.append(f"{name} {shown(unknown)}")
         if name != series and len(known) > max(_SHOWN, _MANY * len(rows)):
             text = f"{name!r} has {len(known)} categories in {len(rows)} rows of the training part"
-            suspect.append(
-                ("suspect", f"{text}: is it one of numbers or of texts? If so, leave it out")
-            )
+            question = "is it one of numbers or of texts? If so, leave it out"
+            suspect.append(("suspect", f"{text}: {question}"))
     if counts:
         text = ", ".join(counts)
         if later:
@@ -108,7 +107,7 @@ def notes_of_categories(
 
 
 def shown(categories: Sequence[str]) -> str:
-    """Return the first categories in words."""
+    """Return the first categories as text."""
     short = [t if len(t) <= _LONGEST else f"{t[:_LONGEST]}..." for t in categories[:_SHOWN]]
     more = f" and {len(categories) - _SHOWN} more" if len(categories) > _SHOWN else ""
     return ", ".join(map(repr, short)) + more
@@ -159,10 +158,7 @@ class Vocabulary:
 
     @classmethod
     def of_numbers(cls, size: int) -> Vocabulary:
-        """Return the vocabulary of the tokens 0 to `size` - 1, seen in training or not.
-
-        Models of earlier versions have it.
-        """
+        """Return the vocabulary of the tokens 0 to `size` - 1, as in models of earlier versions."""
         return cls((), size, numbered=True)
 
     def __len__(self) -> int:
@@ -193,15 +189,12 @@ def _as_number(token: str) -> str:
 
 
 def cut(text: str, level: str) -> list[str]:
-    """Cut a text into its characters as they are, or into its words.
-
-    A word is what stands between white space, small letters and capitals being the same.
-    """
+    """Return the characters of a text, or its words in small letters, split at white space."""
     return list(text) if level == "character" else text.casefold().split()
 
 
 def written_text(numbers: np.ndarray, vocabulary: Vocabulary, level: str) -> str:
-    """Return the text that known tokens are, (n,), as `cut` cuts it; padding is no token."""
+    """Return the text of known tokens, (n,), which `cut` would split into these."""
     tokens = [vocabulary.tokens[n - _FIRST] for n in numbers.tolist() if n >= _FIRST]
     return ("" if level == "character" else " ").join(tokens)
 
@@ -219,19 +212,15 @@ def known_tokens(tokens: np.ndarray, data: Data, file: Path) -> Vocabulary:
         numbered=data.vocabulary_size is not None,
     )
     if not known.size:
-        rule = (
-            f"every token of the training part occurs fewer than {data.min_count} times, so all "
-            "are unknown"
-        )
-        raise refusal(file, "data.min_count", rule, remedy="make it smaller")
+        rule = f"every token of the training part occurs fewer than {data.min_count} times, so all "
+        raise refusal(file, "data.min_count", f"{rule}are unknown", remedy="make it smaller")
     return known
 
 
 def number_classes(labels: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """Return the classes in order, and the number of each label's class: (labels,) int64.
 
-    Where every label is a whole number they are in the order of numbers, and 1.0 is 1; else
-    they are in the order of texts.
+    Whole numbers are in the order of numbers, and 1.0 is 1; others are in the order of texts.
 
     Raises:
         ValueError: all are numbers, and the one in the error's argument is not whole.
@@ -249,42 +238,43 @@ def number_classes(labels: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(classes), np.array([place[name] for name in names], np.int64)[codes]
 
 
-# From the numbers of sequences, (n,), and what was said of each so far, (n, steps) tokens of which
-# the first is the begin, to the logits of what comes next, (n, tokens).
+# From the numbers of sequences, (n,), and their output so far, (n, steps) tokens from the begin on,
+# to the logits of the next token, (n, tokens).
 NextLogits = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def beam_search(
     next_logits: NextLogits, n: int, *, tokens: int, longest: int, width: int
 ) -> np.ndarray:
-    """Say something of each of `n` sequences.
+    """Decode an output for each of `n` sequences.
 
     Beam search (Sutskever et al. 2014, "Sequence to Sequence Learning with Neural Networks",
-    section 3.2): of all that could be said so far the `width` most probable are kept, until the
-    most probable one has ended. With a width of 1 it is greedy decoding. Equally probable ones
-    are taken in the order of their tokens.
+    section 3.2): the `width` most probable outputs so far are kept, until the most probable one has
+    ended. With a width of 1 it is greedy decoding. Ties are in the order of tokens.
 
     Args:
-        tokens: that a model can say: 0 pads and 1 is unknown, which are never said, and the last
-            two are begin and end.
+        tokens: the number of output tokens: 0 pads and 1 is unknown, which are never decoded, and
+            the last two are begin and end.
 
     Returns:
         (n, longest) int64, padded with 0.
     """
     begin, end = tokens - 2, tokens - 1
     never = np.array([0, UNKNOWN, begin])
-    said = np.full((n, width, 1), begin)
+    decoded = np.full((n, width, 1), begin)
     scores = np.full((n, width), -np.inf)
     scores[:, 0] = 0.0  # all begin alike: one of them goes on
     for step in range(longest + 1):
-        ended = said[:, :, -1] == end
+        ended = decoded[:, :, -1] == end
         going = np.flatnonzero(~ended[:, 0])  # those whose best has ended are done
         if not len(going):
             break
         of, beam = np.nonzero(~ended[going] & np.isfinite(scores[going]))
         of = going[of]
-        logits = next_logits(of, said[of, beam])
-        logs = _log_softmax(_without(logits, never))
+        logits = next_logits(of, decoded[of, beam])
+        logits = logits.astype(np.float64)
+        logits[:, never] = -np.inf
+        logs = _log_softmax(logits)
         if step == longest:
             logs = np.where(np.arange(tokens) == end, 0.0, -np.inf)[None].repeat(len(of), axis=0)
         after = np.full((n, width, tokens), -np.inf)
@@ -294,20 +284,14 @@ def beam_search(
         best = np.argsort(-flat, axis=1, kind="stable")[:, :width]
         source, token = best // tokens, best % tokens
         grown = np.full((n, width, step + 2), end)
-        grown[:, :, : step + 1] = said
-        grown[going] = np.concatenate([said[going[:, None], source], token[..., None]], axis=2)
+        grown[:, :, : step + 1] = decoded
+        grown[going] = np.concatenate([decoded[going[:, None], source], token[..., None]], axis=2)
         scores[going] = np.take_along_axis(flat, best, axis=1)
-        said = grown
+        decoded = grown
     found = np.zeros((n, longest), np.int64)
-    best = said[:, 0, 1 : longest + 1]
+    best = decoded[:, 0, 1 : longest + 1]
     found[:, : best.shape[1]] = np.where(best == end, 0, best)
     return found
-
-
-def _without(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    kept = logits.astype(np.float64)
-    kept[:, tokens] = -np.inf
-    return kept
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
