@@ -141,7 +141,7 @@ def test_the_linear_forecast_is_that_of_scikit_learn(last_off, others, n_targets
     ridge = Ridge(alpha=float(alpha.sum(axis=0).mean())).fit(x, y)
     x, _, last = laid_out(samples)
     expected = ridge.predict(x).reshape(len(samples), horizon, n_targets) + last[:, None]
-    found = LinearForecast(ref, WindowChoice(4, last_off, penalty)).predict(samples)
+    found = LinearForecast.fit(ref, WindowChoice(4, last_off, penalty)).predict(samples)
     np.testing.assert_allclose(found, ref.to_units(expected, samples), rtol=1e-6)
 
 
@@ -153,8 +153,8 @@ def test_numbers_far_from_zero_lose_no_digits():
     far = dataclasses.replace(far, offset=(far.offset[0] - 1e7 * far.scale[0],))
     for last_off in (False, True):
         choice = WindowChoice(4, last_off, 1e-6)
-        expected = LinearForecast(near, choice).predict(near.evaluate_samples())
-        found = LinearForecast(far, choice).predict(far.evaluate_samples())
+        expected = LinearForecast.fit(near, choice).predict(near.evaluate_samples())
+        found = LinearForecast.fit(far, choice).predict(far.evaluate_samples())
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -167,7 +167,7 @@ def test_of_very_many_windows_those_of_every_hour_are_fitted_on(monkeypatch):
     choices, samples = WindowChoice(8, True, 1e-4), ref.evaluate_samples()
 
     def error():
-        wrong = LinearForecast(ref, choices).predict(samples) - ref.truth_of(samples)
+        wrong = LinearForecast.fit(ref, choices).predict(samples) - ref.truth_of(samples)
         return float(np.sqrt((wrong**2).mean()))
 
     of_all, n = error(), len(ref.train_samples())

@@ -198,7 +198,7 @@ def regressions(ref, make_job):
     """What the regressions that see training targets say of the rows that are scored."""
     starts = ref.evaluate_samples()
     path = fit_of(make_job(ref, linear_path=True)).model.linear_path.linear.weight
-    linear = LinearForecast(ref, WindowChoice(8, False, 1e-8)).predict(starts)
+    linear = LinearForecast.fit(ref, WindowChoice(8, False, 1e-8)).predict(starts)
     mean = Baselines(ref, None).predict(starts)["training_mean"]
     return [np.asarray(found.detach() if torch.is_tensor(found) else found)
             for found in (path, linear, mean)]  # fmt: skip

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pandas.api.types import is_numeric_dtype
 
-from tuner.data.preprocessing import Preparation, Transform
+from tuner.data.preprocessing import Preparation, Transform, shifted
 from tuner.data.reference import SeriesRef
 from tuner.data.resampling import fill
 from tuner.data.series_table import Series
@@ -73,7 +73,7 @@ def make_table(series: Series, data: Preparation, transform: Transform | None = 
         named |= {f"{kind}_sin": np.sin(angle), f"{kind}_cos": np.cos(angle)}
     for name, lags in data.lags.items():
         for lag in lags:
-            column = _shift(values[:, columns.index(name)], series.bounds, lag)
+            column = shifted(values[:, columns.index(name)], series.bounds, lag, np.nan)
             named[f"{name}_lag_{lag}"] = column
     inputs = np.column_stack(list(named.values()))
     readable = ~(np.isnan(inputs).any(axis=1) | np.isnan(targets).any(axis=1))
@@ -141,21 +141,6 @@ def _check_positive(series: Series, truth: np.ndarray, name: str) -> None:
     raise refusal(series.path, "data.transform", f"{name} needs values above 0", got, change=change)
 
 
-def ends_with_targets(known: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Return the end of each series, (series,): after its last row with all targets in the file.
-
-    Args:
-        known: (rows, targets), as `Table` has it.
-        bounds: (series, 2), the rows [start, end) of each.
-    """
-    whole = np.asarray(known.all(axis=1))
-    found = []
-    for start, end in bounds:
-        rows = np.flatnonzero(whole[start:end])
-        found.append(start + rows[-1] + 1 if len(rows) else start)
-    return np.array(found)
-
-
 def check_features(series: Series, data: Preparation) -> None:
     """Refuse features that exist twice, or that are constant by their making."""
     for name in series.frame:
@@ -201,14 +186,6 @@ def _place(series: Series, kind: str) -> np.ndarray:
     else:
         place = (times.month - 1) / 12
     return np.asarray(place, np.float64)
-
-
-def _shift(column: np.ndarray, bounds: np.ndarray, lag: int) -> np.ndarray:
-    """Return the column `lag` rows before, (rows,); nan where a series does not reach back."""
-    shifted = np.full(len(column), np.nan)
-    for start, end in bounds:
-        shifted[start + lag : end] = column[start : max(start, end - lag)]
-    return shifted
 
 
 @dataclass(frozen=True)

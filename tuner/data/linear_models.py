@@ -34,25 +34,6 @@ class WindowChoice:
     penalty: float  # of `PENALTIES`
 
 
-class LinearForecast:
-    """A linear map from the window to all steps and targets, in the units that models see.
-
-    It reads the columns that a model reads, those that are known ahead also in the rows to come,
-    and is fitted on the windows that a model is trained on, each with the mean weight of its
-    targets; on a sample of very many. Its coefficients are those of scikit-learn's `Ridge` (an
-    intercept, which is not penalized, and one penalty for all columns).
-    """
-
-    def __init__(self, ref: SeriesRef, choice: WindowChoice) -> None:
-        """Fit on the training part of `ref`."""
-        moments = _Moments(ref, choice.window)
-        self._ref, self._fitted = ref, moments.changed(choice.last_off).solve(choice.penalty)
-
-    def predict(self, samples: np.ndarray, otherwise: np.ndarray | None = None) -> np.ndarray:
-        """Return the forecasts in the data's units, (samples, horizon, targets)."""
-        return self._fitted.predict(self._ref, samples)
-
-
 def choose_window(metric: str, ref: SeriesRef) -> WindowChoice:
     """Choose window, penalty and whether the last value is taken off, by the validation rows.
 
@@ -71,7 +52,7 @@ def choose_window(metric: str, ref: SeriesRef) -> WindowChoice:
         for last_off in (False, True) if moments.levels else (False,):
             changed = moments.changed(last_off)
             for penalty in PENALTIES:
-                cost = cost_of(metric, ref, samples, changed.solve(penalty).predict(ref, samples))
+                cost = cost_of(metric, ref, samples, changed.solve(penalty).predict(samples))
                 if moments.levels and not last_off:
                     cost += MARGIN * abs(cost)
                 if cost < best_cost:
@@ -83,7 +64,7 @@ class _Moments:
     """Means and centred products of the training windows and of what came after them."""
 
     def __init__(self, ref: SeriesRef, window: int) -> None:
-        self.window, self.levels = window, _own_columns(ref)
+        self.levels = _own_columns(ref)
         starts = ref.with_window(window).fitted_samples()
         n_columns, n_outputs = _n_columns(ref, window), ref.shape.horizon * ref.shape.targets
         most = max(int(_MOST_WORK / n_columns**2), min(len(starts), 2 * n_columns), 1)
@@ -106,8 +87,8 @@ class _Moments:
             total += each.sum()
         xx -= np.outer(sum_x, sum_x) / total
         xy -= np.outer(sum_x, sum_y) / total
-        self._plain = _Normal(window, {}, xx, xy, sum_x / total + shift_x, sum_y / total + shift_y)
-        self._n_targets = ref.shape.targets
+        means = sum_x / total + shift_x, sum_y / total + shift_y
+        self._plain = _Normal(ref, window, {}, xx, xy, *means)
 
     def changed(self, last_off: bool) -> _Normal:
         """Return the normal equations, of windows less the target's last value or as they are.
@@ -116,11 +97,11 @@ class _Moments:
         """
         if not last_off or not self.levels:
             return self._plain
-        plain, window = self._plain, self.window
+        plain, window, n_targets = self._plain, self._plain.window, self._plain.ref.shape.targets
         off, lasts = _places(self.levels, window)
         last_of = np.full(plain.xy.shape[1], -1)  # of each output, the place of its last value
         for target, column in self.levels.items():
-            last_of[target :: self._n_targets] = column * window + window - 1
+            last_of[target::n_targets] = column * window + window - 1
         known = last_of >= 0
         xx, xy = plain.xx.copy(), plain.xy.copy()
         mean_x, mean_y = plain.mean_x.copy(), plain.mean_y.copy()
@@ -130,13 +111,14 @@ class _Moments:
         xx[:, off] -= plain.xx[:, lasts]
         xx[off] -= xx[lasts]
         mean_x[off] -= plain.mean_x[lasts]
-        return _Normal(window, self.levels, xx, xy, mean_x, mean_y)
+        return _Normal(plain.ref, window, self.levels, xx, xy, mean_x, mean_y)
 
 
 @dataclass(frozen=True, eq=False)
 class _Normal:
     """Normal equations of a regression on windows."""
 
+    ref: SeriesRef
     window: int
     levels: dict[int, int]  # see `_own_columns`: of the targets whose last value is taken off
     xx: np.ndarray  # (columns, columns), centred
@@ -144,7 +126,7 @@ class _Normal:
     mean_x: np.ndarray
     mean_y: np.ndarray
 
-    def solve(self, penalty: float) -> _Fitted:
+    def solve(self, penalty: float) -> LinearForecast:
         """Solve them with a penalty that is a share of a column's mean sum of squares."""
         from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
@@ -157,25 +139,37 @@ class _Normal:
                 factor = cho_factor(penalized, overwrite_a=True, check_finite=False)
                 coefficients = cho_solve(factor, self.xy, check_finite=False)
         intercept = self.mean_y - self.mean_x @ coefficients
-        return _Fitted(self.window, self.levels, coefficients, intercept)
+        return LinearForecast(self.ref, self.window, self.levels, coefficients, intercept)
 
 
 @dataclass(frozen=True, eq=False)
-class _Fitted:
-    """Coefficients, and what is taken off a window before they are applied."""
+class LinearForecast:
+    """A linear map from the window to all steps and targets, in the units that models see.
 
+    It reads the columns that a model reads, those that are known ahead also in the rows to come,
+    and is fitted on the windows that a model is trained on, each with the mean weight of its
+    targets; on a sample of very many. Its coefficients are those of scikit-learn's `Ridge` (an
+    intercept, which is not penalized, and one penalty for all columns).
+    """
+
+    ref: SeriesRef
     window: int
-    levels: dict[int, int]
+    levels: dict[int, int]  # see `_own_columns`: of the targets whose last value is taken off
     coefficients: np.ndarray  # (columns, outputs)
     intercept: np.ndarray  # (outputs,)
 
-    def predict(self, ref: SeriesRef, samples: np.ndarray) -> np.ndarray:
+    @classmethod
+    def fit(cls, ref: SeriesRef, choice: WindowChoice) -> LinearForecast:
+        """Fit on the training part of `ref`."""
+        return _Moments(ref, choice.window).changed(choice.last_off).solve(choice.penalty)
+
+    def predict(self, samples: np.ndarray, otherwise: np.ndarray | None = None) -> np.ndarray:
         """Return the forecasts in the data's units, (samples, horizon, targets)."""
-        horizon, n_targets = ref.shape.horizon, ref.shape.targets
+        horizon, n_targets = self.ref.shape.horizon, self.ref.shape.targets
         outputs = np.empty((len(samples), horizon, n_targets))
         done = 0
         for chunk in _chunks(samples, len(self.coefficients) + horizon * n_targets):
-            x = windows_of(ref, chunk, self.window)
+            x = windows_of(self.ref, chunk, self.window)
             lasts = {k: x[:, (c + 1) * self.window - 1].copy() for k, c in self.levels.items()}
             for target, column in self.levels.items():
                 x[:, column * self.window :][:, : self.window] -= lasts[target][:, None]
@@ -184,7 +178,7 @@ class _Fitted:
                 found[:, :, target] += last[:, None]
             outputs[done : done + len(chunk)] = found
             done += len(chunk)
-        return ref.to_units(outputs, samples)
+        return self.ref.to_units(outputs, samples)
 
 
 def windows_of(ref: SeriesRef, samples: np.ndarray, window: int) -> np.ndarray:
@@ -329,7 +323,7 @@ def fit_linear(
     """Fit the linear model that was chosen on the training part of `ref`."""
     if isinstance(choice, WindowChoice):
         assert isinstance(ref, SeriesRef)
-        return LinearForecast(ref, choice)
+        return LinearForecast.fit(ref, choice)
     return LinearOfSequences(ref, choice)
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from tuner.data.features import Table, ends_with_targets, known_ahead
+from tuner.data.features import Table, known_ahead
 from tuner.data.metrics import check_own_metric
 from tuner.data.preprocessing import Preparation
 from tuner.data.profile import Trend, trend_of
 from tuner.data.reference import SKIP, DataRef
 from tuner.data.resampling import even_rows
-from tuner.data.series_table import Series
+from tuner.data.series_table import Series, ends_with_targets
 from tuner.data.splits import Parts
 from tuner.data.vocabulary import notes_of_categories
 from tuner.errors import DataError, refusal

@@ -195,6 +195,14 @@ class Transform:
 NO_TRANSFORM = Transform()
 
 
+def shifted(column: np.ndarray, bounds: np.ndarray, rows: int, missing: float) -> np.ndarray:
+    """Return a column so many rows earlier in its series, (rows,), or `missing`."""
+    found = np.full(len(column), missing)
+    for start, end in bounds:
+        found[start + rows : end] = column[start : max(start, end - rows)]
+    return found
+
+
 def _difference(values: np.ndarray, bounds: np.ndarray, rows: int) -> np.ndarray:
     """Return values less those so many rows before in their series, nan where there are none."""
     found = np.full(values.shape, np.nan)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tuner.data.preprocessing import NO_TRANSFORM, Transform
+from tuner.data.preprocessing import NO_TRANSFORM, Transform, shifted
 from tuner.pipeline_steps import differences_of
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ def without_gaps(series: Series, data: Preparation) -> tuple[np.ndarray, np.ndar
     lacking = {str(name): series.frame[name].isna().to_numpy() for name in series.frame}
     for name in series.targets:
         for rows in differences_of(data.transform):
-            lacking[name] = lacking[name] | _later(lacking[name], series.bounds, rows)
+            lacking[name] = lacking[name] | shifted(lacking[name], series.bounds, rows, False)
     read = [lacking[name] for name in {*series.features, *series.levels}]
     for name, lags in data.lags.items():
-        read += [_later(lacking[name], series.bounds, lag) for lag in lags]
+        read += [shifted(lacking[name], series.bounds, lag, False) for lag in lags]
     targets = np.column_stack([lacking[name] for name in series.targets])
     return ~np.logical_or.reduce(read), ~targets
 
@@ -51,14 +51,6 @@ def windows_without_gaps(whole: np.ndarray, starts: np.ndarray, window: int) -> 
     """
     broken = np.concatenate([[0], np.cumsum(~whole)])  # in the rows before
     return np.asarray(broken[starts] == broken[starts - window])
-
-
-def _later(lacking: np.ndarray, bounds: np.ndarray, rows: int) -> np.ndarray:
-    """Return which rows lack the value so many rows earlier in their series, (rows,)."""
-    found = np.zeros(len(lacking), bool)
-    for start, end in bounds:
-        found[start + rows : end] = lacking[start : max(start, end - rows)]
-    return found
 
 
 def weights_of_windows(

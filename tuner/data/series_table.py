@@ -114,11 +114,8 @@ class Series:
         Rows to come follow. It is the end of a series without any target.
         """
         has = self.frame[self.targets].notna().any(axis=1).to_numpy()
-        found = []
-        for start, end in self.bounds:
-            rows = np.flatnonzero(has[start:end])
-            found.append(start + rows[-1] + 1 if len(rows) else end)
-        return np.array(found)
+        found = ends_with_targets(has[:, None], self.bounds)
+        return np.where(found == self.bounds[:, 0], self.bounds[:, 1], found)
 
     def key_of(self, column: str) -> str:
         """Return the key of the experiment that a column is read for."""
@@ -127,6 +124,17 @@ class Series:
         if column in self.levels:
             return "data.categories"
         return "data.features" if column in self.features else "data.lags"
+
+
+def ends_with_targets(known: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Return the row after the last one of each series with all targets, (series,).
+
+    Args:
+        known: (rows, targets), bool: in the file, not imputed.
+        bounds: (series, 2), the rows [start, end) of each series.
+    """
+    rows = np.where(known.all(axis=1), np.arange(len(known)), -1)
+    return np.array([rows[start:end].max(initial=start - 1) + 1 for start, end in bounds])
 
 
 def read_series(data: Data) -> Series:

@@ -15,7 +15,6 @@ from tuner.data.features import (
     ClassColumn,
     Table,
     emd_is_installed,
-    ends_with_targets,
     make_table,
     modes_of,
     with_class_columns,
@@ -24,7 +23,7 @@ from tuner.data.preprocessing import Preparation, Scaler, SeriesScaler
 from tuner.data.reference import SKIP, to_units, windows_without_gaps, without_gaps
 from tuner.data.resampling import Coming, even_rows, with_coming, with_future
 from tuner.data.sequence_table import SequenceTable, rows_of
-from tuner.data.series_table import Series, series_of
+from tuner.data.series_table import Series, ends_with_targets, series_of
 from tuner.data.vocabulary import (
     UNKNOWN,
     beam_search,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -68,6 +67,7 @@ class _Texts:
     codes: np.ndarray  # (rows,), of each row's value; -1 for none
     values: pd.Series  # (n,), stripped
     parts: pd.DataFrame  # (n, 6) of str: sign, before, inner, core, power, behind; "" for none
+    missing: np.ndarray  # (n,), bool: which values are words for no value
 
     def first_row(self, at: int) -> int:
         return int(np.flatnonzero(self.codes == at)[0])
@@ -82,10 +82,10 @@ class _Evidence:
     either: set[str]  # stands once before three digits: 1,234
 
     @classmethod
-    def of(cls, texts: _Texts, missing: np.ndarray) -> _Evidence:
+    def of(cls, texts: _Texts) -> _Evidence:
         found = cls(set(), set(), set())
         cores = texts.parts["core"] + texts.parts["power"]
-        for core in set(cores[~missing]):
+        for core in set(cores[~texts.missing]):
             kind, mark = _marks(core)
             if kind in ("decimal", "both"):
                 found.decimals.add(mark)
@@ -151,26 +151,25 @@ def with_numbers(
     if not found:
         return frame, dialect, {}
     ambiguous: dict[str, Ambiguity] = {}
-    clean: list[tuple[_Texts, np.ndarray]] = []
+    clean: list[_Texts] = []
     for texts in found:
-        missing = _missing(texts, dialect)
-        if (ambiguity := _ambiguity_of(texts, missing, dialect)) is None:
-            clean.append((texts, missing))
+        if (ambiguity := _ambiguity_of(texts, dialect)) is None:
+            clean.append(texts)
         elif ambiguity.remedy or ambiguity.changes:
             ambiguous[texts.name] = ambiguity
     decided, unsure = _decided(clean, dialect, points=points, points_certain=points_certain)
     ambiguous |= unsure
     changed = {}
-    for texts, missing in clean:
+    for texts in clean:
         if texts.name in ambiguous:
             continue
-        units = {*texts.parts["before"][~missing], *texts.parts["behind"][~missing]} - {""}
-        words = set(texts.values[missing])
-        numbers = _converted(texts, missing, decided)
-        if (bad := np.flatnonzero(np.isnan(numbers) & ~missing)).size:
+        numbers = _converted(texts, decided)
+        if (bad := np.flatnonzero(np.isnan(numbers) & ~texts.missing)).size:
             ambiguous[texts.name] = _no_number(texts, int(bad[0]), decided)
             continue
-        changed[texts.name] = _by_row(texts, numbers, missing)
+        changed[texts.name] = _by_row(texts, numbers)
+        units = set(texts.parts.loc[~texts.missing, ["before", "behind"]].to_numpy().ravel())
+        words = set(texts.values[texts.missing])
         decided = replace(
             decided,
             units=_joined(decided.units, units),
@@ -185,7 +184,8 @@ def _texts_of(name: str, column: pd.Series, dialect: Dialect) -> _Texts | None:
         return None
     sample = column.dropna().iloc[:: max(1, len(column) // _JUDGED)]
     texts = [v for v in sample if isinstance(v, str) and v.strip()]
-    words = {word.casefold() for word in dialect.missing_values or ()} | MISSING_WORDS
+    declared = {word.casefold() for word in dialect.missing_values or ()}
+    words = declared | MISSING_WORDS
     candidates = [text for text in texts if text.strip().casefold() not in words]
     if len(texts) < len(sample) or not candidates:
         return None
@@ -196,7 +196,10 @@ def _texts_of(name: str, column: pd.Series, dialect: Dialect) -> _Texts | None:
     parts = values.map(_minus_first).str.extract(f"^{_PARTS.pattern}$").fillna("")
     parts["core"] = parts["core"].str.strip()
     parts["core"] = parts["core"].where(parts["core"].str.fullmatch(_DIGITS.pattern), "")
-    return _Texts(name, codes, values, parts)
+    folded = values.str.casefold()
+    known = declared if dialect.missing_values is not None else MISSING_WORDS
+    missing = np.asarray(folded.isin(list(known)) | (folded == ""))
+    return _Texts(name, codes, values, parts, missing)
 
 
 def _has_fractions(column: pd.Series) -> bool:
@@ -207,28 +210,18 @@ def _is_plain(values: pd.Series) -> bool:
     return bool(pd.to_numeric(values, errors="coerce").notna().all())
 
 
-def _missing(texts: _Texts, dialect: Dialect) -> np.ndarray:
-    """Return which values stand for nothing, (n,) of bool: those declared, or else the usual."""
-    if dialect.missing_values is not None:
-        words: Iterable[str] = {word.casefold() for word in dialect.missing_values}
-    else:
-        words = MISSING_WORDS
-    folded = texts.values.str.casefold()
-    return np.asarray(folded.isin(list(words)) | (folded == ""))
-
-
-def _ambiguity_of(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> Ambiguity | None:
+def _ambiguity_of(texts: _Texts, dialect: Dialect) -> Ambiguity | None:
     """Return why values cannot be numbers of one unit; plain texts give no remedy."""
+    missing, units = texts.missing, texts.parts[["before", "behind"]]
     core = texts.parts["core"].to_numpy()
     if (bad := np.flatnonzero((core == "") & ~missing)).size:
         if (core != "").sum() < _MOST * (~missing).sum():
             return Ambiguity("cell", 0)
         return _no_number(texts, int(bad[0]), dialect)
-    pairs = texts.parts[["before", "behind"]].to_numpy()[~missing]
-    every = sorted({(str(a), str(b)) for a, b in pairs})
+    every = sorted({(str(a), str(b)) for a, b in units.to_numpy()[~missing]})
     if every == [("", "")]:
         return None
-    at = int(np.flatnonzero(~missing & (texts.parts[["before", "behind"]] != "").any(axis=1))[0])
+    at = int(np.flatnonzero(~missing & (units != "").any(axis=1))[0])
     value, row = texts.values[at], texts.first_row(at)
     named = [unit for pair in every for unit in pair if unit]
     allowed = frozenset(dialect.units) if dialect.units is not None else _KNOWN_UNITS
@@ -254,14 +247,10 @@ def _ambiguity_of(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> Ambig
 
 
 def _decided(
-    columns: list[tuple[_Texts, np.ndarray]],
-    dialect: Dialect,
-    *,
-    points: bool,
-    points_certain: bool,
+    columns: list[_Texts], dialect: Dialect, *, points: bool, points_certain: bool
 ) -> tuple[Dialect, dict[str, Ambiguity]]:
     """Decide between point and comma for the whole file; columns that do not tell stay texts."""
-    seen = {texts.name: _Evidence.of(texts, missing) for texts, missing in columns}
+    seen = {texts.name: _Evidence.of(texts) for texts in columns}
     decimals = set("." if points else "").union(*(e.decimals for e in seen.values()))
     groups = set[str]().union(*(e.groups for e in seen.values()))
     either = set[str]().union(*(e.either for e in seen.values()))
@@ -276,21 +265,18 @@ def _decided(
         elif not either and not votes:
             decimal = None  # whole numbers alone
         else:
-            return dialect, {
-                texts.name: _ambiguous(texts, missing)
-                for texts, missing in columns
-                if seen[texts.name].decimals or seen[texts.name].either
-            }
+            unsure = [t for t in columns if seen[t.name].decimals or seen[t.name].either]
+            return dialect, {texts.name: _ambiguous(texts) for texts in unsure}
     found = groups | {mark for mark in either if mark != decimal}
     if thousands is None and found:
         thousands = sorted(found)[0]
     ambiguous = {}
-    for texts, missing in columns:
+    for texts in columns:
         evidence = seen[texts.name]
         marks = evidence.groups | {m for m in evidence.either if m != decimal}
         wrong = (evidence.decimals - {decimal}) | (marks - {thousands}) | (marks & {decimal})
         if wrong:
-            ambiguous[texts.name] = _against(texts, missing, sorted(wrong)[0], decimal, thousands)
+            ambiguous[texts.name] = _against(texts, sorted(wrong)[0], decimal, thousands)
     plain = decimal == "." and dialect.decimal is None
     return replace(dialect, decimal=None if plain else decimal, thousands=thousands), ambiguous
 
@@ -310,7 +296,7 @@ def _marks(core: str) -> tuple[str, str]:
     return ("either" if may_group and not power else "decimal"), mark
 
 
-def _converted(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> np.ndarray:
+def _converted(texts: _Texts, dialect: Dialect) -> np.ndarray:
     """Return values as numbers, (n,) float64; nan where they are none, or grouped otherwise."""
     parts = texts.parts
     core = parts["core"]
@@ -326,15 +312,15 @@ def _converted(texts: _Texts, missing: np.ndarray, dialect: Dialect) -> np.ndarr
     numbers = pd.to_numeric(core, errors="coerce").to_numpy(np.float64, copy=True)
     minus = (parts["sign"] + parts["inner"]).str.replace("−", "-", regex=False)
     numbers[(minus == "-").to_numpy()] *= -1
-    numbers[(minus.str.len() > 1).to_numpy() | ~fits.to_numpy(bool) | missing] = np.nan
+    numbers[(minus.str.len() > 1).to_numpy() | ~fits.to_numpy(bool) | texts.missing] = np.nan
     return numbers
 
 
-def _by_row(texts: _Texts, numbers: np.ndarray, missing: np.ndarray) -> np.ndarray:
+def _by_row(texts: _Texts, numbers: np.ndarray) -> np.ndarray:
     """Return the numbers of rows: whole ones as int64, where none is missing."""
     of_rows = np.append(numbers, np.nan)[texts.codes]  # -1 is the last
-    cores = texts.parts["core"][~missing]
-    whole = not (cores.str.contains("[.,]") | (texts.parts["power"][~missing] != "")).any()
+    known = texts.parts[~texts.missing]
+    whole = not (known["core"].str.contains("[.,]") | (known["power"] != "")).any()
     if whole and not np.isnan(of_rows).any() and np.abs(of_rows).max() < 2**53:
         of_rows = of_rows.astype(np.int64)
     return np.asarray(of_rows)
@@ -349,11 +335,11 @@ def _no_number(texts: _Texts, at: int, dialect: Dialect) -> Ambiguity:
     return Ambiguity("cell", texts.first_row(at), "must hold numbers", got, remedy, changes)
 
 
-def _ambiguous(texts: _Texts, missing: np.ndarray) -> Ambiguity:
+def _ambiguous(texts: _Texts) -> Ambiguity:
     """Describe a column whose points and commas may be decimal or group digits."""
+    cores = texts.parts["core"] + texts.parts["power"]
     kinds = [
-        ("", "") if out else _marks(core + power)
-        for core, power, out in zip(texts.parts["core"], texts.parts["power"], missing, strict=True)
+        ("", "") if none else _marks(core) for core, none in zip(cores, texts.missing, strict=True)
     ]
     certain = {mark: kinds.index(("decimal", mark)) for kind, mark in kinds if kind == "decimal"}
     if len(certain) > 1:  # 1.5 and 1,5
@@ -372,11 +358,9 @@ def _ambiguous(texts: _Texts, missing: np.ndarray) -> Ambiguity:
     return Ambiguity("mark", texts.first_row(at), rule, got, changes=(decimal,))
 
 
-def _against(
-    texts: _Texts, missing: np.ndarray, wrong: str, decimal: str | None, thousands: str | None
-) -> Ambiguity:
+def _against(texts: _Texts, wrong: str, decimal: str | None, thousands: str | None) -> Ambiguity:
     cores = texts.parts["core"].to_numpy()
-    at = next(i for i in np.flatnonzero(~missing) if wrong in cores[i])
+    at = next(i for i in np.flatnonzero(~texts.missing) if wrong in cores[i])
     rule = f"must write numbers with the decimal mark {_quoted(decimal or '.')}"
     rule += f" and {_quoted(thousands)} between groups of digits" if thousands else ""
     changes = ("set data.read.decimal and data.read.thousands",)
