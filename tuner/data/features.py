@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -251,7 +251,9 @@ def number_class_column(table: RawTable, data: Data) -> tuple[RawTable, Data, Cl
         features = [*features, target]
     columns: tuple[str, ...] = ()
     if target in features:
-        columns = _names(target, classes, [*table.names, *features])
+        columns = tuple(f"{target}={name}" for name in classes)
+        while set(columns) & {*table.names, *features}:
+            columns = tuple(f"{name}_" for name in columns)
         at = features.index(target)
         features = [*features[:at], *columns, *features[at + 1 :]]
     chosen = data.model_copy(update={"features": features})
@@ -292,14 +294,6 @@ def _unknown(
     rule = f"column {target!r} must hold classes that the model knows"
     got = f"{name!r} in {table.place_of(row)}"
     return refusal(table.path, "data.target", rule, got, "correct the data")
-
-
-def _names(target: str, classes: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
-    """Return names of columns, one a class, that no other column has."""
-    names = [f"{target}={name}" for name in classes]
-    while set(names) & set(taken):
-        names = [f"{name}_" for name in names]
-    return tuple(names)
 
 
 _MOST_NAMES = 12

@@ -98,7 +98,9 @@ class _Moments:
         if not last_off or not self.levels:
             return self._plain
         plain, window, n_targets = self._plain, self._plain.window, self._plain.ref.shape.targets
-        off, lasts = _places(self.levels, window)
+        columns = np.array(list(self.levels.values())) * window
+        off = (columns[:, None] + np.arange(window)).ravel()
+        lasts = np.repeat(columns + window - 1, window)
         last_of = np.full(plain.xy.shape[1], -1)  # of each output, the place of its last value
         for target, column in self.levels.items():
             last_of[target::n_targets] = column * window + window - 1
@@ -214,12 +216,6 @@ def _after(ref: SeriesRef, samples: np.ndarray) -> np.ndarray:
 
 def _own_columns(ref: SeriesRef) -> dict[int, int]:
     return {target: c for target, c in enumerate(ref.shape.target_columns) if c >= 0}
-
-
-def _places(levels: dict[int, int], window: int) -> tuple[np.ndarray, np.ndarray]:
-    columns = np.array(list(levels.values()))
-    off = (columns[:, None] * window + np.arange(window)).ravel()
-    return off, np.repeat(columns * window + window - 1, window)
 
 
 def _chunks(samples: np.ndarray, width: int) -> Iterator[np.ndarray]:

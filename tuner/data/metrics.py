@@ -262,7 +262,8 @@ def radii_of(residuals: np.ndarray, levels: Sequence[float]) -> np.ndarray:
         ValueError: n is below `fewest_residuals`.
     """
     ranked = np.sort(residuals, axis=0)
-    ranks = [_rank(level, len(ranked)) for level in levels]
+    # Exact, as levels are written: 0.55 * 20 is 11.
+    ranks = [math.ceil(Fraction(str(level)) * (len(ranked) + 1)) for level in levels]
     if ranks and max(ranks) > len(ranked):
         raise ValueError(f"{len(ranked)} residuals are too few for {max(levels)}")
     return np.stack([ranked[rank - 1] for rank in ranks])
@@ -272,10 +273,6 @@ def fewest_residuals(level: float) -> int:
     """Return the least n with ceil((n + 1) * level) <= n, which is level / (1 - level) or more."""
     exact = Fraction(str(level))
     return math.ceil(exact / (1 - exact))
-
-
-def _rank(level: float, n: int) -> int:
-    return math.ceil(Fraction(str(level)) * (n + 1))  # as it is written: 0.55 * 20 is 11
 
 
 def _along(scale: np.ndarray | float) -> np.ndarray:

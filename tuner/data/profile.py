@@ -297,7 +297,8 @@ def profile_of(series: Sequence[np.ndarray], usual: int | None, *, positive: boo
     if not long:
         return Profile(0, len(series), None, 0.0, False, False, False)
     rows = int(statistics.median(len(x) for x in long))
-    found = usual or _most_common([_cycle(x) for x in long])
+    cycles = [] if usual else sorted(c for c in map(_cycle, long) if c is not None)
+    found = cycles[len(cycles) // 2] if len(cycles) * 2 > len(long) else usual or None
     strength = 0.0 if found is None else statistics.median(_strength(x, found) for x in long)
     least = _SHOWS if found is None or rows < _OFTEN * found else _SHOWS_OFTEN
     season = None if usual is not None and strength < least else found
@@ -322,11 +323,6 @@ def _uneven(series: Sequence[np.ndarray], lags: set[int]) -> bool:
 def _most(found: Iterable[bool]) -> bool:
     answers = list(found)
     return sum(answers) * 2 > len(answers)
-
-
-def _most_common(cycles: list[int | None]) -> int | None:
-    found = sorted(c for c in cycles if c is not None)
-    return found[len(found) // 2] if len(found) * 2 > len(cycles) else None
 
 
 def _strength(values: np.ndarray, season: int) -> float:

@@ -147,14 +147,15 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
         change = "write a longer step, or data.missing: ffill (or interpolate)"
         rule = "no step may lack rows"
         raise refusal(series.path, "data.resample", rule, got, "add the rows", change)
-    place = _steps_of(times, edges) + _shifts(series.bounds, len(edges))
+    lengths, firsts = np.diff(series.bounds)[:, 0], np.arange(len(bounds)) * len(edges)
+    place = _steps_of(times, edges) + np.repeat(firsts, lengths)  # of all series
     groups = series.frame.groupby(place)
     rows = groups.sum(min_count=1) if data.aggregate == "sum" else groups.agg(data.aggregate)
     if steady := list({*series.levels, *data.static}):
         rows[steady] = groups[steady].last()
     if frequency is not None:
         rows = rows.mask(series.frame.isna().groupby(place).any())
-    rows = rows.reindex(made_of + _shifts(bounds, len(edges)))
+    rows = rows.reindex(made_of + np.repeat(firsts, list(map(len, steps))))
     rows[lacking] = np.nan
     weights = None
     if series.weights is not None:
@@ -170,10 +171,6 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
         weights=weights,
         frequency=offset.freqstr,
     )
-
-
-def _shifts(bounds: np.ndarray, apart: int) -> np.ndarray:
-    return np.repeat(np.arange(len(bounds)) * apart, np.diff(bounds)[:, 0])
 
 
 def _whole_steps(

@@ -113,8 +113,11 @@ def _facts(
 
 def _check_path(experiment: Experiment, dataset: SequenceDataset) -> None:
     """Refuse a linear path where the sequences differ in length, or are too long for one."""
-    key = _key_of_path(experiment)
-    if key is None:
+    key, domain = "hyperparameters.linear_path", experiment.search_space.get("linear_path")
+    asked: object = experiment.hyperparameters.linear_path
+    if domain is not None:
+        key, asked = "search_space.linear_path", True in domain.bounds()
+    if not asked:
         return
     shape, lengths = dataset.shape, np.diff(dataset.bounds)[:, 0]
     remedy = "write false, or remove it"
@@ -125,14 +128,6 @@ def _check_path(experiment: Experiment, dataset: SequenceDataset) -> None:
     if (numbers := shape.window * shape.features) > MOST_VALUES:
         rule = f"takes sequences of at most {MOST_VALUES:,} numbers, steps times features"
         raise refusal(dataset.facts.path, key, rule, f"{numbers:,}", remedy)
-
-
-def _key_of_path(experiment: Experiment) -> str | None:
-    """Return the key that asks for a linear path, or None."""
-    domain = experiment.search_space.get("linear_path")
-    if domain is not None:
-        return "search_space.linear_path" if True in domain.bounds() else None
-    return "hyperparameters.linear_path" if experiment.hyperparameters.linear_path else None
 
 
 def _notes(data: Data, whole: np.ndarray, bounds: np.ndarray, n_filled: int) -> list[Note]:
@@ -382,16 +377,14 @@ class PairsDataset(Dataset):
 
     def _write(self, folder: Path, rows: np.ndarray, *, evaluate: np.ndarray) -> Prepared:
         def write(experiment: Experiment, folder: Path) -> Prepared:
+            counts = Counter(map(tuple, self.arrays.truth[self.draw.training].tolist()))
+            most_frequent = np.array(max(counts, key=lambda row: (counts[row], row)), np.int64)
             arrays = {**vars(self.arrays), "train": self.draw.training, "evaluate": evaluate}
-            save_arrays(folder, arrays | {"most_frequent": self._most_frequent()})
+            save_arrays(folder, arrays | {"most_frequent": most_frequent})
             refs, facts = (PairsRef(str(folder), self.shape),), self.facts.without_values()
             return Prepared(facts, refs, self._pipeline(), lambda i: str(rows[i]))
 
         return Preparations(self.experiment, folder, write).own
-
-    def _most_frequent(self) -> np.ndarray:
-        counts = Counter(tuple(row) for row in self.arrays.truth[self.draw.training].tolist())
-        return np.array(max(counts, key=lambda row: (counts[row], row)), np.int64)
 
     def _pipeline(self) -> dict[str, Any]:
         """Return how texts are read and outputs are written, as JSON."""

@@ -57,7 +57,8 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
     """
     task = experiment.task
     every = experiment.read_rows
-    data = _reading(every)
+    lags = {name: rows for one in every for name, rows in one.data.lags.items()}
+    data = every[0].data.model_copy(update={"lags": lags})  # with all columns that are read
     raw, column = read_table(data), ClassColumn((), ())
     with naming_files(raw):
         if task.of_coming_class:
@@ -106,14 +107,6 @@ def check_series(experiment: Experiment, *, all_data: bool = False) -> SeriesDat
     dataset = SeriesDataset(experiment, series, parts, facts, first, column)
     dataset.check()
     return dataset
-
-
-def _reading(every: list[Experiment]) -> Data:
-    """Return the first experiment's data with the columns that any of them reads."""
-    lags: dict[str, list[int]] = {}
-    for experiment in every:
-        lags |= experiment.data.lags
-    return every[0].data.model_copy(update={"lags": lags})
 
 
 def _checked_table(series: Series, chosen: Experiment, experiment: Experiment) -> Table:

@@ -91,6 +91,10 @@ class Series:
         assert self.times is not None
         return self.times[slice(*self.bounds[series])]
 
+    def times_of_each(self) -> list[pd.DatetimeIndex]:
+        """Return the times of each of the series, which have times."""
+        return [self.times_of(i) for i in range(len(self.names))]
+
     def place(self, row: int) -> str:
         """Return where a row stands: its line in the file, its time and its series."""
         line = int(self.lines[row])
@@ -463,7 +467,7 @@ _MONTHS = {"MS": 1, "QS": 3, "YS": 12}  # in a step; the others are of one lengt
 
 def _check_regular(series: Series, data: Preparation) -> str | None:
     """Return the frequency of series with times; None where they have too few rows for one."""
-    every = [series.times_of(i) for i in range(len(series.names))]
+    every = series.times_of_each()
     frequency = common_frequency(every)
     if frequency is None:
         if max(map(len, every)) < 3:
@@ -480,7 +484,7 @@ def _check_frequency(series: Series, data: Preparation, frequency: str) -> str:
     Few rows may have several: those of one working week are daily ones too. Where they have it
     only with gaps, it must be the one that is found in them.
     """
-    every = [series.times_of(i) for i in range(len(series.names))]
+    every = series.times_of_each()
     if not all(keeps(times, frequency) for times in every) or (
         any(len(find_gaps(times, frequency, series.holidays)) for times in every)
         and common_frequency(every) not in (None, frequency)

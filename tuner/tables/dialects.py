@@ -65,7 +65,8 @@ def found_dialect(text: str, declared: Dialect) -> Dialect:
 
     Keys that are as in a plain CSV file stay None, but the separator.
     """
-    head = _first_lines(text)
+    head = list(itertools.islice(io.StringIO(text[:_HEAD], newline=""), _LINES + 1))
+    head = head if len(text) <= _HEAD or len(head) < 2 else head[:-1]
     found = declared
     hint = re.match(r"sep=(.)\s*\Z", head[0], re.IGNORECASE) if head else None
     if hint is not None and declared.skip_rows is None:
@@ -172,17 +173,15 @@ def records_of(text: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
         for number, line in enumerate(io.StringIO(text, newline=""), 1):
             if number > (dialect.skip_rows or 0) and not _is_comment(line, dialect.comment):
                 read.append(number)
-                yield _spaced(line) if dialect.separator == WHITESPACE else line
+                if dialect.separator == WHITESPACE:
+                    line = re.sub(r"[ \t]+", " ", line.strip(" \t"))
+                yield line
 
     records = csv.reader(lines(), delimiter=delimiter(dialect), skipinitialspace=True)
     for number, record in enumerate(records):
         if not (number == 1 and dialect.unit_row):
             yield read[0], record
         read.clear()
-
-
-def _spaced(line: str) -> str:
-    return re.sub(r"[ \t]+", " ", line.strip(" \t"))
 
 
 def delimiter(dialect: Dialect) -> str:
@@ -209,11 +208,6 @@ def _offset(text: str, lines: int) -> int:
             return len(text)
         at = found.end()
     return at
-
-
-def _first_lines(text: str) -> list[str]:
-    lines = list(itertools.islice(io.StringIO(text[:_HEAD], newline=""), _LINES + 1))
-    return lines if len(text) <= _HEAD or len(lines) < 2 else lines[:-1]
 
 
 def _is_cut(line: str) -> bool:

@@ -120,8 +120,10 @@ def find_frequency(times: pd.DatetimeIndex) -> str | None:
     frequency = _frequent(times)
     if frequency in (None, "D") and len((times - times.normalize()).unique()) == 1:
         open_days = open_days_of(times)
-        if open_days is not None and _are_most(times, open_days):
-            return open_days
+        if open_days is not None:
+            every = _steps(times, open_days)
+            if len(every) == len(times) or holidays_in(every.difference(times), every, open_days):
+                return open_days
     return frequency
 
 
@@ -183,8 +185,8 @@ def find_holidays(
 
     Args:
         times: rising.
-        holidays: whether there are any; then those in short breaks are. By default all days
-            without a row are, or none.
+        holidays: whether there are any: days in short breaks. By default all days without a row
+            are, or none.
     """
     every = _steps(times, frequency)
     missing = every.difference(times)
@@ -232,11 +234,6 @@ def _guesses(times: pd.DatetimeIndex) -> list[str]:
 
 def _hits(times: pd.DatetimeIndex, frequency: str) -> bool:
     return bool(times.isin(_steps(times, frequency)).all())
-
-
-def _are_most(times: pd.DatetimeIndex, frequency: str) -> bool:
-    every = _steps(times, frequency)
-    return len(every) == len(times) or holidays_in(every.difference(times), every, frequency)
 
 
 def _fits(times: pd.DatetimeIndex, frequency: str, least: int = 0) -> bool:

@@ -144,12 +144,15 @@ def with_numbers(
         The table; the dialect with what was found; and the columns that stay texts although
         they seem to hold numbers, and why.
     """
-    # In a text, what was read as fractions was written with points.
-    points = not keep_plain and any(_has_fractions(frame[name]) for name in frame)
     columns = [_texts_of(str(name), frame[name], dialect) for name in frame]
-    found = [t for t in columns if t and not (keep_plain and _is_plain(t.values))]
+    found = [texts for texts in columns if texts is not None]
+    if keep_plain:
+        found = [t for t in found if pd.to_numeric(t.values, errors="coerce").isna().any()]
     if not found:
         return frame, dialect, {}
+    # Fractions that pandas read in a text were written with points.
+    floats = [frame[name].dropna() for name in frame if is_float_dtype(frame[name])]
+    points = not keep_plain and any((column % 1 != 0).any() for column in floats)
     ambiguous: dict[str, Ambiguity] = {}
     clean: list[_Texts] = []
     for texts in found:
@@ -200,14 +203,6 @@ def _texts_of(name: str, column: pd.Series, dialect: Dialect) -> _Texts | None:
     known = declared if dialect.missing_values is not None else MISSING_WORDS
     missing = np.asarray(folded.isin(list(known)) | (folded == ""))
     return _Texts(name, codes, values, parts, missing)
-
-
-def _has_fractions(column: pd.Series) -> bool:
-    return bool(is_float_dtype(column) and (column.dropna() % 1 != 0).any())
-
-
-def _is_plain(values: pd.Series) -> bool:
-    return bool(pd.to_numeric(values, errors="coerce").notna().all())
 
 
 def _ambiguity_of(texts: _Texts, dialect: Dialect) -> Ambiguity | None:

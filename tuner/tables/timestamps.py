@@ -168,7 +168,7 @@ def _parse_texts(column: pd.Series, day_first: bool | None) -> pd.Series:
     A time of day without its date is no time.
     """
     if _year_stands_first(column):
-        with contextlib.suppress(ValueError):  # the way of most files, and the fast one
+        with contextlib.suppress(ValueError):  # most files, and fast
             return pd.to_datetime(column, format="ISO8601")
     texts = column.map(lambda v: _with_offset(_as_date(v.strip())) if isinstance(v, str) else v)
     texts = texts.mask(texts.map(is_time_of_day))
