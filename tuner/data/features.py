@@ -18,7 +18,7 @@ from tuner.data.preprocessing import Preparation, Transform, shifted
 from tuner.data.reference import SeriesRef
 from tuner.data.resampling import fill
 from tuner.data.series_table import Series
-from tuner.data.vocabulary import number_classes
+from tuner.data.vocabulary import check_classes, number_classes
 from tuner.errors import refusal
 from tuner.outputs import save_arrays
 from tuner.pipeline_steps import differences_of
@@ -229,18 +229,8 @@ def number_class_column(table: RawTable, data: Data) -> tuple[RawTable, Data, Cl
     if target not in table.names:  # refused when columns are read
         return table, data, ClassColumn((), ())
     strings = table.raw_strings([target])[target]
-    try:
-        classes, _ = number_classes(strings[strings != ""])
-    except ValueError as error:
-        row = int(np.flatnonzero(strings == str(error))[0])
-        rule = f"column {target!r} must hold classes: texts or whole numbers"
-        got = f"{error} in {table.place_of(row)}"
-        change = "write task.kind: forecast"
-        raise refusal(table.path, "data.target", rule, got, "write a class there", change) from None
-    if len(classes) < 2:
-        got = f"only {classes[0]!r}" if classes else "none"
-        rule = f"column {target!r} must hold two classes or more"
-        raise refusal(table.path, "data.target", rule, got, change="choose another column")
+    change = "write task.kind: forecast"
+    classes, _ = check_classes(table.path, target, strings, table.place_of, change)
     features = data.features or [
         name
         for name in table.names

@@ -15,7 +15,7 @@ from pandas.api.types import is_numeric_dtype
 from tuner.data.preprocessing import Preparation, row_weights
 from tuner.data.profile import outside_of
 from tuner.data.resampling import fill
-from tuner.data.vocabulary import cut, first_outside, number_classes
+from tuner.data.vocabulary import check_classes, cut, first_outside
 from tuner.errors import Change, DataError, Setting, nearest, refusal
 from tuner.pipeline_steps import LARGEST
 from tuner.tables.frequencies import bounds_of, order_of, where_falling
@@ -232,18 +232,8 @@ class SequenceTable:
         """Return the class of each sequence, or of each row: (n,) int64, and the classes."""
         name = self.data.targets[0]
         column = self.strings[name]
-        try:
-            classes, numbers = number_classes(column)
-        except ValueError as error:
-            row = int(np.flatnonzero(column == str(error))[0])
-            rule = f"column {name!r} must hold classes: texts or whole numbers"
-            change = f"write task.kind: {'regress' if kind == 'classify' else 'regress_steps'}"
-            remedy = "write a class there"
-            raise self._refusal("data.target", rule, error, row, remedy, change) from None
-        if len(classes) < 2:
-            rule = f"column {name!r} must hold two classes or more"
-            got = f"only {classes[0]!r}"
-            raise refusal(self.path, "data.target", rule, got, change="choose another column")
+        change = f"write task.kind: {'regress' if kind == 'classify' else 'regress_steps'}"
+        classes, numbers = check_classes(self.path, name, column, self._place, change)
         if kind == "label":
             return numbers, classes
         change = _of_steps("label")

@@ -238,6 +238,26 @@ def number_classes(labels: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(classes), np.array([place[name] for name in names], np.int64)[codes]
 
 
+def check_classes(
+    path: Path, name: str, column: np.ndarray, place: Callable[[int], str], change: str
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return `number_classes` of a column of targets, (rows,) of str; refuse other columns.
+
+    `place` gives the place of a row, `change` is the remedy for numbers that are no classes.
+    """
+    try:
+        classes, numbers = number_classes(column[column != ""])
+    except ValueError as error:
+        rule = f"column {name!r} must hold classes: texts or whole numbers"
+        got = f"{error} in {place(int(np.flatnonzero(column == str(error))[0]))}"
+        raise refusal(path, "data.target", rule, got, "write a class there", change) from None
+    if len(classes) < 2:
+        rule = f"column {name!r} must hold two classes or more"
+        got = f"only {classes[0]!r}" if classes else "none"
+        raise refusal(path, "data.target", rule, got, change="choose another column")
+    return classes, numbers
+
+
 # From the numbers of sequences, (n,), and their output so far, (n, steps) tokens from the begin on,
 # to the logits of the next token, (n, tokens).
 NextLogits = Callable[[np.ndarray, np.ndarray], np.ndarray]
