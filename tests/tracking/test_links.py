@@ -20,7 +20,7 @@ from tuner.cli.studies import links_as_json
 from tuner.jobs import OutcomeState
 from tuner.journal.storage import Role
 from tuner.tracking import find_links, has_study, open_store, start_ui
-from tuner.tracking.store import tracking_uri
+from tuner.tracking.store import RestServer, tracking_uri
 from tuner.tracking.ui import (
     Address,
     announced,
@@ -139,6 +139,29 @@ def test_a_redirect_does_not_take_the_credentials_along(record, monkeypatch):
         login.shutdown()
         thread.join()
     assert asked == [("/api/2.0/mlflow/experiments/get-by-name", "Bearer a-token")]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "verify"),
+    [
+        ("MLFLOW_TRACKING_SERVER_CERT_PATH", "/ca.pem", "/ca.pem"),
+        ("MLFLOW_TRACKING_INSECURE_TLS", "true", False),
+        ("MLFLOW_TRACKING_CLIENT_CERT_PATH", "/me.pem", True),
+    ],
+)
+def test_a_server_is_verified_as_mlflow_does(monkeypatch, variable, value, verify):
+    asked = []
+
+    def request(session, *_, **options):
+        asked.append((options["verify"], session.cert))
+        raise OSError
+
+    monkeypatch.setattr("requests.Session.request", request)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/elsewhere.pem")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(OSError):  # noqa: PT011 - of the request
+        RestServer("https://mlflow.example.org", 1).ask("experiments/search")
+    assert asked == [(verify, value if verify is True else None)]
 
 
 def test_an_absent_slow_or_foreign_server_is_given_up_in_time(gateway, record, monkeypatch):
