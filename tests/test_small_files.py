@@ -4,8 +4,6 @@ Whatever a file holds: no traceback, no warning of Python, errors in one line wi
 `init` writes is accepted by `check`, and a model predicts from the file that it was trained on.
 """
 
-import re
-import shutil
 import warnings
 from pathlib import Path
 
@@ -69,8 +67,7 @@ REFUSED = {
     "no header, no date": lines(None, lambda i: f"A,{Y[i]},{X[i]}"),
     "two rows": dated(lambda i: Y[i], 2),
     "two columns of ids": lines(
-        "store,item,date,sales",
-        lambda i: f"{'ab'[i % 2]},{'xy'[i // 2 % 2]},{DAYS[i // 4]},{Y[i]}",
+        "store,item,date,sales", lambda i: f"{'ab'[i % 2]},{'xy'[i // 2 % 2]},{DAYS[i // 4]},{Y[i]}"
     ),
     "no numbers": lines("date,name", lambda i: f"{DAYS[i]},store {'ab'[i % 2]}"),
 }
@@ -97,17 +94,13 @@ def call(capsys, *arguments):
 def test_a_small_file_goes_all_the_way_to_a_forecast(name, capsys):
     Path("s.csv").write_text(FILES[name], encoding="utf-8")
     call(capsys, "init", "s.csv")
-    checked = call(capsys, "check", "s.yaml")
+    call(capsys, "check", "s.yaml")
     short = ["--set", "budget.epochs=2", "--set", "budget.patience=2"]
     call(capsys, "train", "s.yaml", "-o", "m", *short)
     predicted = call(capsys, "predict", "m", "s.csv").splitlines()
     assert len(predicted) >= 2
-    scored = re.search(r"scored +(\d+) of (\d+) rows in test", checked)
     options = ["--trials", "1", "--workers", "1", "--no-tracking", "--set", "finalists.top=0"]
-    told = call(capsys, "run", "s.yaml", *options, *short)
-    counted = re.search(r"test part, (\d+)|, (\d+) rows?, ", told)
-    assert counted is None or scored is None or scored[1] in told
-    shutil.rmtree("studies", ignore_errors=True)
+    assert "1 trial trained (1 complete)" in call(capsys, "run", "s.yaml", *options, *short)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.files import files_of
 from helpers.made_study import study
 from simulated import Landscape, SimulatedExecutor
 
@@ -95,29 +96,16 @@ def compare(recorded, capsys):
 
 
 @pytest.fixture
-def refused(recorded, capsys):
-    """Compares what must be refused, and returns the one line that says why."""
+def refused(refused, recorded):
+    """Compares what must be refused before a job is made; returns the line that says why."""
 
     def call(*arguments, file="grid.yaml"):
-        capsys.readouterr()
-        before, n_jobs = listing(Path.cwd()), recorded.n_jobs
-        status = run(["compare", file, "--no-tracking", *arguments])
-        printed = capsys.readouterr()
-        assert (status, printed.out) == (2, ""), printed
-        assert printed.err.count("\n") == 1
-        assert listing(Path.cwd()) == before
+        n_jobs = recorded.n_jobs
+        line = refused("compare", file, "--no-tracking", *arguments)
         assert recorded.n_jobs == n_jobs
-        return printed.err.removeprefix("tuner: ").strip()
+        return line
 
     return call
-
-
-def listing(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-        if path.suffix != ".held"  # who read a journal last
-    }
 
 
 def read(name, journal=None):
@@ -196,11 +184,11 @@ def test_its_searches_are_those_of_run_and_run_goes_on_with_them(compare, tmp_pa
 def test_a_repeated_comparison_trains_nothing(compare, recorded):
     arguments = ("--strategies", "random,woa", "--seeds", "2")
     before = compare(*arguments)
-    files, n_jobs = listing(Path.cwd()), recorded.n_jobs
+    files, n_jobs = files_of(Path.cwd()), recorded.n_jobs
     again = compare(*arguments)
     assert "4 searches, 4 of them made before" in again
     assert recorded.n_jobs == n_jobs
-    assert listing(Path.cwd()) == files
+    assert files_of(Path.cwd()) == files
     result = again.splitlines()[2:]  # after what is compared, and that the seeds are few
     assert before.splitlines()[-len(result) :] == result
     fewer = events(compare("--strategies", "woa,random", "--seeds", "1", "--json"))
@@ -408,8 +396,7 @@ def test_the_page_has_no_password(recorded, capsys, monkeypatch):
     arguments = ("--strategies", "tpe,random", "--seeds", "1", "--trials", "1", "--no-tracking")
     assert run(["compare", "grid.yaml", *arguments]) == 0
     monkeypatch.setattr(
-        "tuner.cli.compare.journal_location",
-        lambda study, journal: f"studies/{study}.journal",
+        "tuner.cli.compare.journal_location", lambda study, journal: f"studies/{study}.journal"
     )
     there = "postgresql+psycopg://me:secret@there/db"
     assert run(["compare", "grid.yaml", *arguments, "--journal", there]) == 0

@@ -29,12 +29,7 @@ def experiment(asynchronous=False, **strategy):
 
 @pytest.mark.parametrize(
     ("capacity", "strategy", "n_workers"),
-    [
-        (1, WOA, 1),
-        (4, WOA, 4),
-        (64, WOA, 10),
-        (64, {"name": "tpe", "batch": 3}, 3),
-    ],
+    [(1, WOA, 1), (4, WOA, 4), (64, WOA, 10), (64, {"name": "tpe", "batch": 3}, 3)],
 )
 def test_the_default_number_of_workers_fits_room_and_use(folder, capacity, strategy, n_workers):
     assert choose_workers(None, experiment(**strategy), choice(capacity)) == n_workers

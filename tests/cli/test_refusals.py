@@ -5,44 +5,16 @@ import pty
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tuner.cli.app import run
 from tuner.cli.run import _next_commands
 from tuner.cli.studies import _trained
 from tuner.orchestrator import SearchOptions
 from tuner.results.verdict import gap_in_words
 
-Refused = Callable[..., str]
-
-
-def listing(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-    }
-
-
-@pytest.fixture
-def refused(folder, capsys):
-    """Runs a command that must be refused, and returns its one line."""
-
-    def check(*arguments):
-        before = listing(folder)
-        status = run(list(arguments))
-        printed = capsys.readouterr()
-        assert status == 2
-        assert printed.out == ""
-        assert printed.err.startswith("tuner: ")
-        assert printed.err.count("\n") == 1
-        assert printed.err.endswith("\n")
-        assert listing(folder) == before
-        return printed.err.removeprefix("tuner: ").strip()
-
-    return check
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +188,7 @@ def test_init_refuses_data_that_check_would_refuse(folder, refused):
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_the_real_command_says_it_in_one_line_whatever_the_width(folder, terminal):
-    before = listing(folder)
+    before = sorted(folder.iterdir())
     command = [sys.executable, "-m", "tuner", "run", "air.yaml", "--set", "budget.trials=-1"]
     environment = os.environ | {"COLUMNS": "40"}
     if terminal:
@@ -234,17 +206,12 @@ def test_the_real_command_says_it_in_one_line_whatever_the_width(folder, termina
         "tuner: --set: budget.trials: must be at least 1, got -1; "
         "write `--set budget.trials=40`, say\n"
     )
-    assert listing(folder) == before
+    assert sorted(folder.iterdir()) == before
 
 
 @pytest.mark.parametrize(
     ("trained", "budget", "says"),
-    [
-        (8, 8, "8"),
-        (5, 8, "5 of 8"),
-        (12, 8, "12 (8 asked for)"),
-        (7, None, "7"),
-    ],
+    [(8, 8, "8"), (5, 8, "5 of 8"), (12, 8, "12 (8 asked for)"), (7, None, "7")],
 )
 def test_a_list_of_studies_says_how_many_of_how_many(trained, budget, says):
     assert _trained(trained, budget) == says

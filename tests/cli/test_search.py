@@ -20,15 +20,6 @@ JOURNAL = f"studies/{STUDY}.journal"
 
 
 @pytest.fixture
-def here(finished, tmp_path, monkeypatch):
-    """A copy of the folder in which the search ended, without its MLflow store."""
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
 def tuner(here, capsys):
     """Runs a command that must have a given status, and returns what it printed."""
 
@@ -336,13 +327,7 @@ def test_a_study_of_any_letters_is_found_by_every_command(folder, capsys):
 RUN = ["run", "air.yaml", "--no-tracking", "--no-test", "--set", "finalists.top=0"]
 
 
-def refused(capsys, *options):
-    capsys.readouterr()
-    assert run([*RUN, "--study", "new", *options]) == 2
-    assert not Path("studies/new.journal").exists()
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error.removeprefix("tuner: ").strip()
+NEW = [*RUN, "--study", "new"]
 
 
 @pytest.mark.parametrize(
@@ -361,20 +346,20 @@ def refused(capsys, *options):
         ("hidden_size,learning_rate\nnan,0.1\n", "line 2: hidden_size: must lie in"),
     ],
 )  # fmt: skip
-def test_a_file_that_does_not_fit_is_refused_with_its_line(folder, capsys, text, problem):
+def test_a_file_that_does_not_fit_is_refused_with_its_line(folder, refused, text, problem):
     Path("good.csv").write_text(text)
-    error = refused(capsys, "--from", "good.csv")
+    error = refused(*NEW, "--from", "good.csv")
     assert error.startswith("--from: good.csv: ")
     assert problem in error
 
 
-def test_what_is_not_there_is_refused(folder, capsys):
-    assert "no such file" in refused(capsys, "--from", "none.csv")
-    assert "no study 'none' in this folder" in refused(capsys, "--from", "none")
-    assert "must be another study than the new one" in refused(capsys, "--from", "new")
+def test_what_is_not_there_is_refused(folder, refused):
+    assert "no such file" in refused(*NEW, "--from", "none.csv")
+    assert "no study 'none' in this folder" in refused(*NEW, "--from", "none")
+    assert "must be another study than the new one" in refused(*NEW, "--from", "new")
 
 
-def test_a_table_of_trials_starts_a_search_with_its_best_rows(folder, capsys):
+def test_a_table_of_trials_starts_a_search_with_its_best_rows(folder, refused, capsys):
     from tuner import load_study
 
     Path("good.csv").write_text(
@@ -386,7 +371,7 @@ def test_a_table_of_trials_starts_a_search_with_its_best_rows(folder, capsys):
     trials = load_study("air-random-0").trials
     assert list(trials["hidden_size"][1:4]) == [5, 6, 3]  # trial 0 has the default learning rate
     trials.to_csv("trials.csv")
-    error = refused(capsys, "--from", "air-random-0", "--trials", "5")
+    error = refused(*NEW, "--from", "air-random-0", "--trials", "5")
     assert error.startswith("--from: leaves nothing to train: 5 trials are taken over")
     space = ["--set", "search_space.hidden_size.high=7", "--study", "b", "--set", "seed=3"]
     assert run([*RUN, *space, "--from", "air-random-0", "--trials", "8"]) == 0

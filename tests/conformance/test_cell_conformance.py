@@ -48,10 +48,7 @@ def test_an_output_does_not_depend_on_others_in_its_batch(cell, shape):
         n = 8 if lengths is None else int(lengths[i])
         alone = model(x[i : i + 1, :n], None if lengths is None else lengths[i : i + 1])
         torch.testing.assert_close(
-            together[i, :n] if shape.each_step else together[i],
-            alone[0],
-            rtol=1e-5,
-            atol=1e-6,
+            together[i, :n] if shape.each_step else together[i], alone[0], rtol=1e-5, atol=1e-6
         )
 
 

@@ -19,11 +19,7 @@ from helpers.search_bench import (
 from helpers.simulated_executor import Killed, SimulatedExecutor
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.distributions import (
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from test_finalists import repeats
 
 from tuner.coordination.coordinator import Observer

@@ -13,13 +13,7 @@ from helpers.simulated_study import SPACE, PretendExecutor, everything
 from tuner.coordination.finalists import default_of, enqueue_finalists, rank_finalists, untuned
 from tuner.errors import Interrupted, RunError
 from tuner.jobs import OutcomeState
-from tuner.journal.storage import (
-    FINALIST_ATTR,
-    Role,
-    read_journal,
-    trial_key,
-    write_journal,
-)
+from tuner.journal.storage import FINALIST_ATTR, Role, read_journal, trial_key, write_journal
 from tuner.progress.display import number, show_result
 from tuner.results import test_score
 from tuner.results.summary import summarize

@@ -240,9 +240,7 @@ def test_the_winner_is_never_worse_than_the_default(record):
 def test_a_default_with_a_failed_repeat_beats_a_worse_one(record):
     finalists = [
         dataclasses.replace(
-            r,
-            status=Status.FAILED,
-            outcome=Outcome(OutcomeState.FAILED, reason="it diverged"),
+            r, status=Status.FAILED, outcome=Outcome(OutcomeState.FAILED, reason="it diverged")
         )
         if r.role is Role.BASELINE and r.repeat == 1
         else r

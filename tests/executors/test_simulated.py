@@ -173,10 +173,7 @@ def experiment_on(path):
     space = ROOT / "search_spaces" / "lstm_grid.yaml"
     return Experiment.load(
         ROOT / "experiments" / f"{path.stem}.yaml",
-        [
-            Override("search_space", str(space), "SPACE"),
-            Override("budget.trials", 100, "TRIALS"),
-        ],
+        [Override("search_space", str(space), "SPACE"), Override("budget.trials", 100, "TRIALS")],
     )
 
 

@@ -6,15 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from helpers.simulated_progress import (
-    Clock,
-    complete,
-    epoch,
-    hand_out,
-    simulate,
-    taken_up,
-    trial,
-)
+from helpers.simulated_progress import Clock, complete, epoch, hand_out, simulate, taken_up, trial
 
 from tuner.coordination.coordinator import Asked
 from tuner.experiment import Experiment, Override

@@ -32,9 +32,7 @@ BUDGET = {"trials": 40, "epochs": 100}  # more than any trial here was trained f
 PLAIN = {"experiment": make_experiment(budget=BUDGET), "baselines": {}, "finalists": 5}
 RMSE = make_study(3, **PLAIN)
 CLASSIFIED = make_study(
-    3,
-    objective=lambda p: 0.5,
-    **PLAIN | {"experiment": make_experiment(**CLASSES, budget=BUDGET)},
+    3, objective=lambda p: 0.5, **PLAIN | {"experiment": make_experiment(**CLASSES, budget=BUDGET)}
 )
 
 

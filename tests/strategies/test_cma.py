@@ -182,13 +182,7 @@ def test_the_whale_rule_matches_the_paper_on_unshifted_functions(function, bound
             ell, other = rng.uniform(-1, 1, 30), rng.integers(30, size=30)
             moved = [
                 WhaleStrategy().step(
-                    x[i],
-                    leader,
-                    x[other[i]],
-                    A=2 * a * r1[i] - a,
-                    C=2 * r2[i],
-                    p=p[i],
-                    ell=ell[i],
+                    x[i], leader, x[other[i]], A=2 * a * r1[i] - a, C=2 * r2[i], p=p[i], ell=ell[i]
                 )
                 for i in range(30)
             ]

@@ -9,11 +9,7 @@ import numpy as np
 import optuna
 import pytest
 from helpers.swarms import SPACE
-from optuna.distributions import (
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tuner.errors import SpaceError
 from tuner.strategies import (

@@ -253,8 +253,7 @@ def test_grid_values_are_the_decimals_that_a_person_wrote():
 
 
 @pytest.mark.parametrize(
-    "distribution",
-    [IntDistribution(0, 10**30), IntDistribution(-3 * 2**100, 3 * 2**100, step=3)],
+    "distribution", [IntDistribution(0, 10**30), IntDistribution(-3 * 2**100, 3 * 2**100, step=3)]
 )
 def test_ints_of_any_size_are_counted_exactly(distribution):
     codec = Codec({"x": distribution})

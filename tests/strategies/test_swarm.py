@@ -5,10 +5,7 @@ import numpy as np
 import optuna
 import pytest
 from helpers.swarms import SPACE, N, positions, search, value_of
-from optuna.distributions import (
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 

@@ -90,12 +90,7 @@ def test_a_search_matches_pyswarms_given_its_random_numbers(
     n, d, generations = 6, 3, 8
     ends = {"inertia_end": 0.4, "c1_end": 0.8 * 1.49618} if scheduled else {}
     sampler = ParticleSwarmSampler(
-        population_size=n,
-        n_generations=generations,
-        topology=topology,
-        neighbors=4,
-        seed=5,
-        **ends,
+        population_size=n, n_generations=generations, topology=topology, neighbors=4, seed=5, **ends
     )
     latest = first = sampler.options.spread(sampler.seed, 0, d)
     positions = [np.array([r.position for r in first])]
@@ -145,13 +140,7 @@ def test_velocities_stay_between_the_least_and_the_largest():
 
 def test_a_schedule_starts_again_after_its_last_generation():
     def velocity(generation, **options):
-        sampler = ParticleSwarmSampler(
-            population_size=2,
-            n_generations=4,
-            c1=0,
-            c2=0,
-            **options,
-        )
+        sampler = ParticleSwarmSampler(population_size=2, n_generations=4, c1=0, c2=0, **options)
         past = past_of(sampler, [np.full((2, 1), 0.5)], [[1.0, 2.0]], [np.full((2, 1), 0.2)])
         moved = sampler.move(past, generation, 0).velocity
         assert moved is not None

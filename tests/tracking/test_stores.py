@@ -31,13 +31,7 @@ from tuner.tracking import (
     sync_study,
 )
 from tuner.tracking import store as databases
-from tuner.tracking.store import (
-    check_uri,
-    is_database,
-    is_folder,
-    is_server,
-    sqlite_path,
-)
+from tuner.tracking.store import check_uri, is_database, is_folder, is_server, sqlite_path
 
 OTHER = "give another by MLFLOW_TRACKING_URI"
 

@@ -540,12 +540,7 @@ def stores(tmp_path_factory):
         yield Store(folder / "mlflow.db"), open_store(), folder
 
 
-everything = {
-    "record": studies(),
-    "way": ways,
-    "kept": files,
-    "drawn": st.booleans(),
-}
+everything = {"record": studies(), "way": ways, "kept": files, "drawn": st.booleans()}
 suppressed = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
