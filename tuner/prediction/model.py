@@ -25,17 +25,6 @@ from tuner.prediction.predictors import (
 from tuner.prediction.session import Runner
 from tuner.tables.table import RawTable
 
-__all__ = [
-    "FORMAT",
-    "MODEL",
-    "OLDEST",
-    "PIPELINE",
-    "Model",
-    "checksum",
-    "load_model",
-    "record_checksum",
-]
-
 OLDEST, FORMAT = 4, 5
 """Formats of `pipeline.json` that are read; a higher one is of a newer version of tuner.
 

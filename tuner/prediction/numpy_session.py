@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Graph", "Node", "NumpySession", "Value", "read_graph", "softmax"]
-
 _MOST_STEPS = 10_000  # of a loop: an exported one takes a step for each of the horizon
 
 Array = np.ndarray

@@ -24,8 +24,6 @@ from tuner.pipeline_steps import Dialect, Step, is_transform
 from tuner.tables.frequencies import offset_of
 from tuner.tables.table import WideColumns, columns_of_series
 
-__all__ = ["Columns", "Pipeline"]
-
 _MOST = 2**31 - 1  # rows, steps, tokens; numpy counts further
 _LONGEST_TEXT, _WIDEST_BEAM = 1_000_000, 64  # tokens, and texts that are kept
 _LARGEST = float(np.finfo(np.float32).max)
@@ -177,8 +175,7 @@ def _series(get: _Getter, task: str) -> Pipeline:
     n_lambdas = len(targets) if transform.pointwise == "box_cox" else 0
     lambdas = get("lambdas", lambda v: _powers(v) and len(v) == n_lambdas)
     by_series = get("scale_by", _one_of("all", "series")) == "series"
-    if by_series and columns.id is None:
-        raise get.refusal("scale_by", "series")
+    get.refuse_if(by_series and columns.id is None, "scale_by")
     inputs = _input_names(columns)
     _check_columns(get, columns, inputs)
     horizon = get("horizon", _count)
@@ -214,18 +211,12 @@ def _check_columns(get: _Getter, columns: Columns, inputs: list[str]) -> None:
     """Refuse columns of series that contradict each other, and repeated names of inputs."""
     features, known = set(columns.features or []), set(columns.known_future or [])
     past = {*columns.targets, *columns.lags}
-    if columns.time is None and (columns.resample or columns.calendar):
-        raise get.refusal("time", None)
-    if len(set(inputs)) < len(inputs):
-        raise get.refusal("features", columns.features)
-    if not known <= features - set(columns.targets):
-        raise get.refusal("known_future", columns.known_future)
-    if not set(columns.static) <= features - past - known:
-        raise get.refusal("static", columns.static)
-    if columns.static and columns.id is None:
-        raise get.refusal("id", None)
-    if not set(columns.categories) <= {*features, columns.id} - past:
-        raise get.refusal("categories", columns.categories)
+    get.refuse_if(columns.time is None and (columns.resample or columns.calendar), "time")
+    get.refuse_if(len(set(inputs)) < len(inputs), "features")
+    get.refuse_if(not known <= features - set(columns.targets), "known_future")
+    get.refuse_if(not set(columns.static) <= features - past - known, "static")
+    get.refuse_if(columns.static and columns.id is None, "id")
+    get.refuse_if(not set(columns.categories) <= {*features, columns.id} - past, "categories")
 
 
 def _classes_of_series(
@@ -236,8 +227,7 @@ def _classes_of_series(
         return (), ()
     classes = get("classes", _names)
     read = get("class_columns", lambda v: v == [] or (_names(v) and len(v) == len(classes)))
-    if not set(read) <= set(columns.features or []):
-        raise get.refusal("class_columns", read)
+    get.refuse_if(not set(read) <= set(columns.features or []), "class_columns")
     for key, value, only in (
         ("targets", columns.targets, columns.targets[:1]),
         ("horizon", horizon, 1),
@@ -245,8 +235,7 @@ def _classes_of_series(
         ("quantiles", get("quantiles", _quantiles), []),
         ("missing", columns.missing, "refuse" if columns.missing == "refuse" else "ffill"),
     ):
-        if value != only:
-            raise get.refusal(key, value)
+        get.refuse_if(value != only, key)
     return tuple(classes), tuple(read)
 
 
@@ -257,8 +246,7 @@ def _wide(get: _Getter) -> WideColumns | None:
         return None
     columns = record.get("columns")
     named = all(_text(record.get(key)) for key in ("id", "value"))
-    if not named or not (_text(columns) or _names(columns)):
-        raise get.refusal("wide", record)
+    get.refuse_if(not named or not (_text(columns) or _names(columns)), "wide")
     return WideColumns(record["id"], record["value"], columns)
 
 
@@ -267,8 +255,7 @@ def _modes(get: _Getter, columns: Columns) -> int:
     decompose = get.optional("decompose", _decomposes, "none")
     if decompose == "none" or decompose["kind"] != "emd":
         return 0
-    if not set(columns.targets) <= set(columns.features or []):
-        raise get.refusal("features", columns.features)
+    get.refuse_if(not set(columns.targets) <= set(columns.features or []), "features")
     return int(decompose["components"]) - 1
 
 
@@ -288,8 +275,7 @@ def _own_scalers(get: _Getter, by_series: bool, n_inputs: int, n_outputs: int) -
     record = get("series", lambda v: _mapping(v) and _names(v.get("names")))
     n, scalers = len(record["names"]), []
     for key, n_columns in (("inputs", n_inputs), ("outputs", n_outputs)):
-        if not _scaling(n, n_columns)(parts := record.get(key)):
-            raise get.refusal("series", record)
+        get.refuse_if(not _scaling(n, n_columns)(parts := record.get(key)), "series")
         offsets, scales = (np.array(parts[k], float) for k in ("offset", "scale"))
         of_all = zip(record["names"], offsets, scales, strict=True)
         scalers.append({name: Scaler(offset, scale) for name, offset, scale in of_all})
@@ -306,8 +292,7 @@ def _input_names(columns: Columns) -> list[str]:
 
 def _pairs(get: _Getter) -> Pipeline:
     targets = get("targets", _names)
-    if len(targets) > 1:
-        raise get.refusal("targets", targets)
+    get.refuse_if(len(targets) > 1, "targets")
     columns = Columns(
         time=None,
         id=None,
@@ -353,17 +338,14 @@ def _sequences(get: _Getter, task: str) -> Pipeline:
         dialect=get.dialect("read"),
     )
     each_step, has_classes = task in ("label", "regress_steps"), task in ("classify", "label")
-    if text is not None and (columns.id or columns.time or tokens or each_step):
-        raise get.refusal("text", text)  # each is a sequence of its own
-    if has_classes and len(targets) > 1:
-        raise get.refusal("targets", targets)
-    if each_step and columns.max_length is not None:
-        raise get.refusal("max_length", columns.max_length)
+    # A text is a sequence of its own.
+    get.refuse_if(text is not None and (columns.id or columns.time or tokens or each_step), "text")
+    get.refuse_if(has_classes and len(targets) > 1, "targets")
+    get.refuse_if(each_step and columns.max_length is not None, "max_length")
     vocabulary = None
     if reads_tokens:
         size = columns.vocabulary_size
-        if size is not None and text is not None:
-            raise get.refusal("vocabulary_size", size)
+        get.refuse_if(size is not None and text is not None, "vocabulary_size")
         known = tuple(get("vocabulary", _names if size is None else _numbers_below(size)))
         if size is None or known:
             vocabulary = Vocabulary(known, len(known), numbered=size is not None)
@@ -392,8 +374,7 @@ class _Getter:
         if key not in self._record:
             raise self._error(key, "the key is missing")
         value = self._record[key]
-        if not is_valid(value):
-            raise self.refusal(key, value)
+        self.refuse_if(not is_valid(value), key)
         return value
 
     def optional(self, key: str, is_valid: _Check, default: Any) -> Any:
@@ -402,8 +383,7 @@ class _Getter:
 
     def dialect(self, key: str) -> Dialect:
         """Return the dialect of files; older models have none."""
-        record = self.optional(key, _dialect, {})
-        return Dialect.of(record)
+        return Dialect.of(self.optional(key, _dialect, {}))
 
     def scaler(self, key: str, n_columns: int) -> Scaler:
         """Return the scaler of `n_columns` columns."""
@@ -421,24 +401,21 @@ class _Getter:
         if record is None:
             return None
         levels, given = record.get("levels"), record.get("radii")
-        if not (_levels(levels) and _nested(given, (len(levels), horizon, n_targets))):
-            raise self.refusal(key, record)
+        shaped = _levels(levels) and _nested(given, (len(levels), horizon, n_targets))
+        self.refuse_if(not shaped, key)
         radii = np.array(given, np.float64)
-        if (radii < 0).any() or (np.diff(radii, axis=0) < 0).any():
-            raise self.refusal(key, record)
+        self.refuse_if((radii < 0).any() or (np.diff(radii, axis=0) < 0).any(), key)
         if (scales := record.get("scales")) is None and n_series is None:
             return Intervals(tuple(levels), radii)
-        if (
-            n_series is None
-            or not _nested(scales, (n_series, n_targets))
-            or not all(scale > 0 for of_series in scales for scale in of_series)
-        ):
-            raise self.refusal(key, record)
+        scaled = n_series is not None and _nested(scales, (n_series, n_targets))
+        self.refuse_if(not scaled or not (np.array(scales) > 0).all(), key)
         return Intervals(tuple(levels), radii, np.array(scales, np.float64))
 
-    def refusal(self, key: str, value: Any) -> ModelError:
-        """Return the error of a key with an invalid value."""
-        return self._error(key, f"no model has {reprlib.repr(value)} there")
+    def refuse_if(self, condition: object, key: str) -> None:
+        """Raise ModelError about the value of a key if a condition holds."""
+        if condition:
+            value = reprlib.repr(self._record.get(key))
+            raise self._error(key, f"no model has {value} there")
 
     def _error(self, key: str, rule: str) -> ModelError:
         remedy = "export the model again"

@@ -42,15 +42,6 @@ from tuner.tables.frequencies import bounds_of, following
 from tuner.tables.table import RawTable
 from tuner.tables.timestamps import show_time
 
-__all__ = [
-    "PredictionWarning",
-    "distinct",
-    "forecast",
-    "predict_sequences",
-    "prediction_columns",
-    "translate",
-]
-
 _NAMED = 5  # series or tokens in a message, at most
 
 

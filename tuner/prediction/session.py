@@ -12,8 +12,6 @@ from tuner.errors import ModelError, one_line, show_path
 from tuner.prediction.numpy_session import NumpySession
 from tuner.prediction.pipeline import Pipeline
 
-__all__ = ["BATCH", "Runner"]
-
 BATCH = 512  # windows at a time; more would leave the processor's cache
 
 _BATCH_NUMBERS = 2**24  # numbers in a layer: long or wide sequences make smaller batches

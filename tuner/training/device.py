@@ -18,17 +18,6 @@ from torch import Tensor
 
 from tuner.errors import TunerError
 
-__all__ = [
-    "Generators",
-    "TrainingError",
-    "describe_device",
-    "give_memory_back",
-    "peak_memory_mb",
-    "pick_device",
-    "seeded",
-    "to_device",
-]
-
 
 class TrainingError(TunerError):
     """A job fails; its text is the reason in the outcome."""

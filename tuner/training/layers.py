@@ -12,34 +12,6 @@ from torch.nn import functional
 from tuner.data import Shape
 from tuner.training.device import TrainingError
 
-__all__ = [
-    "POOLINGS",
-    "SPREAD",
-    "Attention",
-    "Categories",
-    "Convolution",
-    "Decomposition",
-    "Last",
-    "Level",
-    "LocalHead",
-    "Max",
-    "Mean",
-    "Normalization",
-    "Segments",
-    "as_values",
-    "beside",
-    "columns_of_targets",
-    "middle",
-    "middle_at",
-    "numbers_per_step",
-    "numeric_columns",
-    "real_steps",
-    "reverse",
-    "split_future",
-    "with_unknown_categories",
-    "zero_padding",
-]
-
 
 def real_steps(lengths: Tensor, steps: int, device: torch.device) -> Tensor:
     """Return a mask of the real steps, (batch, steps), of sequences of the lengths (batch,)."""

@@ -26,21 +26,6 @@ from tuner.training.samples import Samples, some_samples, split
 if TYPE_CHECKING:
     from tuner.training.model import Model
 
-__all__ = [
-    "LOGISTIC_PENALTIES",
-    "PENALTIES",
-    "LinearPath",
-    "Moments",
-    "Regression",
-    "SequencePath",
-    "choose_logistic",
-    "fit_logistic",
-    "fit_path",
-    "fit_sequence_path",
-    "make_path",
-    "prior",
-]
-
 PENALTIES = tuple(10.0 ** (k / 2) for k in range(6, -13, -1))
 """Ridge penalties tried, the strongest first, in units of the inputs' mean variance times rows."""
 LOGISTIC_PENALTIES = tuple(10.0 ** (k / 2) for k in range(0, -11, -1))

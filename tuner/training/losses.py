@@ -18,8 +18,6 @@ from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.training.device import TrainingError
 from tuner.user_code import evaluate, is_reference, is_user_code, load_object, parse
 
-__all__ = ["Loss", "balanced_weights", "make_loss", "pinball", "user_loss"]
-
 
 def user_loss(definition: str, shape: Shape) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a loss from user code, of outputs and targets in scaled units.

@@ -40,17 +40,6 @@ from tuner.training.samples import Samples, open_samples, split
 from tuner.training.user_models import UserModel, is_whole, load_class
 from tuner.user_code import is_reference
 
-__all__ = [
-    "Ensemble",
-    "Model",
-    "WeightAverage",
-    "in_units",
-    "mean_outputs",
-    "model_outputs",
-    "predict",
-    "translate",
-]
-
 _BATCH = 1024  # samples; not the job's batch_size, so that a score repeats bit for bit
 _BATCH_NUMBERS = 2**24  # numbers in a layer: long or wide sequences make smaller batches
 _BATCH_TEXTS = 256

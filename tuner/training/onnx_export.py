@@ -27,8 +27,6 @@ from tuner.training.onnx_operators import OPSET, Graph, axes
 from tuner.training.recurrent import Decoder, InSegments, Recursive, Translator
 from tuner.training.user_models import UserLayer, UserModel
 
-__all__ = ["export", "has_user_code", "to_onnx", "trace"]
-
 _TOLERANCE = 1e-5  # of the largest output
 _ROUNDING = 10  # times torch's own rounding errors, where these are larger than the tolerance
 _BATCHES = ((1, 1.0), (7, 0.5), (64, 1.0))  # sizes of test batches, and shares of the job's steps

@@ -19,18 +19,6 @@ from tuner.training.layers import as_values, middle, numbers_per_step, reverse
 from tuner.training.user_models import UserLayer
 from tuner.user_code import is_reference
 
-__all__ = [
-    "Decoder",
-    "InSegments",
-    "PeepholeLSTM",
-    "Recurrent",
-    "Recursive",
-    "State",
-    "Translator",
-    "make_layers",
-    "read",
-]
-
 State = tuple[Tensor, ...]
 """What a cell keeps between two steps: its hidden state and, of an LSTM, its cell state."""
 

@@ -16,17 +16,6 @@ from tuner.data.reference import some_of
 from tuner.data.vocabulary import UNKNOWN
 from tuner.training.device import to_device
 
-__all__ = [
-    "Pairs",
-    "Samples",
-    "Sequences",
-    "Windows",
-    "open_samples",
-    "some_samples",
-    "split",
-    "unfold",
-]
-
 _AT_ONCE = 2**16  # samples whose weights are summed at a time
 _NO_CLASS = -1  # at padded steps
 

@@ -44,18 +44,6 @@ from tuner.training.model import (
 )
 from tuner.training.samples import open_samples, split
 
-__all__ = [
-    "Fit",
-    "Report",
-    "Schedule",
-    "latency_ms",
-    "make_optimizer",
-    "make_schedule",
-    "run_job",
-    "train",
-    "warm_up",
-]
-
 Schedule = Callable[[float], None]
 """Called with the validation loss after every epoch; sets the learning rate of the next epoch."""
 

@@ -24,8 +24,6 @@ from tuner.training.layers import reverse
 from tuner.training.losses import user_loss
 from tuner.user_code import load_object
 
-__all__ = ["UserLayer", "UserModel", "inspect_class", "inspect_loss", "is_whole", "load_class"]
-
 _LAYER, _MODEL = ["inputs", "units"], ["shape"]  # first arguments
 _STEPS, _BATCH = 5, 2  # of the inputs of an inspection
 
