@@ -199,8 +199,8 @@ def test_what_onnx_has_no_name_for_is_refused_in_one_line():
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        ("own_classes:Wide", r"must put out \(batch, steps, units\), here \(2, 7, 5\), got \(2, 7"),
-        ("own_classes:Flat", r"must put out \(batch, horizon, targets\), here \(2, 4, 2\), got"),
+        ("own_classes:Wide", r"must return \(batch, steps, units\), here \(2, 7, 5\), got \(2, 7"),
+        ("own_classes:Flat", r"must return \(batch, horizon, targets\), here \(2, 4, 2\), got"),
         ("own_classes:Nothing", "own_classes has no 'Nothing'"),
         ("not_there:Leaky", "no module 'not_there' is installed"),
         ("own_classes:NoModule", "must be a class of torch.nn.Module, got 'own_classes:NoModule'"),

@@ -52,7 +52,7 @@ class Model:
         self._runner = Runner(file, folder / MODEL, self.pipeline, numpy=numpy)
 
     def __reduce__(self) -> tuple[type[Model], tuple[Path, dict[str, Any], bytes, bool]]:
-        """Open the model anew in copies and other processes."""
+        """Open the model again in copies and other processes."""
         return Model, (self.folder, self._record, self._file, self._numpy)
 
     def predict(
@@ -83,7 +83,7 @@ class Model:
             probability of each class.
 
         Raises:
-            DataError: the data is not what the model was trained on; file, rule, value, remedy.
+            DataError: the data does not fit the model; file, rule, value, remedy.
             ModelError: the graph cannot read the inputs that `pipeline.json` describes.
 
         Warns:

@@ -1,4 +1,4 @@
-"""Predictors: forecasts of series, and values, classes and translations of sequences."""
+"""Predictions: forecasts of series; values, classes and translations of sequences."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _class_columns(pipeline: Pipeline, logits: np.ndarray) -> list[np.ndarray]:
 
 
 def _warn(text: str) -> None:
-    """Warn at the line that called the model."""
+    """Warn, with the line that called the model."""
     depth = 1
     while sys._getframe(depth).f_globals["__name__"].startswith("tuner.prediction"):
         depth += 1
@@ -101,7 +101,7 @@ def _warn(text: str) -> None:
 
 
 def _first_names(names: Sequence[str]) -> str:
-    """Return the first names in words."""
+    """Return the first names as a text."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 
@@ -315,7 +315,7 @@ def _warn_of_unknown(coming: Coming, firsts: np.ndarray) -> None:
     if short.any():
         at = int(short.argmax())
         rows = f"{_last_rows(short[at])}{coming.series.whose(at)}"
-        _warn(f"no forecast after {rows}: what is known of the rows to come is missing")
+        _warn(f"no forecast after {rows}: known future values are missing")
 
 
 def _last_rows(n: int) -> str:

@@ -176,7 +176,7 @@ def _sizes(pipeline: Pipeline) -> tuple[dict[str, _Sizes], list[_Sizes]]:
 
 
 def _padded(bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of sequences, padded with their first, and which are real, (n, steps)."""
+    """Return the rows of sequences, padded with the first, and a mask of real steps, (n, steps)."""
     lengths = np.diff(bounds)
     step = np.arange(lengths.max())
     real = step < lengths

@@ -24,7 +24,7 @@ class TrainingError(TunerError):
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a job: auto is the GPU if there is one, else the CPU.
+    """Return the device of a job; auto is the GPU if there is one, otherwise the CPU.
 
     Raises:
         TrainingError: there is no CUDA GPU for cuda.

@@ -117,7 +117,7 @@ def _difference(model: Model | Ensemble, file: bytes, steps: int, *, fixed: int 
             expected = model(x, lengths, prefix)
             true = exact(x.double() if x.is_floating_point() else x, lengths, prefix)
         if found.shape != tuple(expected.shape):
-            rule, remedy = f"it puts out {found.shape}, torch {tuple(expected.shape)}", None
+            rule, remedy = f"it returns {found.shape}, torch {tuple(expected.shape)}", None
             if len(found) != size and has_user_code(model):
                 rule += ": the size of the batch became a constant"
                 remedy = "write x.shape[0] for len(x)"

@@ -37,7 +37,7 @@ class Samples(Protocol):
         """
 
     def prefix(self, index: Tensor) -> Tensor | None:
-        """Gather the tokens before each target token, (batch, steps); None but for translations."""
+        """Gather the tokens before each target token, (batch, steps); None without translations."""
         return None
 
     def targets(self, index: Tensor) -> Tensor:

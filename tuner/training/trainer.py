@@ -54,7 +54,7 @@ _PLATEAU_EPOCHS = 5  # without a better validation loss, before the learning rat
 _MOMENTUM = 0.9
 _TEXTS = 256  # of an evaluation batch
 _REPEATS = 15  # predictions that are timed
-_MOST_S = 0.1  # seconds for timing, but for the first two predictions
+_MOST_S = 0.1  # seconds for timing, after the first two predictions
 
 
 def make_optimizer(parameters: Hyperparameters, weights: list[nn.Parameter]) -> optim.Optimizer:
@@ -394,9 +394,8 @@ class _Trainer:
         """Train all epochs; the training loss takes the place of the validation loss."""
         for number in range(self.job.epochs):
             fit.schedule(self._finite("train_loss", fit.train_epoch(), number))
-        return _Best(
-            self.job.epochs - 1, None, fit.trained.weights() if self.job.keep_weights else None
-        )
+        weights = fit.trained.weights() if self.job.keep_weights else None
+        return _Best(self.job.epochs - 1, None, weights)
 
     def _finite(self, name: str, value: float, epoch: int) -> float:
         """Return `value`; raise TrainingError if it is infinite or not a number."""

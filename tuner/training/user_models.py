@@ -87,14 +87,14 @@ def _forward(
     if isinstance(outputs, tuple) and outputs:
         outputs = outputs[0]  # as torch's layers, whose state comes second
     if not isinstance(outputs, Tensor):
-        raise TrainingError(f"{name} must put out a tensor", got=type(outputs).__name__)
+        raise TrainingError(f"{name} must return a tensor", got=type(outputs).__name__)
     return outputs
 
 
 def _check_outputs(name: str, outputs: Tensor, axes: str, expected: tuple[int, ...]) -> None:
     """Refuse outputs of another shape than `expected`, with axes of these names."""
     if (got := tuple(outputs.shape)) != expected:
-        raise TrainingError(f"{name} must put out ({axes}), here {expected}", got=got)
+        raise TrainingError(f"{name} must return ({axes}), here {expected}", got=got)
 
 
 class UserLayer(nn.Module):
