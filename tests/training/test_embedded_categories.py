@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.models import drawn
 
 from tuner.data.prepared import check_data
 from tuner.data.reference import Shape
 from tuner.experiment import Experiment
-from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import TrainJob
 from tuner.training import run_job
 from tuner.training.layers import with_unknown_categories
-from tuner.training.model import Ensemble, Model
+from tuner.training.model import Ensemble
 from tuner.training.onnx_export import _difference, _serialized, to_onnx
 
 WINDOW, HORIZON, KIND, SERIES = 6, 3, 1, 3
@@ -29,15 +29,6 @@ HEADS = {
 }
 
 
-def drawn(shape=SHAPE, seed=0, **values):
-    torch.manual_seed(seed)
-    model = Model(Hyperparameters(**{"hidden_size": 8} | values), shape).eval()
-    for name, parameter in model.named_parameters():
-        if any(part in name for part in ("linear_path", "local", "head", "categories")):
-            torch.nn.init.normal_(parameter, std=0.5)
-    return model
-
-
 def inputs(n=4):
     x = torch.randn(n, WINDOW + HORIZON, 4)
     for column, size in SHAPE.categories:
@@ -47,7 +38,7 @@ def inputs(n=4):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_categories_of_window_and_known_rows_are_read(head):
-    model, x = drawn(**HEADS[head]), inputs()
+    model, x = drawn(SHAPE, std=0.5, **HEADS[head]), inputs()
     before = model(x)
     for row, column in ((2, KIND), (2, SERIES), (WINDOW + 1, KIND)):
         other = x.clone()
@@ -59,7 +50,7 @@ def test_categories_of_window_and_known_rows_are_read(head):
 
 
 def test_the_size_of_a_number_says_nothing_of_a_category():
-    model, x = drawn(linear_path=True), inputs()
+    model, x = drawn(SHAPE, std=0.5, linear_path=True), inputs()
     swapped = x.clone()
     swapped[:, :, SERIES] = 39 - swapped[:, :, SERIES]
     before = model(x)
@@ -70,13 +61,13 @@ def test_the_size_of_a_number_says_nothing_of_a_category():
 
 
 def test_an_embedding_is_no_longer_than_its_categories():
-    categories = drawn(embedding_size=8).categories
+    categories = drawn(SHAPE, embedding_size=8).categories
     assert [tuple(v.shape) for v in categories.vectors] == [(5, 5), (40, 8)]
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_onnx_says_what_torch_says_also_of_an_ensemble(head):
-    models = [drawn(seed=seed, **HEADS[head]) for seed in range(2)]
+    models = [drawn(SHAPE, seed, std=0.5, **HEADS[head]) for seed in range(2)]
     for model in (models[0], Ensemble(models)):
         file = _serialized(to_onnx(model))
         fixed = WINDOW if model.linear_path is not None else None
@@ -126,16 +117,8 @@ def trained(tmp_path, name, rate=0.01, **data):
         }
     )  # fmt: skip
     prepared = check_data(experiment).write(tmp_path / name)
-    job = TrainJob(
-        key="0",
-        hyperparameters=experiment.configuration({}),
-        folds=prepared.folds,
-        seed=0,
-        epochs=25,
-        metric="rmse",
-        patience=25,
-        keep_weights=True,
-    )
+    configuration = experiment.configuration({})
+    job = TrainJob("0", configuration, 0, 25, 25, "rmse", prepared.folds, keep_weights=True)
     outcome = run_job(job, lambda epoch: True)
     return outcome.objective, outcome.weights
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.models import CPU, drawn
 from torch.nn import functional
 
 from tuner.data import Shape
@@ -85,12 +86,6 @@ def test_a_bridge_stands_where_sizes_differ(options, bridges):
     assert model(torch.randn(3, 4, 1)).shape == (3, 2, 1)
 
 
-def test_training_and_prediction_agree_except_for_dropout():
-    model = build(Shape("forecast", 1, horizon=5), hidden_size=5)
-    x = torch.randn(3, 4, 1)
-    assert torch.equal(model.train()(x), model.eval()(x))
-
-
 @pytest.mark.parametrize(
     "shape", [Shape("regress", 1, targets=2), Shape("classify", 1, classes=3)], ids=str
 )
@@ -108,21 +103,11 @@ WINDOW, HORIZON, KNOWN, OWN = 6, 3, 2, 0
 SHAPE = Shape(
     "forecast", 3, horizon=HORIZON, window=WINDOW, target_columns=(OWN,), known_columns=(KNOWN,)
 )
-CPU = torch.device("cpu")
-
-
-def drawn(shape=SHAPE, **values):
-    torch.manual_seed(0)
-    model = Model(Hyperparameters(**{"hidden_size": 8} | values), shape).eval()
-    for name, parameter in model.named_parameters():
-        if "linear_path" in name or "local" in name or name.startswith("head"):
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_reads_the_known_columns_of_its_step(head):
-    model = drawn(**HEADS[head])
+    model = drawn(SHAPE, std=0.3, **HEADS[head])
     x = torch.randn(4, WINDOW + HORIZON, 3)
     before = model(x)
     for step in range(HORIZON):
@@ -139,7 +124,7 @@ def test_two_targets_each_move_by_what_is_known(head):
         "forecast", 3, horizon=HORIZON, window=WINDOW, targets=2, quantiles=(0.1, 0.5),
         target_columns=(0, 1), known_columns=(KNOWN,),
     )  # fmt: skip
-    model = drawn(shape, **HEADS[head])
+    model = drawn(shape, std=0.3, **HEADS[head])
     x = torch.randn(1, WINDOW + HORIZON, 3)
     moved = x.clone()
     moved[:, WINDOW:, KNOWN] += 1
@@ -151,7 +136,7 @@ def test_two_targets_each_move_by_what_is_known(head):
 def test_a_model_without_known_columns_keeps_its_weights():
     names = set(drawn(Shape("forecast", 3, horizon=HORIZON, window=WINDOW)).weights())
     assert not any("local" in name for name in names)
-    added = set(drawn().weights()) - names
+    added = set(drawn(SHAPE).weights()) - names
     assert added == {
         f"local.{part}.{of}" for part in ("hidden", "out") for of in ("weight", "bias")
     }
@@ -251,17 +236,10 @@ def test_every_cell_learns_from_sequences_of_any_length(sums, make_job, go_on, c
     assert outcome.objective < 0.5 * truth.std()
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("metric", CLASSES)
-def test_sequences_are_classified(signs, make_job, go_on, metric, bidirectional):
-    job = make_job(
-        signs,
-        epochs=30,
-        keep_weights=True,
-        metric=metric,
-        bidirectional=bidirectional,
-        class_weights="balanced",
-    )
+def test_sequences_are_classified(signs, make_job, go_on, metric):
+    own = {"bidirectional": metric == "f1", "class_weights": "balanced"}
+    job = make_job(signs, epochs=30, keep_weights=True, metric=metric, **own)
     outcome, predicted = learn(job, go_on)
     assert predicted.predictions.shape == (30, 3)
     assert predicted.predictions.sum(axis=1) == pytest.approx(np.ones(30), abs=1e-12)
@@ -283,7 +261,7 @@ def test_every_step_is_labelled_and_what_pads_is_not_scored(steps, make_job, go_
     assert predicted.attention is None
 
 
-@pytest.mark.parametrize("metric", ["rmse", "mae", "r2", "mase"])
+@pytest.mark.parametrize("metric", ["r2", "mase"])
 def test_every_step_has_a_number_and_what_pads_is_not_scored(running_sums, make_job, go_on, metric):
     ref = running_sums
     job = make_job(ref, epochs=40, keep_weights=True, metric=metric, batch_size=7, hidden_size=16)
@@ -296,50 +274,39 @@ def test_every_step_has_a_number_and_what_pads_is_not_scored(running_sums, make_
     assert error < 0.4 * truth.std(axis=(0, 1)).mean()  # 1 by chance
 
 
-@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
-@pytest.mark.parametrize("batch_size", [1, 7, 200])
-def test_the_loss_of_step_numbers_averages_over_real_steps(
-    running_sums, make_job, go_on, batch_size, loss
+LOSSES = {
+    "mse": functional.mse_loss, "mae": functional.l1_loss, "huber": functional.huber_loss,
+    "cross_entropy": functional.cross_entropy,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "loss", "batch_size"),
+    [("running_sums", "mse", 1), ("running_sums", "mae", 7), ("running_sums", "huber", 200),
+     ("steps", "cross_entropy", 1), ("steps", "cross_entropy", 7)],
+)  # fmt: skip
+def test_a_loss_of_steps_is_the_mean_over_the_real_ones(
+    request, make_job, go_on, data, loss, batch_size
 ):
     # A step so small that no weight changes: every loss is that of the first weights.
-    ref, options = running_sums, {"learning_rate": 1e-30, "batch_size": batch_size, "loss": loss}
-    trained = train(make_job(ref, epochs=1, keep_weights=True, **options), go_on)
+    ref, options = request.getfixturevalue(data), {"learning_rate": 1e-30, "loss": loss}
+    options |= {"metric": "cross_entropy" if ref.shape.classes else "rmse"}
+    trained = train(
+        make_job(ref, epochs=1, keep_weights=True, batch_size=batch_size, **options), go_on
+    )
     model = Model(Hyperparameters(hidden_size=8), ref.shape).eval()
     model.load_weights(trained.weights)
-    samples = Sequences(ref, torch.device("cpu"))
-    of = {"mse": functional.mse_loss, "mae": functional.l1_loss, "huber": functional.huber_loss}
+    samples = Sequences(ref, CPU)
     for part, told in (
         (ref.train_samples(), trained.history[0].train_loss),
         (ref.evaluate_samples(), trained.history[0].val_loss),
     ):
         index = samples.index(part)
         outputs, targets = model(*samples.inputs(index)), samples.targets(index)
-        real = ~targets.isnan()
+        real = targets >= 0 if ref.shape.classes else ~targets.isnan()
         assert 0 < real.sum() < real.numel()
-        assert told == pytest.approx(of[loss](outputs[real], targets[real]).item(), rel=1e-5)
-
-
-def test_the_loss_of_labels_is_the_mean_over_real_steps(steps, make_job, go_on):
-    outcome, predicted = learn(
-        make_job(steps, epochs=1, keep_weights=True, metric="cross_entropy"), go_on
-    )
-    assert outcome.history[0].val_loss == pytest.approx(outcome.objective, rel=1e-5)
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 100])
-def test_the_training_loss_of_labels_is_the_mean_over_real_steps(
-    steps, make_job, go_on, batch_size
-):
-    # A step so small that no weight changes: every loss is that of the first weights.
-    options = {"learning_rate": 1e-30, "batch_size": batch_size, "metric": "cross_entropy"}
-    trained = train(make_job(steps, epochs=1, keep_weights=True, **options), go_on)
-    model = Model(Hyperparameters(hidden_size=8), steps.shape).eval()
-    model.load_weights(trained.weights)
-    samples = Sequences(steps, torch.device("cpu"))
-    index = samples.index(steps.train_samples())
-    logits, targets = model(*samples.inputs(index)), samples.targets(index)
-    expected = functional.cross_entropy(logits[targets >= 0], targets[targets >= 0])
-    assert trained.history[0].train_loss == pytest.approx(expected.item(), rel=1e-5)
+        expected = LOSSES[loss](outputs[real], targets[real]).item()
+        assert told == pytest.approx(expected, rel=1e-5)
 
 
 def test_tokens_are_read(words, make_job, go_on):
@@ -347,8 +314,7 @@ def test_tokens_are_read(words, make_job, go_on):
     assert train(job, go_on).objective > 0.95
 
 
-@pytest.mark.parametrize("decoder", ["direct", "recursive"])
-@pytest.mark.parametrize("metric", ["pinball", "mae"])
+@pytest.mark.parametrize(("decoder", "metric"), [("direct", "mae"), ("recursive", "pinball")])
 def test_quantiles_are_forecast(make_ref, make_job, go_on, decoder, metric):
     rng = np.random.default_rng(0)
     targets = np.sin(np.arange(240) * 0.5)[:, None] + 0.2 * rng.normal(size=(240, 1))
@@ -363,13 +329,6 @@ def test_quantiles_are_forecast(make_ref, make_job, go_on, decoder, metric):
     assert (np.diff(predicted.predictions, axis=-1) >= 0).all()
     below = (truth[..., None] < predicted.predictions).mean(axis=(0, 1, 2))
     assert below == pytest.approx(LEVELS, abs=0.2)
-
-
-@pytest.mark.parametrize("decoder", ["direct", "recursive"])
-def test_a_horizon_is_forecast_by_every_decoder(make_ref, make_job, go_on, decoder):
-    ref = make_ref(np.sin(np.arange(200) * 0.5)[:, None], horizon=4)
-    job = make_job(ref, epochs=60, hidden_size=16, decoder=decoder)
-    assert train(job, go_on).objective < 0.3 * truth_of(ref).std()
 
 
 @pytest.mark.parametrize("decoder", ["direct", "recursive"])
@@ -393,19 +352,6 @@ def test_attention_is_nan_after_the_last_step(sums, make_job, go_on, monkeypatch
         assert np.isfinite(row[:length]).all()
 
 
-@pytest.mark.parametrize("task", ["sums", "signs", "steps", "words"])
-def test_the_same_job_on_sequences_gives_the_same_bits(request, make_job, go_on, task):
-    ref = request.getfixturevalue(task)
-    metric = "cross_entropy" if ref.shape.classes else "rmse"
-    options = {"dropout": 0.3, "cell": "peephole", "bidirectional": True, "num_layers": 2}
-    job = make_job(ref, keep_weights=True, metric=metric, **options)
-    (first, of_first), (second, of_second) = (learn(job, go_on) for _ in range(2))
-    assert first.objective == second.objective
-    for name, array in first.weights.items():
-        assert array.tobytes() == second.weights[name].tobytes()
-    assert of_first.predictions.tobytes() == of_second.predictions.tobytes()
-
-
 def test_long_sequences_are_predicted_in_small_batches(signs, make_job, go_on, monkeypatch):
     job = make_job(signs, epochs=1, keep_weights=True, metric="cross_entropy")
     _, whole = learn(job, go_on)
@@ -422,7 +368,7 @@ def test_long_sequences_are_predicted_in_small_batches(signs, make_job, go_on, m
         ({"hidden_size": 32}, 5),
         ({"hidden_size": [8, 40, 16]}, 4),
         ({"hidden_size": 40, "bidirectional": True}, 2),
-        ({"hidden_size": 1000}, 1),
+        ({"hidden_size": 300}, 1),
         ({"hidden_size": 16, "pooling": "attention"}, 10),
         ({"hidden_size": 16, "embedding_size": 160}, 1),
     ],

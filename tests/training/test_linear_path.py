@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.examples import examples
+from helpers.models import assert_same_bits, fit_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge as TheirRidge
@@ -17,7 +18,6 @@ from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import PredictJob
 from tuner.training import Model, linear_path, predict, train
 from tuner.training.linear_path import PENALTIES, Moments
-from tuner.training.trainer import Fit
 
 CPU = torch.device("cpu")
 
@@ -110,12 +110,6 @@ DECODERS = ({}, {"decoder": "recursive"}, {"decoder": "segments", "segment": 2})
 
 def walk(n=90, targets=1):
     return np.cumsum(np.random.default_rng(1).normal(size=(n, targets)), axis=0) / 5
-
-
-def fit_of(job):
-    parameters = Hyperparameters(**job.hyperparameters)
-    torch.manual_seed(0)
-    return Fit(job, parameters, job.folds[0], CPU, torch.Generator())
 
 
 @pytest.mark.parametrize("options", DECODERS, ids=str)
@@ -357,9 +351,8 @@ def test_rows_after_the_training_part_change_no_weight(make_ref, make_job, go_on
     other = rows.copy()
     other[45:] += 10 * np.random.default_rng(seed).normal(size=(15, 2))
     refs = [make_ref(r[:, :1], r, target_columns=(0,), horizon=2) for r in (rows, other)]
-    weights = [train(make_job(ref, epochs=1, keep_weights=True, **options), go_on) for ref in refs]
-    for name, array in weights[0].weights.items():
-        assert array.tobytes() == weights[1].weights[name].tobytes(), name
+    outcomes = [train(make_job(ref, epochs=1, keep_weights=True, **options), go_on) for ref in refs]
+    assert_same_bits(*(outcome.weights for outcome in outcomes))
 
 
 @settings(max_examples=examples(8))
@@ -381,16 +374,3 @@ def test_rows_from_the_first_one_forecast_on_move_no_forecast(
     np.testing.assert_array_equal(after[: ahead + 1], before[: ahead + 1])
     if ahead < 12:
         assert (after[ahead + 1 :] != before[ahead + 1 :]).any()
-
-
-def test_the_same_job_gives_the_same_bits_with_every_key(make_ref, make_job, go_on):
-    ref = make_ref(walk(80, targets=2), horizon=4, quantiles=(0.1, 0.5))
-    options = {
-        "normalize": "standard", "linear_path": True, "segment": 3, "conv_channels": 4,
-        "decoder": "segments", "dropout": 0.2,
-    }  # fmt: skip
-    job = make_job(ref, keep_weights=True, metric="pinball", **options)
-    one, two = (train(job, go_on) for _ in range(2))
-    assert one.objective == two.objective
-    for name, array in one.weights.items():
-        assert array.tobytes() == two.weights[name].tobytes()

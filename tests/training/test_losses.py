@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.models import assert_same_bits, fit_of
 from sklearn.metrics import log_loss, mean_pinball_loss
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn, optim
@@ -15,10 +16,10 @@ from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Outcome, PredictJob
 from tuner.training import predict, train
-from tuner.training.device import Generators, TrainingError
+from tuner.training.device import TrainingError
 from tuner.training.losses import balanced_weights, make_loss
 from tuner.training.model import Model, WeightAverage
-from tuner.training.trainer import Fit, make_optimizer, make_schedule
+from tuner.training.trainer import make_optimizer, make_schedule
 
 CPU = torch.device("cpu")
 LEVELS = (0.1, 0.5, 0.9)
@@ -214,18 +215,6 @@ def rows(n=90):
     return np.cumsum(np.random.default_rng(1).normal(size=(n, 1)), axis=0) / 5
 
 
-def fit_of(job):
-    parameters = Hyperparameters(**job.hyperparameters)
-    torch.manual_seed(0)
-    return Fit(
-        job,
-        parameters,
-        job.folds[0],
-        CPU,
-        Generators(*(torch.Generator().manual_seed(0) for _ in range(2))),
-    )
-
-
 def test_the_average_is_the_recursion_of_its_docstring():
     model = Model(Hyperparameters(hidden_size=2), Shape("forecast", 1, window=4))
     average = WeightAverage(model, epochs=0.5, steps=10)
@@ -249,8 +238,7 @@ def test_the_weights_in_training_are_those_without_an_average(make_ref, make_job
         losses.append([fits[-1].train_epoch() for _ in range(3)])
     assert losses[0] == losses[1]
     plain, averaged = fits
-    for name, array in plain.model.weights().items():
-        assert array.tobytes() == averaged.model.weights()[name].tobytes(), name
+    assert_same_bits(plain.model.weights(), averaged.model.weights())
     assert plain.trained is plain.model
     assert plain.evaluate() != averaged.evaluate()
 
@@ -318,8 +306,7 @@ def test_measuring_changes_nothing_that_is_learned(sine, make_job, go_on, monkey
     monkeypatch.setattr("tuner.training.trainer.latency_ms", lambda fit: 1.0)
     other = train(job, go_on)
     assert measured.objective == other.objective
-    for name, array in measured.weights.items():
-        assert (array == other.weights[name]).all()
+    assert_same_bits(measured.weights, other.weights)
 
 
 @pytest.mark.parametrize("key", ["n_weights", "latency_ms"])

@@ -1,6 +1,5 @@
 """Samples, devices and ensembles."""
 
-import dataclasses
 import gc
 import math
 import weakref
@@ -11,17 +10,18 @@ import onnxruntime
 import pytest
 import torch
 from helpers.examples import examples
+from helpers.models import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
 from tuner.data import Shape
-from tuner.experiment.hyperparameters import CELLS, Hyperparameters
+from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import ExportJob, OutcomeState, PredictJob
 from tuner.training import run_job, train
 from tuner.training import trainer as fit
 from tuner.training.device import Generators, pick_device
-from tuner.training.model import Ensemble, Model, mean_outputs
+from tuner.training.model import Ensemble, mean_outputs
 from tuner.training.onnx_export import to_onnx
 from tuner.training.samples import Sequences, Windows, open_samples, split, unfold
 
@@ -179,8 +179,9 @@ def test_mixed_precision_changes_nothing_on_the_cpu(sine, make_job, go_on):
     assert first == second
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "peephole"])
-@pytest.mark.parametrize("data", ["sine", "sums"])
+@pytest.mark.parametrize(
+    ("cell", "data"), [("lstm", "sums"), ("gru", "sine"), ("peephole", "sums")]
+)
 def test_mixed_precision_learns(request, make_job, cell, data):
     """On the CPU, to which a job would not take it."""
     ref = request.getfixturevalue(data)
@@ -268,12 +269,9 @@ SHAPES = {
 
 def models(shape, n=3, scale=3.0, **values):
     """Models that differ, and say something."""
-    found = []
-    for seed in range(n):
-        torch.manual_seed(seed)
-        model = Model(Hyperparameters(hidden_size=5, **values), shape).eval()
+    found = [drawn(shape, seed, **values) for seed in range(n)]
+    for model in found:
         model.load_weights({name: scale * array for name, array in model.weights().items()})
-        found.append(model)
     return found
 
 
@@ -325,13 +323,13 @@ def test_one_graph_says_what_the_ensemble_does(name, decoder):
     with torch.inference_mode():
         expected = Ensemble(several)(x, lengths).numpy()
     if shape.task == "label":
-        real = np.arange(7) < lengths.numpy()[:, None]  # type: ignore[union-attr]
+        real = np.arange(7) < lengths.numpy()[:, None]
         found, expected = found[real], expected[real]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_an_export_of_several_models_is_checked_against_torch(name, monkeypatch):
+@pytest.mark.parametrize("name", ["quantiles", "tokens"])
+def test_an_export_of_several_models_is_checked_against_torch(name):
     shape = SHAPES[name]
     first, *others = (model.weights() for model in models(shape, scale=1.0))
     job = ExportJob("model.onnx", {"hidden_size": 5}, first, shape, steps=9, others=tuple(others))
@@ -340,9 +338,6 @@ def test_an_export_of_several_models_is_checked_against_torch(name, monkeypatch)
     assert outcome.exported.difference < 1e-5
     alone = run_job(ExportJob("m", {"hidden_size": 5}, first, shape, steps=9), lambda epoch: True)
     assert len(outcome.exported.file) > 2 * len(alone.exported.file)
-    other = dataclasses.replace(CELLS["lstm"], gates=(0, 1, 2, 3))
-    monkeypatch.setitem(CELLS, "lstm", other)
-    assert "differs from torch by" in str(run_job(job, lambda epoch: True).reason)
 
 
 @pytest.mark.parametrize("transform", ["none", "log"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.examples import examples
+from helpers.models import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -25,11 +26,6 @@ SEQUENCES = {
 }
 CELLS = st.sampled_from(["lstm", "gru", "rnn", "peephole"])
 POOLINGS = st.sampled_from(["last", "mean", "max", "attention"])
-
-
-def drawn(shape, **options):
-    torch.manual_seed(0)
-    return Model(Hyperparameters(**{"hidden_size": 5} | options), shape).eval()
 
 
 # The equations

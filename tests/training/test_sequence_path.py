@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.examples import examples
+from helpers.models import assert_same_bits, fit_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
@@ -16,7 +17,6 @@ from tuner.jobs import PredictJob
 from tuner.training import Model, linear_path, predict, train
 from tuner.training.device import TrainingError
 from tuner.training.linear_path import LOGISTIC_PENALTIES, Moments, choose_logistic, fit_logistic
-from tuner.training.trainer import Fit
 
 CPU = torch.device("cpu")
 KINDS = ("regress", "classify")
@@ -41,11 +41,6 @@ def ref_of(make_sequences, kind, x, y):
     """Return prepared sequences of one length, the last quarter to score."""
     classes = 3 if kind == "classify" else 0
     return make_sequences(kind, list(x), list(y), classes=classes)
-
-
-def fit_of(job):
-    torch.manual_seed(0)
-    return Fit(job, Hyperparameters(**job.hyperparameters), job.folds[0], CPU, torch.Generator())
 
 
 def standardized(x, by):
@@ -155,9 +150,7 @@ def test_the_path_keeps_its_weights_while_the_layers_learn(make_sequences, make_
         np.testing.assert_array_equal(outcome.weights[name], first[name])
     assert not first["head.weight"].any()
     assert outcome.weights["head.weight"].any()
-    again = train(job, go_on)
-    for name, array in again.weights.items():
-        assert array.tobytes() == outcome.weights[name].tobytes(), name
+    assert_same_bits(train(job, go_on).weights, outcome.weights)
 
 
 @settings(max_examples=examples(6))
@@ -175,8 +168,7 @@ def test_sequences_that_are_not_trained_on_move_nothing(
         train(make_job(ref_of(make_sequences, kind, *data), **options), go_on).weights
         for data in ((x, y), (strange, new))
     )
-    for name, array in one.items():
-        assert array.tobytes() == two[name].tobytes(), name
+    assert_same_bits(one, two)
 
 
 @pytest.mark.parametrize("kind", KINDS)

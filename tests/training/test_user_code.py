@@ -8,6 +8,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from helpers.models import drawn
 
 from tuner.data import SeriesRef, Shape
 from tuner.data.metrics import score
@@ -29,14 +30,16 @@ CLASSES = Shape("classify", 2, classes=3)
 LABELS = Shape("label", 2, classes=3)
 
 
-def drawn(shape, **values):
-    torch.manual_seed(0)
-    return Model(Hyperparameters(**{"hidden_size": 5} | values), shape).eval()
-
-
 def exported(model, **values):
     job = ExportJob("model", {"hidden_size": 5} | values, model.weights(), model.shape, 7)
     return run_job(job, lambda epoch: True)
+
+
+def graph_of(model, **values):
+    outcome = exported(model, **values)
+    assert outcome.exported is not None, outcome.reason
+    assert outcome.exported.difference <= 1e-5
+    return outcome.exported.file
 
 
 def test_it_follows_its_equation_with_its_own_keys():
@@ -103,8 +106,7 @@ def test_a_whole_model_gets_known_rows_or_is_refused():
     moved = x.clone()
     moved[:, 9, 1] += 1.0
     assert (model(moved) != model(x)).any(dim=2).nonzero()[:, 1].unique().tolist() == [2]
-    outcome = exported(model, **values)
-    assert outcome.exported is not None, outcome.reason
+    assert graph_of(model, **values)
     with pytest.raises(TrainingError, match="takes no `coming`"):
         drawn(shape, **values | {"cell": "own_classes:Counting"})(x)
 
@@ -119,8 +121,7 @@ def test_a_whole_model_gets_embeddings_behind_the_numbers():
         other[:, row, 1] += 1.0
         changed = (model(other) != model(x)).any(dim=2).nonzero()[:, 1].unique().tolist()
         assert changed == steps
-    outcome = exported(model, **values)
-    assert outcome.exported is not None, outcome.reason
+    assert graph_of(model, **values)
 
 
 def test_untrained_counters_are_kept_and_averaged():
@@ -152,10 +153,7 @@ def test_untrained_counters_are_kept_and_averaged():
 def test_forecasts_are_exported_within_1e_5(values, normalize):
     values = values | {"normalize": normalize}
     model = drawn(FORECAST, **values)
-    outcome = exported(model, **values)
-    assert outcome.state is OutcomeState.COMPLETE, outcome.reason
-    assert outcome.exported.difference <= 1e-5
-    session = onnxruntime.InferenceSession(outcome.exported.file)
+    session = onnxruntime.InferenceSession(graph_of(model, **values))
     x = torch.randn(9, 7, 3)
     (found,) = session.run(None, {"inputs": x.numpy()})
     np.testing.assert_allclose(found, model(x).detach().numpy(), atol=1e-5)
@@ -164,9 +162,7 @@ def test_forecasts_are_exported_within_1e_5(values, normalize):
 @pytest.mark.parametrize("shape", [CLASSES, LABELS], ids=lambda s: s.task)
 def test_a_graph_exports_any_length_and_refuses_a_loop(shape):
     values = {"cell": "own_classes:Pair", "pooling": "last"}
-    outcome = exported(drawn(shape, **values), **values)
-    assert outcome.exported is not None, outcome.reason
-    assert outcome.exported.difference <= 1e-5
+    assert graph_of(drawn(shape, **values), **values)
     refused = exported(drawn(shape, **LEAKY), **LEAKY)
     assert refused.state is OutcomeState.FAILED
     assert "its graph does not read" in refused.reason
@@ -175,17 +171,14 @@ def test_a_graph_exports_any_length_and_refuses_a_loop(shape):
 
 def test_sequences_of_one_length_have_a_graph_of_that_length():
     shape = Shape("classify", 2, classes=3, window=7)
-    outcome = exported(drawn(shape, **LEAKY), **LEAKY)
-    assert outcome.exported is not None, outcome.reason
-    session = onnxruntime.InferenceSession(outcome.exported.file)
+    session = onnxruntime.InferenceSession(graph_of(drawn(shape, **LEAKY), **LEAKY))
     assert session.get_inputs()[0].shape[1] == 7
 
 
 def test_a_whole_model_of_tokens_is_exported():
     values = {"cell": "own_classes:Classes"}
     shape = Shape("classify", 0, vocabulary=6, classes=3)
-    outcome = exported(drawn(shape, **values), **values)
-    assert outcome.exported is not None, outcome.reason
+    assert graph_of(drawn(shape, **values), **values)
 
 
 def test_what_onnx_has_no_name_for_is_refused_in_one_line():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.models import fit_of
 from torch.nn import functional
 
 from tuner import search
@@ -19,7 +20,6 @@ from tuner.results.test_score import _Predictions, _scores, breakdown
 from tuner.training import train
 from tuner.training.losses import balanced_weights, make_loss
 from tuner.training.samples import open_samples
-from tuner.training.trainer import Fit
 
 CPU = torch.device("cpu")
 KINDS = ["regress", "classify", "label", "regress_steps"]
@@ -35,11 +35,6 @@ def weighted(ref, weights, **fields):
 
     given = {field.name: getattr(ref, field.name) for field in dataclasses.fields(ref)}
     return Weighed(**given | {"weighted": True} | fields)
-
-
-def fit_of(job):
-    torch.manual_seed(0)
-    return Fit(job, Hyperparameters(**job.hyperparameters), job.folds[0], CPU, torch.Generator())
 
 
 def drawn(make_sequences, kind, counts, seed=0):
@@ -293,6 +288,7 @@ def test_a_corrupted_stretch_of_weight_zero_does_less_harm(tmp_path, make_job, g
     assert linear[0] < 0.8 * linear[1]
 
 
+@pytest.mark.slow
 def test_weights_apply_to_refitted_models_and_baselines(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     frame = waves()
