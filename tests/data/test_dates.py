@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.examples import examples
+from helpers.model_folders import make_model
 from helpers.series_files import assert_read_refuses as assert_refused
 from helpers.series_files import dated, read, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner import search
 from tuner.cli.app import run
 from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.data.resampling import even_rows
@@ -241,9 +241,8 @@ def test_forecasts_fall_on_open_days_and_check_lists_holidays(tmp_path, monkeypa
     printed = capsys.readouterr().out
     assert re.search(r"holidays +2 open days without a row: none is filled in", printed)
     assert "88 rows, frequency C-Mon-Tue-Wed-Thu-Sun" in printed
-    options = ["--set", "budget.epochs=1", "--set", "budget.patience=1"]
-    assert run(["train", "s.yaml", "-o", "m", *options]) == 0
-    predicted = load_model("m").predict(frame)
+    make_model(Experiment.load("s.yaml").to_dict(), tmp_path)
+    predicted = load_model("model").predict(frame)
     last = times[-1]  # a Thursday or earlier: Fridays and Saturdays are closed
     expected = pd.bdate_range(last, periods=4, freq="C", weekmask="Sun Mon Tue Wed Thu")[1:]
     assert predicted["day"].tolist() == expected.tolist()
@@ -307,19 +306,18 @@ def test_a_model_reads_few_rows_with_holidays_like_many(tmp_path, monkeypatch, m
     frame["y"] = np.arange(len(frame)) % 7 + 1.0
     frame.to_csv("s.csv", index=False)
     assert run(["init", "s.csv", "--horizon", "1"]) == 0
-    options = ["budget.epochs=1", "budget.patience=1", f"data.missing={missing}", "task.window=5"]
-    sets = [word for option in options for word in ("--set", option)]
-    assert run(["train", "s.yaml", "-o", "m", *sets]) == 0
-    model = load_model("m")
+    own = {"data.missing": missing, "task.window": 5}
+    make_model(Experiment.load("s.yaml").changed(own).to_dict(), tmp_path)
+    model = load_model("model")
     assert model.pipeline.holidays is True
     around = frame[(frame["day"] > "2022-12-10") & (frame["day"] < "2023-01-20")]
     many = model.predict(frame, all_windows=True).set_index("day")["y"]
     few = model.predict(around, all_windows=True).set_index("day")["y"]
     assert len(few) == len(around) - 5 + 1
     np.testing.assert_allclose(few[:-1], many[few.index[:-1]], rtol=1e-5)
-    record = json.loads(Path("m/pipeline.json").read_text())
+    record = json.loads(Path("model/pipeline.json").read_text())
     del record["holidays"]  # a model of before the key
-    assert Pipeline.of(record, Path("m/pipeline.json")).holidays is None
+    assert Pipeline.of(record, Path("model/pipeline.json")).holidays is None
 
 
 def experiment(folder, frame, *, task=None, **data):
@@ -388,18 +386,15 @@ def test_check_reports_missing_values_and_few_scored_rows(tmp_path):
     assert "in validation" in notes["scored"]
 
 
-def test_a_model_forecasts_from_no_window_that_crosses_a_gap(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_model_forecasts_from_no_window_that_crosses_a_gap(tmp_path):
     asked = experiment(tmp_path, table(90, y_missing=[30], rows_missing=[40]))
-    quick = asked.changed({"budget": {"trials": 1, "epochs": 1}, "finalists.top": 0})
-    study = search(quick, tracking=False, progress=False, workers=1)
-    rows = table(20, y_missing=[7])
-    found = study.predict(rows, all_windows=True)
+    make_model(asked.to_dict(), tmp_path)
+    model = load_model(tmp_path / "model")
+    found = model.predict(table(20, y_missing=[7]), all_windows=True)
     begins = found[found.step == 1]["t"]
     expected = [t for t in range(3, 21) if t not in (8, 9, 10)]
     assert begins.tolist() == [pd.Timestamp("2020-01-01") + pd.Timedelta(hours=t) for t in expected]
-    whole = study.predict(table(20), all_windows=True)  # nothing else has changed
+    whole = model.predict(table(20), all_windows=True)  # nothing else has changed
     pd.testing.assert_series_equal(found.y[-10:], whole.y[-10:], check_index=False)
     with pytest.raises(DataError, match=r"needs values in each of the 3 rows .*none in row 19"):
-        study.predict(table(20, x_missing=[18]))
-    assert len(study.predictions) > 0
+        model.predict(table(20, x_missing=[18]))

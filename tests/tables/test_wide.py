@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.examples import examples
+from helpers.model_folders import make_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from tuner.data.series_table import read_series
 from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.prediction import load_model
+from tuner.prediction.pipeline import Pipeline
 from tuner.tables.table import stem_of_series
 
 DAYS = pd.date_range("2024-01-01", periods=60)
@@ -117,40 +119,25 @@ def test_a_gap_is_refused_with_its_line_and_its_series():
     assert check_data(experiment(missing="ffill")).facts.rows == 60
 
 
-def test_a_model_predicts_from_files_as_wide_as_in_training(capsys):
+def test_a_model_predicts_from_files_as_wide_as_in_training():
     frame = stores()
-    frame.to_csv("wide.csv", index=False)
     long = frame.melt(["day", "price"], var_name="store", value_name="sales")
-    long.to_csv("long.csv", index=False)
-    for name, keys in (("wide", {}), ("long", {"wide": None, "id": "store", "target": "sales"})):
-        raw = experiment(f"{name}.csv", **keys).model_dump(mode="json", exclude_none=True)
-        raw["task"]["horizon"] = 2
-        raw["budget"]["epochs"] = 2
-        raw["budget"]["patience"] = 2
-        Path(f"{name}.yaml").write_text(json.dumps(raw))
-        assert run(["train", f"{name}.yaml", "-o", f"m_{name}"]) == 0
-    of_wide, of_long = load_model("m_wide"), load_model("m_long")
-    predicted = of_wide.predict("wide.csv")
+    task = {"window": 5, "horizon": 2}
+    of = {"wide": {"wide": WIDE}, "long": {"id": "store", "target": "sales"}}
+    for name, rows in (("wide", frame), ("long", long)):
+        Path(name).mkdir()
+        raw = {"data": {"time": "day"} | of[name], "task": task}
+        make_model(raw, Path(name).resolve(), rows)
+    of_wide, of_long = load_model("wide/model"), load_model("long/model")
+    predicted = of_wide.predict("wide/data.csv")
     assert list(predicted) == ["store", "day", "step", "sales"]
     assert len(predicted) == 6
-    pd.testing.assert_frame_equal(predicted, of_long.predict("long.csv"))
+    pd.testing.assert_frame_equal(predicted, of_long.predict("long/data.csv"))
     pd.testing.assert_frame_equal(predicted, of_wide.predict(frame))
     with pytest.raises(DataError, match="no column of the file is like"):
-        of_wide.predict("long.csv")
-    capsys.readouterr()
-
-
-def test_a_model_without_the_key_is_of_no_wide_file():
-    stores().to_csv("wide.csv", index=False)
-    raw = experiment().model_dump(mode="json", exclude_none=True)
-    raw["budget"].update(epochs=1, patience=1)
-    Path("x.yaml").write_text(json.dumps(raw))
-    assert run(["train", "x.yaml", "-o", "m"]) == 0
-    record = json.loads(Path("m/pipeline.json").read_text())
-    assert record["wide"] == WIDE
-    del record["wide"]
-    from tuner.prediction.pipeline import Pipeline
-
+        of_wide.predict("long/data.csv")
+    record = json.loads(Path("wide/model/pipeline.json").read_text())
+    assert record.pop("wide") == WIDE
     assert Pipeline.of(record, Path("pipeline.json")).columns.wide is None
 
 

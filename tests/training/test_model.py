@@ -46,7 +46,7 @@ EVERY = itertools.product(CELLS, [False, True], [[5, 5], [6, 3]], sorted(POOLING
 
 
 @pytest.mark.parametrize(
-    ("cell", "both", "widths", "pooling", "task"), itertools.islice(EVERY, None, None, 5)
+    ("cell", "both", "widths", "pooling", "task"), [*itertools.islice(EVERY, None, None, 5)]
 )
 def test_every_model_learns_from_padded_sequences(cell, both, widths, pooling, task):
     torch.manual_seed(0)
