@@ -107,7 +107,7 @@ SHAPE = Shape(
 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_reads_the_known_columns_of_its_step(head):
-    model = drawn(SHAPE, std=0.3, **HEADS[head])
+    model = drawn(SHAPE, std=0.3, hidden_size=8, **HEADS[head])
     x = torch.randn(4, WINDOW + HORIZON, 3)
     before = model(x)
     for step in range(HORIZON):
@@ -124,7 +124,7 @@ def test_two_targets_each_move_by_what_is_known(head):
         "forecast", 3, horizon=HORIZON, window=WINDOW, targets=2, quantiles=(0.1, 0.5),
         target_columns=(0, 1), known_columns=(KNOWN,),
     )  # fmt: skip
-    model = drawn(shape, std=0.3, **HEADS[head])
+    model = drawn(shape, std=0.3, hidden_size=8, **HEADS[head])
     x = torch.randn(1, WINDOW + HORIZON, 3)
     moved = x.clone()
     moved[:, WINDOW:, KNOWN] += 1
