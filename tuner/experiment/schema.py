@@ -1,4 +1,4 @@
-"""The blocks of an experiment beside the data, the task and the hyperparameters; its name."""
+"""The name of an experiment, and its blocks other than data, task and hyperparameters."""
 
 from __future__ import annotations
 
@@ -31,6 +31,85 @@ from tuner.metrics import COSTS, METRICS, WAYS
 from tuner.strategies import STRATEGIES, installed
 from tuner.strategies.base import Section, optional
 from tuner.user_code import is_user_code, parse_user_code
+
+EXPERIMENT_BYTES = 200
+"""Most bytes of an experiment's name in UTF-8: a study's name adds strategy and seed."""
+
+STUDY_BYTES = 240
+"""Most bytes of a study's name: a file's name has 255, and `.journal.held` follows."""
+
+_IN_NO_FILE = '/\\:*?"<>|'
+
+_NOT_PRINTED = ("Cc", "Cs", "Cn", "Zl", "Zp")  # Unicode's: controls, half characters, line ends
+
+
+def normalized(name: str) -> str:
+    """Return a name in Unicode's composed form, so that it names one file however it is typed."""
+    return unicodedata.normalize("NFC", name)
+
+
+def why_refused(name: str, most_bytes: int) -> str | None:
+    """Return the rule that a name breaks; None where it breaks none.
+
+    Args:
+        name: an experiment's or a study's, normalized.
+        most_bytes: its largest length in UTF-8.
+    """
+    if not name.strip():
+        return "must not be empty"
+    if refused := next(filter(_is_refused, name), None):
+        return f"must not hold {refused!r}, which file names cannot have everywhere"
+    if name[0] in ".-" or name != name.strip():
+        return "must not begin with '.', '-' or a space, nor end with a space"
+    if (n_bytes := len(name.encode())) > most_bytes:
+        return f"must have at most {most_bytes} bytes in UTF-8, has {n_bytes}"
+    return None
+
+
+def mended(name: str, most_bytes: int) -> str:
+    """Return a similar name that breaks no rule; empty where nothing is left."""
+    kept = "".join("_" if _is_refused(c) else c for c in normalized(name))
+    kept = re.sub(r"^[\s._-]+|[\s_]+$", "", re.sub(r"__+", "_", kept))
+    return re.sub(r"[\s_]+$", "", kept.encode()[:most_bytes].decode(errors="ignore"))
+
+
+def _is_refused(character: str) -> bool:
+    return character in _IN_NO_FILE or unicodedata.category(character) in _NOT_PRINTED
+
+
+def check_name(name: str) -> str:
+    """Return a name as files and MLflow have it; raise ExperimentError where they cannot."""
+    name = normalized(name)
+    if why := why_refused(name, EXPERIMENT_BYTES):
+        instead = mended(name, EXPERIMENT_BYTES) or "sales"
+        plain = re.fullmatch(r"[A-Za-z]\w*", instead, re.ASCII)
+        example = instead if plain else json.dumps(instead, ensure_ascii=False)
+        raise ExperimentError(why, got=shown(name), example=example)
+    return name
+
+
+ExperimentName = Annotated[str, AfterValidator(check_name), Field(examples=["sales"])]
+
+
+if TYPE_CHECKING:
+    Strategy = strategies.Strategy
+else:
+
+    def _installed(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        """Read the options of a strategy of an installed package, else of tuner's own."""
+        name = value.get("name") if isinstance(value, dict) else None
+        options = installed(name)
+        if options is not None:
+            return options.model_validate(value)
+        known = isinstance(value, strategies.Strategy) and value.name not in STRATEGIES
+        return value if known else read(value)
+
+    _Ours = functools.reduce(operator.or_, STRATEGIES.values())
+    Strategy = Annotated[
+        SerializeAsAny[Annotated[_Ours, Field(discriminator="name")]],
+        WrapValidator(_installed),
+    ]
+
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 
@@ -71,21 +150,99 @@ class Budget(Section):
     """How often a trial is trained again after its worker died."""
 
 
-class Resources(Section):
-    """Resources that a trial takes while it trains."""
+class NoPruner(Section):
+    """Every trial is trained to its end."""
 
-    cpus: Annotated[float, Field(gt=0, le=1024, strict=True, allow_inf_nan=False)] = 1
-    """Cores reserved for a trial, which trains with one thread in any case."""
-    gpus: Annotated[float, Field(ge=0, le=64, strict=True, allow_inf_nan=False)] = 0
-    """GPUs, or the part of one: with 0.25 four trials share a GPU."""
+    name: Literal["none"] = "none"
 
-    @model_validator(mode="after")
-    def _whole_above_one(self) -> Resources:
-        if self.gpus > 1 and not self.gpus.is_integer():
-            rule = "must be a part of one GPU or a whole number of them"
-            remedy = f"write {math.ceil(self.gpus)}"
-            raise ExperimentError(rule, key="gpus", got=f"{self.gpus:g}", remedy=remedy)
-        return self
+
+class _Warmup(Section):
+    """How much is trained before anything is pruned."""
+
+    n_startup_trials: Annotated[Count, Field(ge=0)] = 10
+    """Completed trials before any is pruned."""
+    n_warmup_steps: Annotated[Count, Field(ge=0)] = 10
+    """Epochs that every trial gets; with folds it is always the first fold."""
+    interval_steps: Annotated[Count, Field(ge=1)] = 1
+    """Epochs between decisions."""
+
+
+class MedianPruner(_Warmup):
+    """Stops a trial whose best metric so far is worse than the median of earlier trials'."""
+
+    name: Literal["median"] = "median"
+
+
+class PercentilePruner(_Warmup):
+    """Stops a trial whose best metric so far is not among the best share of earlier trials'."""
+
+    name: Literal["percentile"] = "percentile"
+    percentile: Annotated[float, Field(ge=0, le=100, strict=True)] = 25.0
+    """Percent of the earlier trials that a trial must keep up with."""
+
+
+class SuccessiveHalvingPruner(Section):
+    """Keeps one trial in `reduction_factor` at each decision; the epochs grow by the same factor.
+
+    Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020,
+    arXiv:1810.05934; without its asynchrony, as trials are compared with earlier generations.
+    """
+
+    name: Literal["successive_halving"] = "successive_halving"
+    min_resource: Annotated[Count, Field(ge=1)] = 1
+    """Epochs (with folds: folds) after which the first decision falls."""
+    reduction_factor: Annotated[Count, Field(ge=2)] = 4
+    """One trial in so many is kept."""
+    min_early_stopping_rate: Annotated[Count, Field(ge=0)] = 0
+    """Decisions that are skipped at the beginning."""
+
+
+class HyperbandPruner(Section):
+    """Successive halving with several first decisions side by side; each trial has one of them.
+
+    Li et al., Journal of Machine Learning Research 18, 2018, arXiv:1603.06560.
+    """
+
+    name: Literal["hyperband"] = "hyperband"
+    min_resource: Annotated[Count, Field(ge=1)] = 1
+    """Epochs (with folds: folds) after which the earliest decision falls."""
+    reduction_factor: Annotated[Count, Field(ge=2)] = 3
+    """One trial in so many is kept."""
+
+
+class WilcoxonPruner(Section):
+    """Stops a trial whose folds are worse than the best trial's by a signed-rank test.
+
+    Needs rolling origins: the folds are the pairs that are compared.
+    """
+
+    name: Literal["wilcoxon"] = "wilcoxon"
+    p_threshold: Annotated[float, Field(ge=0, le=1, strict=True)] = 0.1
+    """Largest p-value at which a trial is stopped."""
+    n_startup_steps: Annotated[Count, Field(ge=0)] = 2
+    """Folds that every trial gets."""
+
+
+_EpochPruner = (
+    NoPruner | MedianPruner | PercentilePruner | SuccessiveHalvingPruner | HyperbandPruner
+)
+
+
+class PatientPruner(Section):
+    """Lets another pruner decide only once a trial has been worse than before for some epochs."""
+
+    name: Literal["patient"] = "patient"
+    patience: Annotated[Count, Field(ge=0)] = 5
+    """Epochs (with folds: folds) without improvement before the other pruner decides."""
+    min_delta: Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)] = 0.0
+    """Tolerance of the metric within which a value counts as no worse."""
+    wrapped: Annotated[_EpochPruner, Field(discriminator="name")] = MedianPruner()
+    """The other pruner; with `none` patience alone stops a trial."""
+
+
+_Pruners = _EpochPruner | PatientPruner | WilcoxonPruner
+Pruner = Annotated[_Pruners, Field(discriminator="name")]
+PRUNERS: tuple[type[Section], ...] = typing.get_args(_Pruners)
 
 
 def _check_metric(value: Any) -> str:
@@ -173,6 +330,23 @@ class Training(Section):
     """Whether a GPU may compute in 16 bits where the precision suffices."""
 
 
+class Resources(Section):
+    """Resources that a trial takes while it trains."""
+
+    cpus: Annotated[float, Field(gt=0, le=1024, strict=True, allow_inf_nan=False)] = 1
+    """Cores reserved for a trial, which trains with one thread in any case."""
+    gpus: Annotated[float, Field(ge=0, le=64, strict=True, allow_inf_nan=False)] = 0
+    """GPUs, or the part of one: with 0.25 four trials share a GPU."""
+
+    @model_validator(mode="after")
+    def _whole_above_one(self) -> Resources:
+        if self.gpus > 1 and not self.gpus.is_integer():
+            rule = "must be a part of one GPU or a whole number of them"
+            remedy = f"write {math.ceil(self.gpus)}"
+            raise ExperimentError(rule, key="gpus", got=f"{self.gpus:g}", remedy=remedy)
+        return self
+
+
 class Finalists(Section):
     """The best configurations, retrained on fresh seeds before one is called the winner."""
 
@@ -219,177 +393,3 @@ class Recorded(Section):
     """Device on which `score` was computed."""
     versions: dict[str, str]
     command: str
-
-
-if TYPE_CHECKING:
-    Strategy = strategies.Strategy
-else:
-
-    def _installed(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
-        """Read the options of a strategy of an installed package, else of tuner's own."""
-        name = value.get("name") if isinstance(value, dict) else None
-        options = installed(name)
-        if options is not None:
-            return options.model_validate(value)
-        known = isinstance(value, strategies.Strategy) and value.name not in STRATEGIES
-        return value if known else read(value)
-
-    _Ours = functools.reduce(operator.or_, STRATEGIES.values())
-    Strategy = Annotated[
-        SerializeAsAny[Annotated[_Ours, Field(discriminator="name")]],
-        WrapValidator(_installed),
-    ]
-
-
-class NoPruner(Section):
-    """Every trial is trained to its end."""
-
-    name: Literal["none"] = "none"
-
-
-class _Warmup(Section):
-    """How much is trained before anything is pruned."""
-
-    n_startup_trials: Annotated[Count, Field(ge=0)] = 10
-    """Completed trials before any is pruned."""
-    n_warmup_steps: Annotated[Count, Field(ge=0)] = 10
-    """Epochs that every trial gets; with folds it is always the first fold."""
-    interval_steps: Annotated[Count, Field(ge=1)] = 1
-    """Epochs between decisions."""
-
-
-class MedianPruner(_Warmup):
-    """Stops a trial whose best metric so far is worse than the median of earlier trials'."""
-
-    name: Literal["median"] = "median"
-
-
-class PercentilePruner(_Warmup):
-    """Stops a trial whose best metric so far is not among the best share of earlier trials'."""
-
-    name: Literal["percentile"] = "percentile"
-    percentile: Annotated[float, Field(ge=0, le=100, strict=True)] = 25.0
-    """Percent of the earlier trials that a trial must keep up with."""
-
-
-class SuccessiveHalvingPruner(Section):
-    """Keeps one trial in `reduction_factor` at each decision; the epochs grow by the same factor.
-
-    Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020,
-    arXiv:1810.05934; without its asynchrony, as trials are compared with earlier generations.
-    """
-
-    name: Literal["successive_halving"] = "successive_halving"
-    min_resource: Annotated[Count, Field(ge=1)] = 1
-    """Epochs (with folds: folds) after which the first decision falls."""
-    reduction_factor: Annotated[Count, Field(ge=2)] = 4
-    """One trial in so many is kept."""
-    min_early_stopping_rate: Annotated[Count, Field(ge=0)] = 0
-    """Decisions that are left out at the beginning."""
-
-
-class HyperbandPruner(Section):
-    """Successive halving with several first decisions side by side; each trial has one of them.
-
-    Li et al., Journal of Machine Learning Research 18, 2018, arXiv:1603.06560.
-    """
-
-    name: Literal["hyperband"] = "hyperband"
-    min_resource: Annotated[Count, Field(ge=1)] = 1
-    """Epochs (with folds: folds) after which the earliest decision falls."""
-    reduction_factor: Annotated[Count, Field(ge=2)] = 3
-    """One trial in so many is kept."""
-
-
-class WilcoxonPruner(Section):
-    """Stops a trial whose folds are worse than the best trial's by a signed-rank test.
-
-    Needs rolling origins: the folds are the pairs that are compared.
-    """
-
-    name: Literal["wilcoxon"] = "wilcoxon"
-    p_threshold: Annotated[float, Field(ge=0, le=1, strict=True)] = 0.1
-    """Largest p-value at which a trial is stopped."""
-    n_startup_steps: Annotated[Count, Field(ge=0)] = 2
-    """Folds that every trial gets."""
-
-
-_EpochPruner = (
-    NoPruner | MedianPruner | PercentilePruner | SuccessiveHalvingPruner | HyperbandPruner
-)
-
-
-class PatientPruner(Section):
-    """Lets another pruner decide only once a trial has been worse than before for some epochs."""
-
-    name: Literal["patient"] = "patient"
-    patience: Annotated[Count, Field(ge=0)] = 5
-    """Epochs (with folds: folds) of getting worse before the other pruner is asked."""
-    min_delta: Annotated[float, Field(ge=0, strict=True, allow_inf_nan=False)] = 0.0
-    """How much worse than before the metric may be meanwhile."""
-    wrapped: Annotated[_EpochPruner, Field(discriminator="name")] = MedianPruner()
-    """The other pruner; of `none` patience alone stops a trial."""
-
-
-_Pruners = _EpochPruner | PatientPruner | WilcoxonPruner
-Pruner = Annotated[_Pruners, Field(discriminator="name")]
-PRUNERS: tuple[type[Section], ...] = typing.get_args(_Pruners)
-
-
-EXPERIMENT_BYTES = 200
-"""Most bytes of an experiment's name in UTF-8: a study's name adds strategy and seed."""
-
-STUDY_BYTES = 240
-"""Most bytes of a study's: a file's name has 255 of them, and `.journal.held` follows."""
-
-_IN_NO_FILE = '/\\:*?"<>|'
-
-_NOT_PRINTED = ("Cc", "Cs", "Cn", "Zl", "Zp")  # Unicode's: controls, half characters, line ends
-
-
-def normalized(name: str) -> str:
-    """Return a name in Unicode's composed form: however it is typed, it names one file."""
-    return unicodedata.normalize("NFC", name)
-
-
-def why_refused(name: str, most_bytes: int) -> str | None:
-    """Return which rule a name breaks; None where it breaks none.
-
-    Args:
-        name: an experiment's or a study's, normalized.
-        most_bytes: that it may have in UTF-8.
-    """
-    if not name.strip():
-        return "must not be empty"
-    if refused := next(filter(_is_refused, name), None):
-        return f"must not hold {refused!r}, which file names cannot have everywhere"
-    if name[0] in ".-" or name != name.strip():
-        return "must not begin with '.', '-' or a space, nor end with a space"
-    if (n_bytes := len(name.encode())) > most_bytes:
-        return f"must have at most {most_bytes} bytes in UTF-8, has {n_bytes}"
-    return None
-
-
-def mended(name: str, most_bytes: int) -> str:
-    """Return a name that breaks no rule and is near one that does; empty where nothing is left."""
-    kept = "".join("_" if _is_refused(c) else c for c in normalized(name))
-    kept = re.sub(r"^[\s._-]+|[\s_]+$", "", re.sub(r"__+", "_", kept))
-    return re.sub(r"[\s_]+$", "", kept.encode()[:most_bytes].decode(errors="ignore"))
-
-
-def _is_refused(character: str) -> bool:
-    return character in _IN_NO_FILE or unicodedata.category(character) in _NOT_PRINTED
-
-
-def check_name(name: str) -> str:
-    """Return a name as files and MLflow have it; raise ValueError where they cannot."""
-    name = normalized(name)
-    if why := why_refused(name, EXPERIMENT_BYTES):
-        instead = mended(name, EXPERIMENT_BYTES) or "sales"
-        plain = re.fullmatch(r"[A-Za-z]\w*", instead, re.ASCII)
-        example = instead if plain else json.dumps(instead, ensure_ascii=False)
-        raise ExperimentError(why, got=shown(name), example=example)
-    return name
-
-
-ExperimentName = Annotated[str, AfterValidator(check_name), Field(examples=["sales"])]
