@@ -310,9 +310,8 @@ def plan_forecast(
     times_more: float = 1.0,
 ) -> ForecastPlan:
     """Plan a first search; `usual` is the season, in rows, that the frequency suggests."""
-    window, windows, segment = _windows(profile, usual, rows, horizon)
     cost = _Cost(profile, horizon, n_features, times_more)
-    window, windows, segment = _affordable(cost, window, windows, segment)
+    window, windows, segment = _affordable(cost, _windows(profile, usual, rows, horizon))
     n_windows = cost.windows(max(windows))
     batch_sizes = batch_sizes_for(n_windows)
     for larger in _LARGEST_BATCHES:
@@ -380,10 +379,13 @@ class _Cost:
         return n_windows / batch_sizes[len(batch_sizes) // 2] * 0.004 + n_windows * steps * of_step
 
 
-def _affordable(
-    cost: _Cost, window: Choice, windows: tuple[int, ...], segment: int | None
-) -> tuple[Choice, tuple[int, ...], int | None]:
+_Windows = tuple[Choice, tuple[int, ...], int | None]
+"""The window to begin with, those that are searched, and the rows in a segment."""
+
+
+def _affordable(cost: _Cost, planned: _Windows) -> _Windows:
     """Shorten the windows, if needed, so that a trial trains in about a minute."""
+    window, windows, segment = planned
     largest = _LARGEST_BATCHES[-1]
 
     def too_slow() -> bool:
@@ -402,13 +404,10 @@ def _affordable(
     return window, windows, segment
 
 
-def _windows(
-    profile: Profile, usual: int | None, rows: int, horizon: int
-) -> tuple[Choice, tuple[int, ...], int | None]:
-    """Return the window to begin with, those that are searched, and rows in a segment."""
+def _windows(profile: Profile, usual: int | None, rows: int, horizon: int) -> _Windows:
     season, known = profile.season, profile.rows
     if season is None or season > _SEASON_FITS or season + 1 > known // _SEASONS_FOR_ONE:
-        return _window_without_season(profile, usual, rows, horizon)
+        return _without_season(profile, usual, rows, horizon)
     wanted = season * max(4, math.ceil(horizon / season))
     if season >= 24 and wanted <= min(known // 8, _MOST_ROWS):
         longer = wanted + season * max(3, math.ceil(horizon / season))
@@ -427,9 +426,7 @@ def _windows(
     return window, tuple(by_count.values())[-3:], None
 
 
-def _window_without_season(
-    profile: Profile, usual: int | None, rows: int, horizon: int
-) -> tuple[Choice, tuple[int, ...], int | None]:
+def _without_season(profile: Profile, usual: int | None, rows: int, horizon: int) -> _Windows:
     if usual is not None and usual > _SEASON_FITS and profile.rows > 8 * 240:
         why = f"a season of {usual} rows is too long to be read: the calendar tells it"
         return Choice("240", why), (240,), 12
