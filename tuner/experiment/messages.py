@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import types
 import typing
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -14,6 +13,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from tuner.errors import ExperimentError, nearest
 from tuner.experiment.data import PREPARED
+from tuner.experiment.hyperparameters import Hyperparameters, check_value
 from tuner.experiment.yaml_files import text_of
 from tuner.strategies import installed_names
 from tuner.strategies.base import Section, Strategy, broken_rule
@@ -107,7 +107,7 @@ def _problem(
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         problem = ExperimentError("must be a block of keys", key=key, got=shown(value))
         if loc[0] == "search_space" and len(loc) == 2:
-            return _no_domain(problem.with_(example=example), root, name, value)
+            return _no_domain(problem.with_(example=example), name, value)
         if field is not None and field.discriminator and value in _tags(field):
             example = f"{{{field.discriminator}: {value}}}"
         if loc == ("search_space",):
@@ -141,37 +141,28 @@ def _rule(of_key: list[ErrorDetails]) -> str:
     return "must be " + (", " if "true or false" in kinds else " or ").join(kinds)
 
 
-def _no_domain(
-    problem: ExperimentError, root: type[Section], name: str, value: Any
-) -> ExperimentError:
+def _no_domain(problem: ExperimentError, name: str, value: Any) -> ExperimentError:
     """Add a remedy for a value or a list in place of a domain: fix it, or search it."""
-    if name in PREPARED and isinstance(value, str | list):
-        written = text_of(value if isinstance(value, list) and value else ["none", value])
-        return problem.with_(example=f"{{type: categorical, choices: {written}}}")
-    fixed = _sections(root.model_fields["hyperparameters"].annotation)[0]
-    field = fixed.model_fields.get(name)
-    if field is None:
-        return problem
 
     def obeys(value: Any) -> bool:
-        try:
-            fixed.model_validate({name: value})
-        except ValidationError:
-            return False
-        return isinstance(value, str | int | float)
+        return isinstance(value, str | int | float) and check_value(name, value) is None
 
-    if obeys(value):
+    field, choices = Hyperparameters.model_fields.get(name), list[Any]()
+    if name in PREPARED and isinstance(value, str | list):
+        choices = value if isinstance(value, list) and value else ["none", value]
+    elif field is not None and obeys(value):
         remedy = f"for one value write hyperparameters.{name}: {text_of(value)}"
         return problem.with_(remedy=remedy)
-    choices: list[Any] = _literals(field.annotation) or [False, True] * (field.annotation is bool)
-    if isinstance(value, list) and value and all(map(obeys, value)):
+    elif field is not None and isinstance(value, list) and value and all(map(obeys, value)):
         choices = value
-    elif field.annotation is float:
+    elif field is not None and field.annotation is float:
         low, high = (field.default / 10, field.default * 10) if field.default else (0.0, 0.5)
-        return problem.with_(example=f"{{type: float, low: {low}, high: {high}}}")
+        return problem.with_(example=text_of({"type": "float", "low": low, "high": high}))
+    elif field is not None:
+        choices = _literals(field.annotation) or [False, True] * (field.annotation is bool)
     if not choices:
         return problem
-    return problem.with_(example=f"{{type: categorical, choices: {text_of(choices)}}}")
+    return problem.with_(example=text_of({"type": "categorical", "choices": choices}))
 
 
 def _example(field: FieldInfo | None, inner: tuple[str | int, ...] = ()) -> str | None:
@@ -237,12 +228,7 @@ def _resolve(
 def _sections(annotation: Any) -> list[type[Section]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
-    origin = typing.get_origin(annotation)
-    if origin is Annotated:
-        return _sections(typing.get_args(annotation)[0])
-    if origin in (typing.Union, types.UnionType, dict):
-        return [s for a in typing.get_args(annotation) for s in _sections(a)]
-    return []
+    return [s for a in typing.get_args(annotation) for s in _sections(a)]
 
 
 def _literals(annotation: Any) -> list[str]:
@@ -252,12 +238,8 @@ def _literals(annotation: Any) -> list[str]:
 
 
 def _literal_values(section: type[Section]) -> list[str]:
-    return [
-        v
-        for f in ("name", "type")
-        if f in section.model_fields
-        for v in _literals(section.model_fields[f].annotation)
-    ]
+    fields = section.model_fields
+    return [v for f in ("name", "type") if f in fields for v in _literals(fields[f].annotation)]
 
 
 def _in_a_block(root: type[Section], word: str) -> list[str]:
@@ -265,7 +247,7 @@ def _in_a_block(root: type[Section], word: str) -> list[str]:
     return [
         f"{name}.{word}"
         for name, field in root.model_fields.items()
-        if name != "recorded"
+        if name not in ("recorded", "cells")  # which tuner writes
         for section in _sections(field.annotation)
         if word.lower() in section.model_fields and word != "name"
     ]
