@@ -23,13 +23,7 @@ from tuner.report.plotting import Picture, number
 from tuner.results.differences import ENOUGH
 from tuner.results.export import made, study_artifacts
 from tuner.results.summary import Configuration, Summary, minute, summarize
-from tuner.results.verdict import (
-    Worth,
-    best_baseline,
-    gap_in_words,
-    left_out_in_words,
-    no_verdict,
-)
+from tuner.results.verdict import Worth, best_baseline, gap_in_words, left_out_in_words, no_verdict
 from tuner.results.winner import tested_name
 
 if TYPE_CHECKING:
@@ -55,7 +49,6 @@ PLOTS: Mapping[str, Callable[[StudyRecord], Picture | None]] = {
 
 _GENERATOR = "tuner report"
 _TITLE, _EARLIER_TITLES = "result of the search", ("what the search came to",)
-_CLASSES = {Worth.PAID: "good", Worth.BETTER: "good", Worth.USELESS: "bad"}
 _SETTINGS = ("strategy", "budget", "pruner", "objective", "finalists", "training")
 _MOST_NAMED = 8  # trials with the same reason
 _MOST_PARTS = 30  # rows of a table
@@ -70,8 +63,8 @@ def draw_all(record: StudyRecord) -> list[Picture]:
 def final_artifacts(record: StudyRecord) -> dict[str, str | bytes | Exception]:
     """Return the files of a finished study for MLflow: texts, report and plots, by file name.
 
-    A file that cannot be made is an exception; the others are not affected. Equal records give
-    equal bytes. Drawing takes one to three seconds.
+    The value is an exception if a file cannot be made; other files are not affected. Equal records
+    give equal bytes. Drawing takes one to three seconds.
     """
     pictures: list[Picture] = []
     drawn: dict[str, bytes | Exception] = {}
@@ -178,10 +171,10 @@ def _outcomes(counts: Mapping[str, int]) -> str:
 
 
 def _verdict_class(summary: Summary) -> str:
-    kind = _CLASSES.get(summary.worth, "") if summary.worth else ""
-    if kind == "good" and summary.test and len(summary.test.judged.scores) < ENOUGH:
-        return ""  # it may be luck
-    return kind
+    if summary.worth in (Worth.PAID, Worth.BETTER) and summary.test is not None:
+        # With few repeats it may be luck.
+        return "good" if len(summary.test.judged.scores) >= ENOUGH else ""
+    return "bad" if summary.worth is Worth.USELESS else ""
 
 
 def _numbers(summary: Summary) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import itertools
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from tuner.data.baselines import baseline_name
 from tuner.journal.records import StudyRecord
+from tuner.journal.test_scores import ModelScores
 from tuner.report import plotting
 from tuner.report.plotting import COLOURS, GREY, POINT, Picture, clipped, drawn, label
 from tuner.results.verdict import ranked_baselines
@@ -20,56 +22,55 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CROWDED = 400
-"""Points that are drawn smaller, for they hide one another."""
+_CROWDED = 400  # points, above which they are drawn smaller
 
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """Truth and predictions of a series of the test set, or of sequences; NaN for infinite."""
+    """Truth and predictions of a series of the test set, or of sequences; NaN for infinite.
+
+    All arrays are (n,).
+    """
 
     at: list[str]  # names of the samples
     truth: np.ndarray
     predicted: np.ndarray
-    band: tuple[np.ndarray, np.ndarray] | None
+    band: tuple[np.ndarray, np.ndarray] | None  # lower and upper ends
     baselines: dict[str, np.ndarray]
-    name: str = ""  # of the series, where there are several
-    inner: tuple[tuple[str, np.ndarray, np.ndarray], ...] = ()  # bands in the band, wide ones first
+    name: str = ""  # of the series, if there are several
+    inner: tuple[tuple[str, np.ndarray, np.ndarray], ...] = ()  # narrower bands, widest first
 
     def limits(self) -> tuple[float, float]:
-        """Return the range within which predictions are drawn; others are at its edge."""
+        """Return the range of drawn predictions; those beyond it are drawn at its edge."""
         low, high = float(np.nanmin(self.truth)), float(np.nanmax(self.truth))
         room = (high - low) or abs(high) or 1.0
         return (low - room, high + room)
 
     def times(self) -> tuple[np.ndarray, str]:
         """Return the samples' places on an axis, and its name."""
-        texts = [text.removeprefix(self.name).strip() for text in self.at]
-        try:
-            return np.array([float(int(text)) for text in texts]), "row"
-        except ValueError:
-            pass
-        try:
-            times = [dt.datetime.fromisoformat(text).replace(tzinfo=None) for text in texts]
-        except ValueError:
-            return np.arange(1.0, len(texts) + 1), "sample of the test set"
         from matplotlib.dates import date2num
 
-        return np.asarray(date2num(times)), "time"  # type: ignore[no-untyped-call]
+        texts = [text.removeprefix(self.name).strip() for text in self.at]
+        with contextlib.suppress(ValueError):
+            return np.array([float(int(text)) for text in texts]), "row"
+        with contextlib.suppress(ValueError):
+            times = [dt.datetime.fromisoformat(text).replace(tzinfo=None) for text in texts]
+            return np.asarray(date2num(times)), "time"  # type: ignore[no-untyped-call]
+        return np.arange(1.0, len(texts) + 1), "sample of the test set"
 
     def set_times(self, axes: Axes) -> None:
         """Label the axis of `times`."""
-        _, kind = self.times()
-        axes.set_xlabel("" if kind == "time" else kind)
-        if kind != "time":
-            plotting.whole_ticks(axes.xaxis)
-        else:
-            from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-            locator = AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call]
-            axes.xaxis.set_major_locator(locator)
-            formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
-            axes.xaxis.set_major_formatter(formatter)
+        _, kind = self.times()
+        if kind != "time":
+            axes.set_xlabel(kind)
+            plotting.whole_ticks(axes.xaxis)
+            return
+        locator = AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(locator)
+        formatter = ConciseDateFormatter(locator)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_formatter(formatter)
 
 
 def predicted_values(record: StudyRecord) -> list[Predicted]:
@@ -107,8 +108,8 @@ def predicted_classes(record: StudyRecord) -> Mapping[str, Any] | None:
     return _kept(record, "classes")
 
 
-def what_is_kept(kept: Mapping[str, Any]) -> str:
-    """Return sentences about which predictions are drawn; empty if all are."""
+def _thinning(kept: Mapping[str, Any]) -> str:
+    """Return sentences on which predictions are drawn; empty if all are."""
     lines = ""
     if kept["horizon"] > 1:
         lines += f" Of every forecast the first of {kept['horizon']} steps."
@@ -123,6 +124,7 @@ def _kept(record: StudyRecord, kind: str) -> Mapping[str, Any] | None:
 
 
 def _part(whole: Predicted, rows: np.ndarray) -> Predicted:
+    """Return some rows; the name of the series is the start that their names share."""
     at = [whole.at[row] for row in rows]
     words = [text.split() for text in at]
     common = itertools.takewhile(lambda w: len(set(w)) == 1, zip(*words, strict=False))
@@ -142,8 +144,8 @@ def _array(values: list[float | None]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
-_MOST_SERIES = 4  # a panel each
-_MOST_BASELINES = 3  # forecasts beside the winner's; more cannot be told apart
+_MOST_SERIES = 4  # with a panel each
+_MOST_BASELINES = 3  # beside the winner's forecast; more cannot be told apart
 
 
 def forecast_picture(record: StudyRecord) -> Picture | None:
@@ -153,10 +155,9 @@ def forecast_picture(record: StudyRecord) -> Picture | None:
         return None
     assert record.test is not None
     kept, forecasts = record.test.predictions, record.experiment.task.kind == "forecast"
+    about = "The test set: the truth and the predictions of the winner."
     if forecasts:
-        about = "The test set: what came, what the winner forecast, and the best baselines."
-    else:
-        about = "The test set: what the winner predicted against what is true."
+        about = "The test set: the truth, the forecast of the winner, and the best baselines."
     if len(parts) > _MOST_SERIES:
         about += f" The first {_MOST_SERIES} of {len(parts)} series."
     title = "Forecast of the test set" if forecasts else "Predictions of the test set"
@@ -165,7 +166,7 @@ def forecast_picture(record: StudyRecord) -> Picture | None:
         about += f" The last {most} rows"
         about += f": every row once, forecast 1 to {steps} steps ahead." if steps > 1 else "."
     else:
-        about += what_is_kept(kept)
+        about += _thinning(kept)
     return drawn("forecast", title, about, forecast_figure(record))
 
 
@@ -177,32 +178,34 @@ def forecast_figure(record: StudyRecord) -> Figure:
     target = label(kept["target"])
     if record.experiment.task.kind != "forecast":
         return _against_truth(parts[0], target)
-    drawn = _best_baselines(record)
+    metric = record.test.metric
+    best = _kept_baselines(record, record.test)[:_MOST_BASELINES]
+    baselines = [(name, baseline_name(name, metric)) for name in best]
     figure = plotting.new_figure(1.3 + 2.5 * len(parts))
     panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     for axes, part in zip(panels, parts, strict=True):
-        _forecast(axes, part, kept, drawn, every_step=bool(close))
+        _draw_forecast(axes, part, kept, baselines, every_step=bool(close))
         axes.set(ylabel=target, title=label(part.name))
     plotting.add_legend(figure, panels[0])
     return figure
 
 
-def _forecast(
+def _draw_forecast(
     axes: Axes,
     part: Predicted,
     kept: Mapping[str, Any],
-    drawn: list[tuple[str, str]],
+    baselines: list[tuple[str, str]],
     *,
-    every_step: bool = False,
+    every_step: bool,
 ) -> None:
     places, limits = part.times()[0], part.limits()
     marker = "." if len(places) <= 60 else None
-    thin = 1.0 if len(places) <= CROWDED else 0.6
+    thin = 1.0 if len(places) <= _CROWDED else 0.6
     widest = [] if part.band is None else [(kept["band"], *part.band)]
     for name, *edges in (*widest, *part.inner):
         low, high = (clipped(edge, limits) for edge in edges)
         axes.fill_between(places, low, high, color=POINT, alpha=0.2, linewidth=0, label=name)
-    for colour, (name, text) in zip(COLOURS[1:], drawn, strict=False):
+    for colour, (name, text) in zip(COLOURS[1:], baselines, strict=False):
         values = clipped(part.baselines[name], limits)
         axes.plot(places, values, color=colour, linewidth=thin, linestyle="--", label=label(text))
     axes.plot(places, part.truth, color="black", marker=marker, linewidth=thin + 0.2, label="truth")
@@ -214,12 +217,11 @@ def _forecast(
     plotting.tidy(axes)
 
 
-def _best_baselines(record: StudyRecord) -> list[tuple[str, str]]:
-    """Return the best baselines with kept predictions, each with its name in words."""
+def _kept_baselines(record: StudyRecord, scores: ModelScores) -> list[str]:
+    """Return the names of the baselines with kept predictions, best first."""
     assert record.test is not None
-    metric, kept = record.test.metric, record.test.predictions["baselines"]
-    ranked = [name for name, _ in ranked_baselines(metric, record.test.baselines) if name in kept]
-    return [(name, baseline_name(name, metric)) for name in ranked[:_MOST_BASELINES]]
+    kept = record.test.predictions["baselines"]
+    return [n for n, _ in ranked_baselines(record.test.metric, scores.baselines) if n in kept]
 
 
 def _against_truth(part: Predicted, target: str) -> Figure:
@@ -229,7 +231,7 @@ def _against_truth(part: Predicted, target: str) -> Figure:
         axes.vlines(part.truth, low, high, color=POINT, alpha=0.25, linewidth=1)
     axes.scatter(part.truth, clipped(part.predicted, limits), s=12, color=POINT, alpha=0.7)
     ends = [float(np.nanmin(part.truth)), float(np.nanmax(part.truth))]
-    axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="as it should be")
+    axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="prediction = truth")
     axes.set(xlabel=f"true {target}", ylabel=f"predicted {target}")
     axes.legend(frameon=False)
     plotting.tidy(axes)
@@ -249,7 +251,7 @@ def residuals_picture(record: StudyRecord) -> Picture | None:
         f"The truth minus the prediction, {along} and how often; the outline is the best "
         f"baseline. Good errors lie around zero and show no pattern."
     )
-    about += what_is_kept(record.test.predictions)
+    about += _thinning(record.test.predictions)
     title = "Residuals on the test set"
     return drawn("residuals", title, about, residuals_figure(record))
 
@@ -262,7 +264,7 @@ def residuals_figure(record: StudyRecord) -> Figure:
     together = np.concatenate(errors)
     figure = plotting.new_figure(3.2)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[3, 1])
-    size = 5 if len(together) > CROWDED else 14
+    size = 5 if len(together) > _CROWDED else 14
     forecast = record.experiment.task.kind == "forecast"
     for part, of_part, colour in zip(parts, errors, COLOURS * len(parts), strict=False):
         places = part.times()[0] if forecast else part.truth
@@ -276,15 +278,15 @@ def residuals_figure(record: StudyRecord) -> Figure:
     n_bins = min(_MOST_BINS, max(_FEWEST_BINS, round(np.sqrt(len(finite)))))
     bins = np.histogram_bin_edges(finite, bins=n_bins).tolist()
     right.hist(finite, bins=bins, orientation="horizontal", color=POINT, alpha=0.8)
-    if baseline := _best_baseline(record):
-        plain = np.concatenate([part.truth - part.baselines[baseline] for part in parts])
+    for name in _kept_baselines(record, record.test.judged)[:1]:
+        plain = np.concatenate([part.truth - part.baselines[name] for part in parts])
         right.hist(
             np.clip(plain, bins[0], bins[-1]),
             bins=bins,
             orientation="horizontal",
             histtype="step",
             color="black",
-            label=label(baseline_name(baseline, record.test.metric)),
+            label=label(baseline_name(name, record.test.metric)),
         )
         right.legend(loc="upper right", frameon=False, fontsize="x-small")
     right.set_xlabel("how often")
@@ -292,14 +294,6 @@ def residuals_figure(record: StudyRecord) -> Figure:
         axes.axhline(0, color="black", linewidth=0.8)
         plotting.tidy(axes)
     return figure
-
-
-def _best_baseline(record: StudyRecord) -> str | None:
-    """Return the best baseline with kept predictions."""
-    assert record.test is not None
-    kept = record.test.predictions["baselines"]
-    ranked = ranked_baselines(record.test.metric, record.test.judged.baselines)
-    return next((name for name, _ in ranked if name in kept), None)
 
 
 FEWEST_STEPS = 3
@@ -335,7 +329,7 @@ def _steps(record: StudyRecord) -> Sequence[Mapping[str, Any]]:
 
 
 _MOST_NUMBERS = 12  # classes whose cells have room for a number
-_NAMES_IN, _CELL_IN = 3.0, 0.14  # room for the names, and for a cell beside a legible one
+_NAMES_IN, _CELL_IN = 3.0, 0.14  # width of the names, and of a cell
 
 
 def confusion_picture(record: StudyRecord) -> Picture | None:
@@ -345,8 +339,8 @@ def confusion_picture(record: StudyRecord) -> Picture | None:
         return None
     models = f" over the winner's {kept['models']} models" if kept["models"] > 1 else ""
     about = (
-        f"What the test set's {kept['total']:,} labels were taken for, counted{models}. The "
-        f"colour is the share of a row: of all that are truly of its class."
+        f"The {kept['total']:,} labels of the test set, counted by true and predicted "
+        f"class{models}. The colour is the share of a row, that is, of the true class."
     )
     title = "Confusion matrix of the test set"
     return drawn("confusion", title, about, confusion_figure(kept))
