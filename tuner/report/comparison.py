@@ -15,6 +15,7 @@ import numpy as np
 from tuner.data.baselines import baseline_name
 from tuner.experiment import Experiment
 from tuner.journal.records import StudyRecord, TrialRecord
+from tuner.metrics import METRICS
 from tuner.outputs import written_whole
 from tuner.report import plotting
 from tuner.report.page import render
@@ -191,11 +192,6 @@ class Comparison:
         return self.experiment.objective.metric
 
     @property
-    def sign(self) -> int:
-        """1 if less is better, -1 if more is."""
-        return -1 if self.experiment.objective.direction == "maximize" else 1
-
-    @property
     def baselines(self) -> list[tuple[str, float]]:
         """Baselines and their validation scores, best first."""
         return ranked_baselines(self.metric, self.rows[0].searches[0].baselines)
@@ -228,7 +224,6 @@ class Comparison:
             self.differences,
             self.real,
             metric=self.metric,
-            sign=self.sign,
             n_seeds=len(self.seeds),
             fewest=self.fewest_seeds,
         )
@@ -259,7 +254,7 @@ def compare(
         trajectories: one for each strategy and seed.
         n_trials: trained trials of each search.
     """
-    sign = -1 if experiments[0].objective.direction == "maximize" else 1
+    sign = METRICS[experiments[0].objective.metric].sign
     rows = []
     for experiment in experiments:
         strategy = experiment.strategy
@@ -330,14 +325,15 @@ def curves_figure(comparison: Comparison) -> Figure:
     """Return the plot as a figure."""
     figure = plotting.new_figure(4.2, width_in=9.6)
     by_trials, by_seconds = figure.subplots(1, 2, sharey=True)
+    sign = METRICS[comparison.metric].sign
     bands = []
     for i, row in enumerate(comparison.rows):
         colour = COLOURS[i % len(COLOURS)]
         style = _STYLES[i // len(COLOURS) % len(_STYLES)]
         bands.append(band_by_trials(row))
         _draw(by_trials, bands[-1], colour, style, row.strategy)
-        _draw(by_seconds, band_by_seconds(row, comparison.sign), colour, style)
-    limits = good_range(_to_be_seen(bands), comparison.sign)
+        _draw(by_seconds, band_by_seconds(row, sign), colour, style)
+    limits = good_range(_to_be_seen(bands), sign)
     metric = label(comparison.metric)
     by_trials.set(xlabel="trained trials", ylabel=f"best validation {metric} so far")
     by_trials.set(ylim=limits, yticks=plotting.round_values(limits))

@@ -59,7 +59,7 @@ class TrainedModels:
     ) -> None:
         self._experiment, self._data = experiment, data
         self._executor, self._observer, self._stop = executor, observer, stop
-        self._weights: dict[str, Weights] = {}  # by job key
+        self._weights: dict[str, Weights] = {}  # by the job's key, which is the run's
         self._scores: dict[str, float | None] = {}  # of models that were trained again
 
     def job(self, run: TrialRecord) -> TrainJob:
@@ -74,12 +74,11 @@ class TrainedModels:
 
     def weights_of(self, run: TrialRecord) -> Weights | None:
         """Return the weights behind a recorded score; None if they are not known."""
-        return None if self.differs(run) else self._weights.get(self.job(run).key)
+        return None if self.differs(run) else self._weights.get(str(run.key))
 
     def differs(self, run: TrialRecord) -> bool:
         """Return whether a model was trained again, with another score than recorded."""
-        key = self.job(run).key
-        return key in self._scores and self._scores[key] != run.value
+        return self._scores.get(str(run.key), run.value) != run.value
 
     def of(self, runs: Sequence[TrialRecord]) -> Models:
         """Return the models of some trainings.
@@ -88,9 +87,7 @@ class TrainedModels:
             RunError: a training failed that had not failed before.
             Interrupted: the search was stopped.
         """
-        jobs = [self.job(run) for run in runs]
-        known = zip(jobs, runs, strict=True)
-        missing = {job.key: run for job, run in known if job.key not in self._weights}
+        missing = {str(run.key): run for run in runs if str(run.key) not in self._weights}
         if missing:
             self._observer.note(
                 f"training {_counted(len(missing), 'model')} again for the test set: a journal "
@@ -101,18 +98,17 @@ class TrainedModels:
             assert outcome.weights is not None
             self._weights[key], self._scores[key] = outcome.weights, outcome.objective
             n_done = sum(key in self._weights for key in missing)
-            self._observer.note(f"[{n_done}/{len(missing)}] {self._retrained(missing[key])}")
+            run = missing[key]
+            text = f"[{n_done}/{len(missing)}] {run.key.name} trained again"
+            if self.differs(run):
+                score = self._scores[key]
+                text += f", to {score} and not to {run.value}: another CPU or version?"
+            self._observer.note(text)
 
+        jobs, note = [self.job(run) for run in runs], self._observer.note
         again = [job for job in jobs if job.key in missing]
-        run_jobs(self._executor, again, stop=self._stop, note=self._observer.note, ended=ended)
+        run_jobs(self._executor, again, stop=self._stop, note=note, ended=ended)
         return [(job, self._weights[job.key]) for job in jobs]
-
-    def _retrained(self, run: TrialRecord) -> str:
-        name = run.key.name
-        if not self.differs(run):
-            return f"{name} trained again"
-        score = self._scores[self.job(run).key]
-        return f"{name} trained again, to {score} and not to {run.value}: another CPU or version?"
 
 
 @dataclass(frozen=True)
@@ -169,11 +165,11 @@ def refit(
 
     Args:
         record: the study, with its search and finalists done.
-        winner: of the study.
+        winner: the winner of the study.
         default_runs: the default's trainings; () if it is the winner.
-        folder: for the arrays, without test rows.
+        folder: receives the arrays, without test rows.
         executor: trains.
-        observer: gets a note for each training.
+        observer: receives a note for each training.
         stop: once set, no training starts.
 
     Returns:

@@ -437,7 +437,6 @@ def strategies_in_words(
     real: Sequence[StrategyDifference],
     *,
     metric: str,
-    sign: int,
     n_seeds: int,
     fewest: int,
 ) -> str:
@@ -448,7 +447,6 @@ def strategies_in_words(
         differences: the differences of every two strategies.
         real: the significant ones.
         metric: the metric of the scores.
-        sign: 1 if less is better, -1 if more is.
         n_seeds: number of searches with each strategy.
         fewest: fewest seeds at which a difference can be significant.
     """
@@ -463,8 +461,10 @@ def strategies_in_words(
     def loser(d: StrategyDifference) -> str:
         if not in_detail:
             return d.worse
-        gap = _gap(medians[d.better], medians[d.worse], metric, sign)
-        size = gap or f"ahead in {d.wins:.0%} of the pairs"
+        size = (
+            _gap(medians[d.better], medians[d.worse], metric)
+            or f"ahead in {d.wins:.0%} of the pairs"
+        )
         return f"{d.worse} ({size}, p {p_text(d.p_adjusted)})"
 
     parts = []
@@ -504,8 +504,9 @@ def _at_most(differences: Sequence[StrategyDifference]) -> str:
     return f"p {p_text(p_value).replace('=', '<=')}"
 
 
-def _gap(better: float, worse: float, metric: str, sign: int) -> str:
+def _gap(better: float, worse: float, metric: str) -> str:
     """Describe by how much a median is better; empty if it is not."""
+    sign = METRICS[metric].sign
     if not sign * better < sign * worse:
         return ""
     if sign > 0 and better > 0 and math.isfinite(worse):  # an error: shares make sense
