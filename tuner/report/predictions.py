@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tuner.data.baselines import baseline_name
-from tuner.journal.records import StudyRecord
-from tuner.journal.test_scores import ModelScores
+from tuner.journal.records import ModelScores, StudyRecord
 from tuner.report import plotting
 from tuner.report.plotting import COLOURS, GREY, POINT, Picture, clipped, drawn, label
 from tuner.results.verdict import ranked_baselines
