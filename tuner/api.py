@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 import pandas as pd
 
+from tuner.coordination.finalists import find_winner
 from tuner.errors import InputError, Interrupted, RunError, TunerError
 from tuner.experiment import Experiment
 from tuner.journal.records import StudyRecord, TrialRecord
@@ -29,7 +30,6 @@ from tuner.report import page
 from tuner.results import export
 from tuner.results.summary import Summary, summarize
 from tuner.results.test_score import test_predictions
-from tuner.results.winner import find_winner
 from tuner.studies import read, with_data
 from tuner.winner import KeptModel, retrained
 
@@ -142,7 +142,6 @@ class Study:
             RunError: no trial is complete.
         """
         winner = find_winner(self._record)
-        finalist = winner.finalist
         return Best(
             trial=winner.number,
             name=winner.name,
@@ -150,8 +149,8 @@ class Study:
             hyperparameters=winner.hyperparameters(self._record),
             metric=self.experiment.objective.metric,
             search_score=winner.search_score,
-            mean=finalist.mean if finalist else None,
-            std=finalist.std if finalist else None,
+            mean=winner.mean if winner.repeats else None,
+            std=winner.std,
         )
 
     @property

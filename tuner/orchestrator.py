@@ -27,7 +27,7 @@ from tuner.coordination.coordinator import (
     Observers,
     SearchStart,
 )
-from tuner.coordination.finalists import default_of, enqueue_finalists
+from tuner.coordination.finalists import Winner, default_of, enqueue_finalists, find_winner
 from tuner.coordination.opening import (
     Earlier,
     StudyData,
@@ -66,7 +66,6 @@ from tuner.results.export import study_artifacts
 from tuner.results.retraining import Refit, TrainedModels, calibrate_all, refit, refit_epochs
 from tuner.results.test_score import EvaluatedModels, score_on_test
 from tuner.results.verdict import not_evaluated_again, why_not_again
-from tuner.results.winner import Winner, find_winner
 from tuner.strategies.base import Rhythm
 from tuner.studies import check_journal, check_study_name, read_earlier
 from tuner.tracking import MlflowTracker, TrackingObserver

@@ -17,6 +17,7 @@ import pandas as pd
 
 import tuner
 from tuner.coordination.coordinator import Observer, WinnerModel
+from tuner.coordination.finalists import find_winner
 from tuner.errors import (
     DataError,
     InputError,
@@ -40,7 +41,6 @@ from tuner.results.retraining import (
     refit_epochs,
     train_again,
 )
-from tuner.results.winner import find_winner
 from tuner.tables.table import columns_of_series, read_table
 from tuner.tracking import explain, only_copier, open_store
 from tuner.tracking.layout import STUDY_ROLE

@@ -23,7 +23,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from test_finalists import repeats
 
 from tuner.coordination.coordinator import Observer
-from tuner.coordination.finalists import rank_finalists
+from tuner.coordination.finalists import objectives, pareto_front, rank_finalists
 from tuner.coordination.history import configuration_key, unseen_configuration
 from tuner.coordination.opening import StudyData, open_study
 from tuner.coordination.pruning import should_prune
@@ -33,7 +33,6 @@ from tuner.experiment import space_size
 from tuner.jobs import OutcomeState, cost, timed_out, train_job
 from tuner.journal.records import Status, read_study
 from tuner.journal.storage import TOLD_ATTR, read_journal, write_journal
-from tuner.results.winner import objectives, pareto_front
 from tuner.strategies import STRATEGIES
 
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES)

@@ -10,14 +10,19 @@ from helpers.search_bench import make_experiment
 from helpers.simulated_executor import Killed, SimulatedExecutor
 from helpers.simulated_study import SPACE, PretendExecutor, everything
 
-from tuner.coordination.finalists import default_of, enqueue_finalists, rank_finalists, untuned
+from tuner.coordination.finalists import (
+    default_of,
+    enqueue_finalists,
+    find_winner,
+    rank_finalists,
+    untuned,
+)
 from tuner.errors import Interrupted, RunError
 from tuner.jobs import OutcomeState
 from tuner.journal.storage import FINALIST_ATTR, Role, read_journal, trial_key, write_journal
 from tuner.progress.display import number, show_result
 from tuner.results import test_score
 from tuner.results.summary import summarize
-from tuner.results.winner import find_winner
 from tuner.strategies.rng import training_seed
 
 
@@ -234,7 +239,7 @@ def test_without_finalists_the_default_is_trained_once(case):
     record = case.run(finalists={"top": 0})
     (only,) = record.finalists
     assert (only.role, only.repeat) == (Role.BASELINE, 0)
-    assert find_winner(record).finalist is None
+    assert find_winner(record).repeats == ()
     assert len(record.test.scores) == len(record.test.default.scores) == 1
 
 

@@ -15,19 +15,18 @@ from helpers.simulated_executor import Killed
 from helpers.simulated_study import PretendExecutor, Winners, everything
 from rich.console import Console
 
-from tuner.coordination.finalists import default_of
+from tuner.coordination.finalists import default_of, find_winner, tested_name
 from tuner.data import baselines
 from tuner.executors.base import Finished
 from tuner.experiment import Experiment
 from tuner.journal.records import TestScore
 from tuner.progress import display
 from tuner.progress.display import number, show_result
-from tuner.results import verdict, winner
+from tuner.results import verdict
 from tuner.results.export import exported
 from tuner.results.retraining import best_epochs, epochs_of
 from tuner.results.summary import summarize
 from tuner.results.verdict import verdict_of
-from tuner.results.winner import find_winner
 
 REFIT = {"finalists": {"refit": None}}  # as by default
 N_REFITS = 3 + 3  # of the winner and of the default
@@ -232,7 +231,7 @@ def test_the_verdict_is_about_the_refitted_models(case):
     test = json.loads(json.dumps(record.test.raw))
 
     def of(test):
-        return verdict.test_part_of(TestScore.from_json(test))
+        return verdict.evidence_of(record, TestScore.from_json(test))[0]
 
     def judge(test):
         return verdict_of(dataclasses.replace(record, test=TestScore.from_json(test)))
@@ -309,7 +308,7 @@ def test_scores_of_the_tested_model_are_not_another_winners(case, capsys):
     test = number(summary.test.mean)
     (own,) = [line for line in lines if "fresh seeds, gap" in line]
     assert own.count("±") == 1
-    name = winner.tested_name(summary.test)
+    name = tested_name(summary.test)
     (tested,) = [line for line in lines if line.startswith(name)]
     assert tested.startswith(f"{name} {test}")
 

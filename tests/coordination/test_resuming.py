@@ -8,7 +8,7 @@ from helpers.search_bench import DATA, SPACE, make_experiment, told
 from helpers.simulated_executor import Killed, SimulatedExecutor
 from helpers.simulated_study import PretendExecutor, everything
 
-from tuner.coordination.finalists import default_of, rank_finalists, retrained_of
+from tuner.coordination.finalists import default_of, find_winner, rank_finalists, retrained_of
 from tuner.coordination.opening import Earlier
 from tuner.errors import StudyError
 from tuner.journal.storage import (
@@ -24,7 +24,6 @@ from tuner.journal.storage import (
 )
 from tuner.report.page import report
 from tuner.results.summary import summarize
-from tuner.results.winner import find_winner
 
 FIVE = {"finalists": {"repeats": 5}}
 

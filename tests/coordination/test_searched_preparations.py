@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.simulated_study import everything
 
+from tuner.coordination.finalists import find_winner
 from tuner.data.baselines import Baselines, baselines_record, choose, preparations_of
 from tuner.data.prepared import open_test_part, prepare
 from tuner.executors.base import Finished
@@ -13,7 +14,6 @@ from tuner.experiment import Experiment
 from tuner.jobs import PredictJob, TrainJob, train_job
 from tuner.orchestrator import SearchOptions, search
 from tuner.results.export import exported
-from tuner.results.winner import find_winner
 from tuner.training import run_job
 
 SPACE = {

@@ -6,10 +6,10 @@ import threading
 import pytest
 from helpers.simulated_study import PretendExecutor, Winners, everything
 
+from tuner.coordination.finalists import find_winner
 from tuner.errors import Interrupted
 from tuner.executors.base import STOPPING, Finished
 from tuner.results.summary import summarize
-from tuner.results.winner import find_winner
 
 CLOSED = {"open_test": False}
 N_MODELS = 3 + 3  # of the winner and of the default

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
 from tuner.api import Study
-from tuner.coordination.finalists import default_of, rank_finalists
+from tuner.coordination.finalists import default_of, find_winner, rank_finalists
 from tuner.coordination.history import TrialHistory
 from tuner.coordination.pruning import (
     Evidence,
@@ -38,7 +38,6 @@ from tuner.report.page import report
 from tuner.report.trials import curves_figure
 from tuner.results.export import exported
 from tuner.results.summary import summarize
-from tuner.results.winner import find_winner
 from tuner.winner import model_name
 
 
@@ -129,7 +128,7 @@ def test_without_finalists_one_training_decides_the_default(make_case):
     assert "the winner (default LSTM)" in report(won)
     lost = find_winner(make_case("lost").run(**keys))
     assert lost.trial is not None
-    assert lost.finalist is None
+    assert lost.repeats == ()
 
 
 def test_a_default_found_by_a_longer_search_stays_the_tested_one(case):
@@ -256,7 +255,7 @@ def test_a_default_with_a_failed_repeat_beats_a_worse_one(record):
 def test_of_equal_means_the_smaller_validation_loss_wins(record):
     ranked = rank_finalists(record)
     winner = find_winner(record)
-    assert not ranked or winner.finalist == ranked[0]
+    assert not ranked or (winner.name, winner.repeats) == (ranked[0].name, ranked[0].repeats)
 
     def loss(runs):
         return statistics.fmean(r.outcome.val_loss(record.sign) for r in runs)

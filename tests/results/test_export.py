@@ -19,12 +19,12 @@ from helpers.result_records import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuner.coordination.finalists import find_winner
 from tuner.errors import RunError
 from tuner.experiment import Experiment, Hyperparameters
 from tuner.experiment.yaml_files import read_mapping
 from tuner.journal.records import TestScore
 from tuner.results.export import exported, render, train_command
-from tuner.results.winner import find_winner
 
 HERE = Path("/somewhere")
 
@@ -49,7 +49,6 @@ def test_an_export_fixes_every_hyperparameter():
 def test_it_records_seeds_scores_data_device_and_versions():
     record = make_study(finalists=3)
     winner = find_winner(record)
-    assert winner.finalist is not None
     repeats = [
         dataclasses.replace(r, outcome=dataclasses.replace(r.outcome, device=f"machine {r.number}"))
         for r in record.finalists
@@ -60,22 +59,22 @@ def test_it_records_seeds_scores_data_device_and_versions():
         test=TestScore.from_json(values_test(configuration=winner.trial.number)),
     )
     recorded = exported(record, HERE, "best.yaml")["recorded"]
-    seeds = [repeat.seed for repeat in winner.finalist.repeats]
+    seeds = [repeat.seed for repeat in winner.repeats]
     assert recorded == {
         "study": "made-pso-0",
         "seed": seeds[0],
-        "score": winner.finalist.scores[0],
+        "score": winner.scores[0],
         "metric": "rmse",
         "epochs": 6,
         "search": winner.trial.value,
         "seeds": seeds,
-        "scores": winner.finalist.scores,
-        "mean": winner.finalist.mean,
-        "std": winner.finalist.std,
+        "scores": winner.scores,
+        "mean": winner.mean,
+        "std": winner.std,
         "test": 0.5,
         "data_sha256": "ab" * 32,
         "rows": 200,
-        "device": f"machine {winner.finalist.repeats[0].number}",
+        "device": f"machine {winner.repeats[0].number}",
         "versions": {"python": "3.11.2", "torch": "2.13.0"},
         "command": "tuner train best.yaml",
     }

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from helpers.result_records import make_experiment, make_study
 
+from tuner.coordination.finalists import find_winner
 from tuner.executors.base import Executor, Finished
 from tuner.jobs import Outcome, OutcomeState, TrainJob
 from tuner.journal.records import TestScore
 from tuner.report.predictions import predicted_classes, predicted_values
 from tuner.results.summary import summarize
 from tuner.results.test_score import EvaluatedModels, score_on_test
-from tuner.results.winner import find_winner
 
 
 class Foretold(Executor):

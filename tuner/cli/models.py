@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from tuner.cli.app import Export, Train
 from tuner.cli.run import load
+from tuner.coordination.finalists import find_winner
 from tuner.data.prepared import check_data
 from tuner.errors import InputError, nearest
 from tuner.experiment import Experiment
@@ -35,7 +36,6 @@ from tuner.results.retraining import (
     seeds_of_ensemble,
     train_again,
 )
-from tuner.results.winner import find_winner
 from tuner.studies import read_as_it_stands
 
 
@@ -202,7 +202,7 @@ def _warn_unless_done(record: StudyRecord, state: StudyState) -> None:
     stands = "is running or was killed" if state is StudyState.UNKNOWN else f"is {state.value}"
     text = f"{record.name} {stands}: this is the best of the trials so far"
     if record.experiment.finalists.top:
-        lack = "are missing" if find_winner(record).finalist is None else "are not all retrained"
+        lack = "are not all retrained" if find_winner(record).repeats else "are missing"
         text += f", and its finalists {lack}"
     _warn(text)
 

@@ -1,12 +1,13 @@
-"""Finalists: the best configurations and the untuned default, trained again on new seeds.
+"""Finalists, which are trained again on new seeds, the winner, and the Pareto front.
 
-They are a second study in the same journal, `NAME.finalists`, run by the same coordinator. The
-untuned default is trained as often as the others and shows the gain of the search; if no
-configuration of the search is better, it wins.
+Finalists are the best configurations and the untuned default. They are a second study in the same
+journal, `NAME.finalists`, run by the same coordinator. The default is trained as often as the
+others and shows the gain of the search; if no configuration of the search is better, it wins.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ import optuna
 from optuna.storages import BaseStorage
 
 from tuner.coordination.history import configuration_key
+from tuner.errors import InputError, RunError
 from tuner.experiment.data import PREPARED
 from tuner.experiment.experiment import Experiment
 from tuner.experiment.hyperparameters import CELLS, WIDTH, Hyperparameters
 from tuner.experiment.rules import check_rules
-from tuner.journal.records import Status, StudyRecord, TrialRecord
+from tuner.journal.records import Status, StudyRecord, TestScore, TrialRecord
 from tuner.journal.storage import BASELINE_ATTR, FINALIST_ATTR, FINALISTS_SUFFIX, Role
 
 
@@ -85,7 +87,7 @@ class Finalist:
     """A configuration and its retrainings."""
 
     trial: TrialRecord | None  # of the search; None for a default that it did not find
-    repeats: tuple[TrialRecord, ...]  # complete ones; at least one, except of a default
+    repeats: tuple[TrialRecord, ...]  # complete ones; of a default or a winner, maybe none
     name: str  # trial 3, or default LSTM
     params: dict[str, Any]  # the searched hyperparameters
 
@@ -286,6 +288,114 @@ def retrained_of(record: StudyRecord) -> tuple[int, int]:
     if not begun:
         return 0, 0
     return sum(run.outcome is not None for run in begun), len(wanted)
+
+
+@dataclass(frozen=True)
+class Winner(Finalist):
+    """The configuration with the best mean over its repeats, or the best trial without repeats."""
+
+    is_default: bool = False  # whether it is the untuned default, as a trial or not
+
+    @property
+    def runs(self) -> list[TrialRecord]:
+        """Its trainings: the repeats, or the trial itself."""
+        if self.repeats:
+            return list(self.repeats)
+        assert self.trial is not None
+        return [self.trial]
+
+    @property
+    def reproducible(self) -> TrialRecord:
+        """The training whose score an export reproduces: the first repeat, or the trial."""
+        return self.runs[0]
+
+    def hyperparameters(self, record: StudyRecord) -> dict[str, Any]:
+        """Return the whole configuration, fixed and searched."""
+        return record.experiment.configuration(self.params)
+
+    def was_tested(self, test: TestScore | None) -> bool:
+        """Return whether this configuration was the one evaluated on the test set."""
+        if test is None:
+            return False
+        if self.number is not None and test.configuration == self.number:
+            return True
+        return self.is_default and test.default is not None and test.default.is_winner
+
+
+def find_winner(record: StudyRecord) -> Winner:
+    """Return the winner of a study.
+
+    Raises:
+        RunError: no trial is complete.
+    """
+    default, finalists = default_of(record), rank_finalists(record)
+    if finalists:
+        return _winner(finalists[0], default)
+    if record.best is None:
+        reasons = [t.outcome.reason for t in record.trained if t.outcome and t.outcome.reason]
+        why = f"; the last failure: {reasons[-1]}" if reasons else ""
+        raise RunError(f"study {record.name!r} has no complete trial{why}")
+    if default is not None and default.repeats and default.number != record.best.number:
+        own = default.as_finalist()
+        if own.rank(record) < record.rank_of(record.best):
+            return _winner(own, default)
+    return _winner(_finalist(record.best, ()), default)
+
+
+def winner_of(record: StudyRecord, number: int) -> Winner:
+    """Return a complete trial as if it had won.
+
+    Raises:
+        InputError: there is no such trial.
+    """
+    chosen = next((t for t in record.ranked() if t.number == number), None)
+    if chosen is None:
+        known = [t.number for t in record.ranked()[:5]]
+        found = next((t for t in record.trials if t.number == number), None)
+        remedy = f"; choose another: {', '.join(map(str, known))}, say" if known else ""
+        if found is not None and found.repeat_of is not None:
+            remedy = f"; it repeats trial {found.repeat_of}: write --trial {found.repeat_of}"
+        rule = f"must be a complete trial of {record.name}"
+        raise InputError(rule, where="--trial", got=f"{number}{remedy}")
+    ranked = rank_finalists(record)
+    own = next((f for f in ranked if f.number == number), _finalist(chosen, ()))
+    return _winner(own, default_of(record))
+
+
+def tested_name(test: TestScore) -> str:
+    """Return the name of the configuration that was evaluated: trial 3, or default LSTM."""
+    if test.configuration is not None:
+        return trial_name(test.configuration)
+    assert test.default is not None
+    return test.default.name
+
+
+def objectives(record: StudyRecord, trial: TrialRecord) -> tuple[float, float] | None:
+    """Return metric and cost of a trial; None without them, or with one objective."""
+    cost = record.experiment.objective.cost
+    if cost is None or trial.status is not Status.COMPLETE or trial.outcome is None:
+        return None
+    values = (trial.outcome.objective, trial.outcome.cost(cost))
+    return None if values[0] is None or not math.isfinite(values[1]) else (values[0], values[1])
+
+
+def pareto_front(record: StudyRecord) -> list[TrialRecord]:
+    """Return the trials of the Pareto front, best metric first; none for a single objective."""
+    known = [(values, t) for t in record.trained if (values := objectives(record, t)) is not None]
+    # By metric, then by cost: each of the front costs less than all before it.
+    known.sort(key=lambda pair: (record.sign * pair[0][0], pair[0][1], pair[1].number))
+    front: list[TrialRecord] = []
+    least = math.inf
+    for (_, cost), trial in known:
+        if cost < least:
+            front.append(trial)
+            least = cost
+    return front
+
+
+def _winner(own: Finalist, default: Default | None) -> Winner:
+    is_default = default is not None and default.number == own.number
+    return Winner(own.trial, own.repeats, own.name, own.params, is_default)
 
 
 def _finalist(trial: TrialRecord, repeats: tuple[TrialRecord, ...]) -> Finalist:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from tuner.coordination.finalists import retrained_of
+from tuner.coordination.finalists import retrained_of, tested_name
 from tuner.data.baselines import baseline_name
 from tuner.errors import one_line
 from tuner.journal.records import (
@@ -29,7 +29,6 @@ from tuner.metrics import short_name
 from tuner.results.advice import Advice
 from tuner.results.summary import Configuration, Summary, summarize
 from tuner.results.verdict import gap_in_words, left_out_in_words
-from tuner.results.winner import tested_name
 
 _STEPS, _WORST, _MOST_REASONS = 8, 5, 5  # shown at most
 

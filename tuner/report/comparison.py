@@ -301,7 +301,7 @@ def band_by_trials(row: Row) -> Band:
     return Band(np.arange(1, best.shape[1] + 1), best)
 
 
-def band_by_seconds(row: Row, sign: int) -> Band:
+def band_by_seconds(row: Row, sign: float) -> Band:
     """Return the best scores by seconds; a search that has ended keeps its score."""
     times = np.unique(np.concatenate([search.seconds for search in row.searches]))  # (n,)
     best = []

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from tuner.coordination.finalists import default_of
+from tuner.coordination.finalists import default_of, tested_name
 from tuner.data.baselines import baseline_name
 from tuner.errors import one_line
 from tuner.experiment import CategoricalDomain, Domain, Split, flat
@@ -24,7 +24,6 @@ from tuner.results.differences import ENOUGH
 from tuner.results.export import made, study_artifacts
 from tuner.results.summary import Configuration, Summary, minute, summarize
 from tuner.results.verdict import Worth, best_baseline, gap_in_words, left_out_in_words, no_verdict
-from tuner.results.winner import tested_name
 
 if TYPE_CHECKING:
     from jinja2 import Environment

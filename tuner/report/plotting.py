@@ -136,7 +136,7 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
 
 
-def good_range(values: Iterable[float], sign: int) -> tuple[float, float]:
+def good_range(values: Iterable[float], sign: float) -> tuple[float, float]:
     """Return the limits of an axis for finite objectives without far worse ones.
 
     `sign` is 1 if less is better, -1 if more is.
@@ -150,7 +150,7 @@ def good_range(values: Iterable[float], sign: int) -> tuple[float, float]:
     return (float(ends.min()), float(ends.max()))
 
 
-def near(values: Iterable[float], sign: int) -> list[float]:
+def near(values: Iterable[float], sign: float) -> list[float]:
     """Return the values, with far worse ones clipped."""
     costs = sign * np.array(list(values), np.float64)
     if len(costs) >= _FEW:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tuner.coordination.finalists import find_winner, objectives, pareto_front
 from tuner.data.baselines import baseline_name
 from tuner.errors import RunError
 from tuner.experiment.space import to_distributions
@@ -29,7 +30,6 @@ from tuner.report.plotting import (
     label,
 )
 from tuner.results.verdict import ranked_baselines
-from tuner.results.winner import find_winner, objectives, pareto_front
 from tuner.strategies.codec import Codec
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tuner import __version__
+from tuner.coordination.finalists import Winner, find_winner, winner_of
 from tuner.data import DataRef, SeriesRef
 from tuner.errors import RunError, TunerError, one_line
 from tuner.executors import Executor, LocalExecutor
@@ -24,7 +25,6 @@ from tuner.journal.records import StudyRecord
 from tuner.prediction.model import FORMAT, MODEL, OLDEST, PIPELINE, checksum, record_checksum
 from tuner.results.retraining import Training, best_epochs, refit_epochs
 from tuner.results.summary import summarize
-from tuner.results.winner import Winner, find_winner, winner_of
 from tuner.user_code import is_reference
 
 ENDINGS = (".yaml", ".yml", ".json")  # of exported files
@@ -88,9 +88,9 @@ def _move(experiment: dict[str, Any], folder: Path) -> None:
 
 
 def _recorded(record: StudyRecord, winner: Winner) -> dict[str, Any]:
-    run, finalist = winner.reproducible, winner.finalist
+    run, retrained = winner.reproducible, bool(winner.repeats)
     assert run.outcome is not None
-    tested = winner.was_tested(record.test)
+    test = record.test if winner.was_tested(record.test) else None
     recorded = {
         "study": record.name,
         "seed": run.seed,
@@ -98,13 +98,13 @@ def _recorded(record: StudyRecord, winner: Winner) -> dict[str, Any]:
         "metric": record.experiment.objective.metric,
         "epochs": best_epochs(run.outcome),
         "refit_epochs": refit_epochs(record, winner),
-        "search": winner.search_score if finalist else None,
-        "seeds": [repeat.seed for repeat in finalist.repeats] if finalist else None,
-        "scores": finalist.scores if finalist else None,
-        "mean": finalist.mean if finalist else None,
-        "std": finalist.std if finalist else None,
-        "test": record.test.mean if record.test and tested else None,
-        "refit": record.test.refit.mean if record.test and record.test.refit and tested else None,
+        "search": winner.search_score if retrained else None,
+        "seeds": [repeat.seed for repeat in winner.repeats] or None,
+        "scores": winner.scores or None,
+        "mean": winner.mean if retrained else None,
+        "std": winner.std,
+        "test": test.mean if test else None,
+        "refit": test.refit.mean if test and test.refit else None,
         "preparations": _searched_rows(record.experiment),
         "data_sha256": record.data["sha256"],
         "rows": record.data["rows"],

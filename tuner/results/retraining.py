@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tuner.coordination.coordinator import Observer
+from tuner.coordination.finalists import Winner
 from tuner.coordination.opening import library_versions
 from tuner.data.metrics import Intervals, calibrated
 from tuner.data.prepared import Facts, Prepared, check_same, prepare
@@ -40,7 +41,6 @@ from tuner.jobs import (
 )
 from tuner.journal.records import StudyRecord, TrialRecord
 from tuner.outputs import scratch_folder
-from tuner.results.winner import Winner
 
 Models = Sequence[tuple[TrainJob, Weights]]
 """Trained models, each with the job that trained it."""

@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from tuner.coordination.finalists import Default, Finalist, default_of, rank_finalists
+from tuner.coordination.finalists import (
+    Default,
+    Finalist,
+    Winner,
+    default_of,
+    find_winner,
+    objectives,
+    pareto_front,
+    rank_finalists,
+    tested_name,
+)
 from tuner.journal.records import Status, StudyRecord, TestScore, TrialRecord
 from tuner.results.advice import Advice, advice_after
 from tuner.results.differences import compare
@@ -17,7 +27,6 @@ from tuner.results.verdict import (
     verdict_of,
     with_article,
 )
-from tuner.results.winner import Winner, find_winner, objectives, pareto_front, tested_name
 
 _SCORES = ("mean", "std", "scores")
 _FINALIST = ("trial", "name", "search_score", "gap", *_SCORES, "params")
@@ -156,18 +165,13 @@ def _configuration(of: Finalist | Default, **more: Any) -> Configuration:
 
 def _of_finalist(finalist: Finalist) -> Configuration:
     searched = finalist.search_score
-    gap = None if searched is None else finalist.mean - searched
+    gap = None if searched is None or not finalist.repeats else finalist.mean - searched
     return _configuration(finalist, search_score=searched, gap=gap)
 
 
 def _of_winner(winner: Winner, record: StudyRecord) -> Configuration:
-    if winner.finalist is not None:
-        own = _of_finalist(winner.finalist)
-    else:
-        searched = winner.search_score
-        own = Configuration(winner.name, winner.number, winner.params, [], None, None, searched)
     return replace(
-        own,
+        _of_finalist(winner),
         is_default=winner.is_default,
         tested=winner.was_tested(record.test),
         hyperparameters=winner.hyperparameters(record),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tuner.coordination.finalists import default_of
+from tuner.coordination.finalists import Winner, default_of, find_winner
 from tuner.data.baselines import Baselines, Choices
 from tuner.data.metrics import score
 from tuner.data.prepared import Prepared, open_test_part
@@ -28,7 +28,6 @@ from tuner.prediction import Model
 from tuner.prediction.predictors import distinct
 from tuner.results.retraining import Calibration, Models, Refit, coverage_of, points_of
 from tuner.results.verdict import verdict_of
-from tuner.results.winner import Winner, find_winner
 from tuner.tables.table import read_table
 
 MOST_SERIES = 1000  # that have a score each in the record; of more, the first

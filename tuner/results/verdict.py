@@ -12,13 +12,20 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
-from tuner.coordination.finalists import Finalist, default_of, model_name, rank_finalists
+from tuner.coordination.finalists import (
+    Finalist,
+    Winner,
+    default_of,
+    find_winner,
+    model_name,
+    rank_finalists,
+    tested_name,
+)
 from tuner.data.baselines import baseline_name
 from tuner.journal.records import StudyRecord, TestScore
 from tuner.metrics import METRICS, short_name
 from tuner.results.advice import advice_after
 from tuner.results.differences import ENOUGH, Difference, StrategyDifference, compare, relative
-from tuner.results.winner import Winner, find_winner, tested_name
 from tuner.user_code import is_reference
 
 REOPEN = "--reopen-test"  # the option that evaluates on the test set again
@@ -182,7 +189,7 @@ class Evidence:
         return Rival(default, compare(self.metric, self.scores, self.default, [self.seed]))
 
 
-def _evidence(record: StudyRecord, test: TestScore) -> list[Evidence]:
+def evidence_of(record: StudyRecord, test: TestScore) -> list[Evidence]:
     """Return the evidence of the test rows and, if there are validation scores, of those rows."""
     shown, seed = test.judged, record.experiment.seed
     own = shown.default.scores if shown.default else None
@@ -221,7 +228,7 @@ def verdict_of(record: StudyRecord) -> Verdict | None:
     test = record.test
     if test is None:
         return None
-    evidence = _evidence(record, test)
+    evidence = evidence_of(record, test)
     verdict = _judge(record, test, evidence)
     if verdict.worth not in (Worth.PAID, Worth.BETTER):
         return verdict
@@ -426,7 +433,7 @@ def _since(record: StudyRecord) -> str | None:
     return None
 
 
-def with_article(of: Winner | Finalist) -> str:
+def with_article(of: Finalist) -> str:
     """Return a configuration's name; a default that is no trial has an article."""
     return of.name if of.trial is not None else f"the {of.name}"
 
