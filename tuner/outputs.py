@@ -122,36 +122,46 @@ def to_nowhere(stream: IO[str]) -> None:
     os.close(nowhere)
 
 
-class _Output:
-    """Standard output that raises TunerError if it cannot be written, on a full disk for example.
-
-    BrokenPipeError is raised as it is: the command decides what to do without a reader.
-    """
+class _Stream:
+    """A stream of text that may fail."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self._stream = self.unchecked = stream
+        self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with self._checked():
+        """Write a text."""
+        try:
             return self._stream.write(text)
+        except OSError as error:
+            self._failed(error)
+            return len(text)
 
     def flush(self) -> None:
-        with self._checked():
-            self._stream.flush()
-
-    @contextlib.contextmanager
-    def _checked(self) -> Iterator[None]:
+        """Write what is buffered."""
         try:
-            yield
-        except BrokenPipeError:
-            raise
-        except OSError as error:  # ENOSPC, EIO
-            to_nowhere(self._stream)
-            rule = f"standard output: {error.strerror}: stopped"
-            raise TunerError(rule, remedy="send it elsewhere") from None
+            self._stream.flush()
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        to_nowhere(self._stream)
+
+
+class _Output(_Stream):
+    """Standard output that raises TunerError if it cannot be written, on a full disk for example.
+
+    BrokenPipeError is raised as it is: the command decides what to do without a reader.
+    """
+
+    def _failed(self, error: OSError) -> None:
+        if isinstance(error, BrokenPipeError):
+            raise error
+        super()._failed(error)  # ENOSPC, EIO
+        rule = f"standard output: {error.strerror}: stopped"
+        raise TunerError(rule, remedy="send it elsewhere") from None
 
 
 @contextlib.contextmanager
@@ -165,32 +175,14 @@ def checked_output() -> Iterator[None]:
         sys.stdout = before
 
 
-class Terminal:
+class Terminal(_Stream):
     """A stream to a terminal that may be closed meanwhile: further output is discarded.
 
     SIGHUP decides whether the process continues.
     """
 
     def __init__(self, stream: IO[str]) -> None:
-        self._stream = getattr(stream, "unchecked", stream)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Write, or discard the text."""
-        try:
-            return self._stream.write(text)
-        except OSError:
-            to_nowhere(self._stream)
-            return len(text)
-
-    def flush(self) -> None:
-        """Flush, or discard what is buffered."""
-        try:
-            self._stream.flush()
-        except OSError:
-            to_nowhere(self._stream)
+        super().__init__(stream._stream if isinstance(stream, _Output) else stream)
 
 
 def temporary_folder(owner: object, prefix: str) -> Path:

@@ -152,10 +152,14 @@ def _command(section: str, module: str) -> Callable[[_Command], _Command]:
     return declare
 
 
+def _given(help: str, metavar: str | None = None, *names: str) -> Any:
+    """Return the annotation of an option, called as its field unless `names` are given."""
+    return typer.Option(*names, metavar=metavar, help=help)
+
+
 def _option(help: str, metavar: str | None = None, *names: str, default: Any = None) -> Any:
-    """Return a field of a command: an option, called as the field unless `names` are given."""
-    option = typer.Option(*names, metavar=metavar, help=help)
-    return dataclasses.field(default=default, metadata={"option": option})
+    """Return a field of a command: an option, as `_given`."""
+    return dataclasses.field(default=default, metadata={"option": _given(help, metavar, *names)})
 
 
 def _flag(help: str, *names: str, default: bool = False) -> Any:
@@ -215,7 +219,7 @@ _Study = Annotated[
     str, typer.Argument(metavar="STUDY", parser=_study_name, help="The study's name.")
 ]
 _Output = Annotated[
-    Path | None, typer.Option("-o", "--output", help="The file. [default: the terminal]")
+    Path | None, _given("The file. [default: the terminal]", None, "-o", "--output")
 ]
 _Journal = Annotated[
     str | None,
@@ -226,39 +230,31 @@ _Journal = Annotated[
 ]
 _Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key: budget.epochs=50. Repeatable."),
+    _given("Change a key: budget.epochs=50. Repeatable.", "KEY=VALUE", "--set"),
 ]
-_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-_Events = Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")]
+_AsJson = Annotated[bool, _given("Print JSON, for scripts.", None, "--json")]
+_Events = Annotated[bool, _given("Print every event as a line of JSON.", None, "--json")]
 _Trials = Annotated[
     int | None, _whole("--trials", 40, "Number of trials; schedules of a swarm depend on it.")
 ]
 _Workers = Annotated[
     int | None, _whole("--workers", 2, "Trials at a time. [default: one per core]")
 ]
-_Executor = Annotated[
-    str, typer.Option(metavar="NAME", help="Where trials run: local, ray or ray://HOST:PORT.")
-]
-_Tracking = Annotated[
-    bool, typer.Option("--tracking/--no-tracking", help="Copy the trials to MLflow.")
-]
+_Executor = Annotated[str, _given("Where trials run: local, ray or ray://HOST:PORT.", "NAME")]
+_Tracking = Annotated[bool, _given("Copy the trials to MLflow.", None, "--tracking/--no-tracking")]
 _Strategy = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Search with this one instead; tuner strategies lists them."),
+    str | None, _given("Search with this one instead; tuner strategies lists them.", "NAME")
 ]
 _Register = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Register the winner's model in MLflow under this name."),
+    str | None, _given("Register the winner's model in MLflow under this name.", "NAME")
 ]
 _AllData = Annotated[
-    bool,
-    typer.Option("--all-data", help="Train on the validation set too, to deploy it: no score."),
+    bool, _given("Train on the validation set too, to deploy it: no score.", None, "--all-data")
 ]
 _Ensemble = Annotated[
-    bool,
-    typer.Option("--ensemble", help="Train on every recorded seed; the mean of the models."),
+    bool, _given("Train on every recorded seed; the mean of the models.", None, "--ensemble")
 ]
-_Force = Annotated[bool, typer.Option("--force", help="Overwrite any file.")]
+_Force = Annotated[bool, _given("Overwrite any file.", None, "--force")]
 _AllowCode = Annotated[
     bool,
     typer.Option(
