@@ -135,6 +135,17 @@ def test_a_file_that_says_something_else_than_torch_is_no_export(task, monkeypat
     assert "differs from torch by" in str(outcome.reason)
 
 
+def test_a_cell_without_an_operator_is_traced(monkeypatch):
+    options = {"cell": "gru", "hidden_size": 8, "num_layers": 2}
+    expected = exported(job(**options)).exported
+    other = dataclasses.replace(hyperparameters.CELLS["gru"], operator="", gates=())
+    monkeypatch.setitem(hyperparameters.CELLS, "gru", other)
+    shape = dataclasses.replace(VALUES, window=12)
+    outcome = exported(job(shape, **options))
+    assert outcome.exported is not None, outcome.reason
+    assert outcome.exported.file != expected.file
+
+
 def test_amplified_rounding_errors_do_not_forbid_an_export():
     asked = job(cell="rnn", hidden_size=24)
     recurrent = {n: 5 * w if "weight_hh" in n else 0.1 * w for n, w in asked.weights.items()}

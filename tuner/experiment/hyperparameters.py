@@ -32,8 +32,8 @@ class Cell:
 
     title: str  # in sentences
     module: str  # `package.module:Class` of its layers
-    operator: str  # of ONNX
-    gates: tuple[int, ...]
+    operator: str = ""  # of ONNX; without one, torch traces the graph
+    gates: tuple[int, ...] = ()
     """Where each gate of the operator stands in the module's weights."""
     n_states: int = 1  # 2 with a cell state beside the hidden state
     stacks: bool = True  # whether one module holds several layers

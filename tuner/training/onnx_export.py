@@ -46,7 +46,7 @@ def export(job: ExportJob) -> Outcome:
             models[-1].load_weights(weights)
         model = models[0] if len(models) == 1 else Ensemble(models)
         model.eval()
-        if has_user_code(model):
+        if traced_part(model) is not None:
             file, difference = _trace_checked(model, job.steps)
         else:
             file = _serialized(to_onnx(model))
@@ -118,7 +118,7 @@ def _difference(model: Model | Ensemble, file: bytes, steps: int, *, fixed: int 
             true = exact(x.double() if x.is_floating_point() else x, lengths, prefix)
         if found.shape != tuple(expected.shape):
             rule, remedy = f"it returns {found.shape}, torch {tuple(expected.shape)}", None
-            if len(found) != size and has_user_code(model):
+            if len(found) != size and traced_part(model) is not None:
                 rule += ": the size of the batch became a constant"
                 remedy = "write x.shape[0] for len(x)"
             raise TrainingError(rule, remedy=remedy)
@@ -359,9 +359,18 @@ def _decode_steps(g: Graph, head: Recursive, states: list[str], coming: str) -> 
     return g.op("Transpose", values, perm=[1, 0, 2, 3] if shape.quantiles else [1, 0, 2])
 
 
-def has_user_code(model: Model | Ensemble) -> bool:
-    """Return whether a model contains a user's class."""
-    return any(isinstance(module, UserLayer | UserModel) for module in model.modules())
+def traced_part(model: Model | Ensemble) -> str | None:
+    """Return the name of the first part whose graph torch traces; None if there is none.
+
+    Torch traces classes from user code, and cells for which ONNX has no operator.
+    """
+    for module in model.modules():
+        if isinstance(module, UserLayer | UserModel):
+            return module.name
+        cell = ops.cell_of(module)
+        if cell is not None and not cell.operator:
+            return cell.title
+    return None
 
 
 def trace(model: Model | Ensemble, x: Tensor, lengths: Tensor | None, *, fixed: bool) -> bytes:
@@ -403,8 +412,7 @@ def trace(model: Model | Ensemble, x: Tensor, lengths: Tensor | None, *, fixed: 
                 )
         except Exception as error:  # of many classes
             problem = one_line(str(error).partition("\n")[0]).partition(". Please")[0]
-            user = next(m for m in model.modules() if isinstance(m, UserLayer | UserModel))
-            raise TrainingError(f"torch has no ONNX of {user.name}: {problem}") from None
+            raise TrainingError(f"torch has no ONNX of {traced_part(model)}: {problem}") from None
         graph = onnx.load(file)
     if "lengths" in names and all(each.name != "lengths" for each in graph.graph.input):
         # Every model of sequences has this input, used or not.

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from tuner.data import Shape
-from tuner.experiment.hyperparameters import CELLS
+from tuner.experiment.hyperparameters import CELLS, Cell
 from tuner.training.layers import (
     SPREAD,
     Categories,
@@ -127,6 +127,12 @@ def _floats(name: str, shape: Sequence[str | int] | None = None) -> onnx.ValueIn
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
+def cell_of(module: nn.Module) -> Cell | None:
+    """Return the cell of recurrent layers; None for any other module."""
+    name = type(module).__name__
+    return next((c for c in CELLS.values() if c.module.rpartition(":")[2] == name), None)
+
+
 def add_layers(
     g: Graph, layers: nn.Module, x: str, lengths: str = "", states: Sequence[str] = ()
 ) -> tuple[str, list[str]]:
@@ -154,8 +160,8 @@ def _add_layer(
     g: Graph, layers: nn.Module, i: int, x: str, lengths: str, states: Sequence[str]
 ) -> tuple[str, list[str]]:
     weights = dict(layers.named_parameters())
-    module = type(layers).__name__
-    cell = next(c for c in CELLS.values() if c.module.rpartition(":")[2] == module)
+    cell = cell_of(layers)
+    assert cell is not None, "other modules are no recurrent layers"
     kind = cell.operator
     ways = [way for way in (f"l{i}", f"l{i}_reverse") if f"weight_ih_{way}" in weights]
 
