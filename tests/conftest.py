@@ -72,7 +72,7 @@ def folder(tmp_path, monkeypatch, no_mlflow_settings):
     return tmp_path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def baselines_fitted_once():
     from helpers.baselines import fitted_once
 
@@ -104,3 +104,13 @@ def notes(monkeypatch):
         lambda location: write_journal(location, "s", said.append),
     )
     return said
+
+
+@pytest.fixture
+def quiet_optuna():
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield
+    optuna.logging.set_verbosity(before)

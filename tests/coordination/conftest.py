@@ -4,7 +4,7 @@ from helpers.simulated_study import Case
 from tuner.results import test_score
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _baselines_fitted_once(baselines_fitted_once):
     pass
 

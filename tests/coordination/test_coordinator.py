@@ -7,6 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from helpers.retrained import repeats
 from helpers.search_bench import (
     DATA,
     FINITE_SPACE,
@@ -20,7 +21,6 @@ from helpers.simulated_executor import Killed, SimulatedExecutor
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from test_finalists import repeats
 
 from tuner.coordination.coordinator import Observer
 from tuner.coordination.finalists import objectives, pareto_front, rank_finalists

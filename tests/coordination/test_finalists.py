@@ -5,7 +5,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from helpers.records import trial_record
+from helpers.retrained import repeats
 from helpers.search_bench import make_experiment
 from helpers.simulated_executor import Killed, SimulatedExecutor
 from helpers.simulated_study import SPACE, PretendExecutor, everything
@@ -18,7 +18,6 @@ from tuner.coordination.finalists import (
     untuned,
 )
 from tuner.errors import Interrupted, RunError
-from tuner.jobs import OutcomeState
 from tuner.journal.storage import FINALIST_ATTR, Role, read_journal, trial_key, write_journal
 from tuner.progress.display import number, show_result
 from tuner.results import test_score
@@ -29,27 +28,6 @@ from tuner.strategies.rng import training_seed
 @pytest.fixture
 def record(bench):
     return bench.run(make_experiment("random", trials=8), SimulatedExecutor(2))[1]
-
-
-def repeats(record, scores):
-    """Retrainings with these scores: {configuration: [score, or None for a failure]}."""
-    made = []
-    for configuration, values in scores.items():
-        for repeat, value in enumerate(values):
-            state = OutcomeState.FAILED if value is None else OutcomeState.COMPLETE
-            trial = record.trials[configuration]
-            made.append(
-                trial_record(
-                    len(made),
-                    dataclasses.replace(trial.outcome, objective=value, state=state),
-                    role=Role.FINALIST,
-                    params=trial.params,
-                    seed=training_seed(3, Role.FINALIST, configuration, repeat),
-                    configuration=configuration,
-                    repeat=repeat,
-                )
-            )
-    return dataclasses.replace(record, finalists=tuple(made))
 
 
 def no_default(record, **fields):

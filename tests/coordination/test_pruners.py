@@ -3,7 +3,7 @@
 import optuna
 import pytest
 from helpers import simulated_executor
-from helpers.search_bench import make_experiment, run_killed, told
+from helpers.search_bench import PRUNER_OPTIONS, make_experiment, run_killed, told
 from helpers.simulated_executor import SimulatedExecutor
 from optuna.trial import TrialState, create_trial
 
@@ -12,18 +12,7 @@ from tuner.experiment.schema import PRUNERS
 from tuner.jobs import Epoch
 from tuner.journal.records import Status
 
-OPTIONS = {
-    "none": {},
-    "median": {"n_startup_trials": 4, "n_warmup_steps": 1},
-    "percentile": {"n_startup_trials": 4, "n_warmup_steps": 1, "percentile": 30.0},
-    "successive_halving": {"min_resource": 2, "reduction_factor": 2},
-    "hyperband": {"min_resource": 2, "reduction_factor": 2},
-    "patient": {
-        "patience": 1,
-        "wrapped": {"name": "median", "n_startup_trials": 3, "n_warmup_steps": 1},
-    },
-    "wilcoxon": {"p_threshold": 0.4},
-}
+OPTIONS = {"none": {}, **PRUNER_OPTIONS, "wilcoxon": {"p_threshold": 0.4}}
 FOLDS = {"split": {"validation": {"folds": 5, "size": 0.1}}}
 BEGINS_TO_OVERFIT = 4  # epochs
 

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from helpers.examples import examples
 from helpers.records import study_record, trial_record
-from helpers.search_bench import SPACE, make_experiment, run_killed, told
+from helpers.search_bench import PRUNER_OPTIONS, SPACE, make_experiment, run_killed, told
 from helpers.simulated_executor import SimulatedExecutor
 from helpers.simulated_progress import taken_up
 from helpers.simulated_study import PretendExecutor
@@ -22,7 +22,7 @@ from tuner.coordination.finalists import default_of, find_winner, rank_finalists
 from tuner.coordination.history import TrialHistory
 from tuner.coordination.pruning import (
     Evidence,
-    _Told,
+    _ToldTrials,
     breaks_ties,
     make_pruner,
     should_prune,
@@ -278,18 +278,6 @@ def test_of_equal_means_the_smaller_validation_loss_wins(record):
                 assert loss(one) <= loss(other)
 
 
-PRUNERS = {
-    "median": {"n_startup_trials": 4, "n_warmup_steps": 1},
-    "percentile": {"n_startup_trials": 4, "n_warmup_steps": 1, "percentile": 30.0},
-    "successive_halving": {"min_resource": 2, "reduction_factor": 2},
-    "hyperband": {"min_resource": 2, "reduction_factor": 2},
-    "patient": {
-        "patience": 1,
-        "wrapped": {"name": "median", "n_startup_trials": 3, "n_warmup_steps": 1},
-    },
-}
-
-
 class StandsStill(SimulatedExecutor):
     """Accuracy on a few rows: the same for all; the loss is what the curve would have been."""
 
@@ -301,9 +289,9 @@ class StandsStill(SimulatedExecutor):
         return super().curve(job)[epoch] + worse
 
 
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", PRUNER_OPTIONS)
 def test_equal_metrics_are_pruned_by_the_larger_loss(name, make_bench):
-    experiment = make_experiment(pruner={"name": name, **PRUNERS[name]}, epochs=9)
+    experiment = make_experiment(pruner={"name": name, **PRUNER_OPTIONS[name]}, epochs=9)
     _, record = make_bench("losses").run(experiment, StandsStill(2))
     pruned = [t for t in record.trials if t.status is Status.PRUNED]
     complete = [t for t in record.trials if t.status is Status.COMPLETE]
@@ -319,7 +307,7 @@ def test_equal_metrics_are_pruned_by_the_larger_loss(name, make_bench):
         assert last(trial, n) > min(last(other, n) for other in others)
     # As it would be if the losses were the metric.
     experiment = make_experiment(
-        pruner={"name": name, **PRUNERS[name]}, epochs=9, strategy="random"
+        pruner={"name": name, **PRUNER_OPTIONS[name]}, epochs=9, strategy="random"
     )
     _, ties = make_bench("ties").run(experiment, StandsStill(1))
 
@@ -331,9 +319,9 @@ def test_equal_metrics_are_pruned_by_the_larger_loss(name, make_bench):
     assert [t.status for t in ties.trials] == [t.status for t in plain.trials]
 
 
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", PRUNER_OPTIONS)
 def test_ties_break_the_same_with_any_workers_or_kill(name, make_bench):
-    experiment = make_experiment(pruner={"name": name, **PRUNERS[name]}, epochs=9)
+    experiment = make_experiment(pruner={"name": name, **PRUNER_OPTIONS[name]}, epochs=9)
     reference = told(make_bench("one").run(experiment, StandsStill(1))[1])
     assert told(make_bench("five").run(experiment, StandsStill(5, chaos=2))[1]) == reference
     record, n_kills, _ = run_killed(make_bench("killed"), experiment, 3, StandsStill)
@@ -342,7 +330,7 @@ def test_ties_break_the_same_with_any_workers_or_kill(name, make_bench):
 
 
 def test_the_journal_keeps_the_metric_itself(bench):
-    experiment = make_experiment("random", pruner={"name": "median", **PRUNERS["median"]})
+    experiment = make_experiment("random", pruner={"name": "median", **PRUNER_OPTIONS["median"]})
     bench.run(experiment, StandsStill(2))
     study = optuna.load_study(study_name="s", storage=read_journal(bench.location))
     values = {v for t in study.trials for v in t.intermediate_values.values()}
@@ -385,7 +373,7 @@ def test_wilcoxon_breaks_equal_scores_by_the_smallest_loss():
     assert evidence._storage.get_best_trial(0) is trials[1]
     for number, trial in enumerate(trials):
         trial.number = number
-    assert _Told(study, trials[::-1], by_loss=False).get_best_trial(0) is trials[0]
+    assert _ToldTrials(study, trials[::-1], by_loss=False).get_best_trial(0) is trials[0]
 
 
 def test_trials_rank_by_score_then_by_loss_then_by_number(bench):
@@ -439,9 +427,13 @@ def test_searched_class_weights_make_losses_incomparable():
         assert experiment.losses_compare is (len(choices) == 1)
 
 
-@pytest.mark.parametrize("name", [*PRUNERS, "none"])
+@pytest.mark.parametrize("name", [*PRUNER_OPTIONS, "none"])
 def test_a_searched_loss_breaks_ties_by_number(name, make_bench):
-    options = {"pruner": {"name": name, **PRUNERS.get(name, {})}, "epochs": 9, "space": LOSSES}
+    options = {
+        "pruner": {"name": name, **PRUNER_OPTIONS.get(name, {})},
+        "epochs": 9,
+        "space": LOSSES,
+    }
     experiment = make_experiment("random", **options)
     standing = taken_up(Progress(), experiment)
     _, record = make_bench("losses").run(experiment, StandsStill(3, chaos=5), observer=standing)

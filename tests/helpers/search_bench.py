@@ -32,6 +32,16 @@ SMALL_SPACE = {
     "batch_size": {"type": "categorical", "choices": [8, 16, 32, 64]},
 }
 FINITE_SPACE = SPACE | {"dropout": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.1}}
+PRUNER_OPTIONS = {
+    "median": {"n_startup_trials": 4, "n_warmup_steps": 1},
+    "percentile": {"n_startup_trials": 4, "n_warmup_steps": 1, "percentile": 30.0},
+    "successive_halving": {"min_resource": 2, "reduction_factor": 2},
+    "hyperband": {"min_resource": 2, "reduction_factor": 2},
+    "patient": {
+        "patience": 1,
+        "wrapped": {"name": "median", "n_startup_trials": 3, "n_warmup_steps": 1},
+    },
+}
 DATA = {"path": "/data.csv", "sha256": "0" * 64, "rows": 100}
 REF = SeriesRef("/nowhere", Shape("forecast", 1))
 

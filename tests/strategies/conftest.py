@@ -1,4 +1,3 @@
-import optuna
 import pytest
 from helpers.swarms import SPACE, N
 
@@ -6,11 +5,8 @@ from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSam
 
 
 @pytest.fixture(autouse=True)
-def quiet_optuna():
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    yield
-    optuna.logging.set_verbosity(before)
+def _quiet(quiet_optuna):
+    pass
 
 
 @pytest.fixture(params=[WhaleSampler, ParticleSwarmSampler, QuantumSwarmSampler])
