@@ -23,7 +23,7 @@ from tuner.data.vocabulary import notes_of_categories
 from tuner.errors import DataError, refusal
 from tuner.experiment import Experiment
 from tuner.metrics import METRICS
-from tuner.tables.frequencies import are_open_days, few_enough, find_holidays
+from tuner.tables.frequencies import are_open_days, few_enough, find_holidays, rows_of
 from tuner.tables.timestamps import show_time
 
 
@@ -236,7 +236,7 @@ def notes_of(
         if series.frequency != data.resample:
             text += f", frequency {series.frequency}"
         yield "resampled", text
-    rows = np.concatenate([np.arange(*part) for part in train + series.bounds[:, :1]])
+    rows = rows_of(train + series.bounds[:, :1])
     yield from known_ahead(series, table, experiment.task.horizon, rows)
     if data.static:
         yield "static", ", ".join(data.static)
@@ -244,11 +244,10 @@ def notes_of(
     yield from notes_of_categories(names, table.codes, series.levels, rows, data.id)
     yield from constant_targets(series.targets, np.where(table.known, table.truth, np.nan)[rows])
     later = np.column_stack([train[:, 1], np.maximum(train[:, 1], test)]) + series.bounds[:, :1]
-    validated = np.concatenate([np.arange(*part) for part in later])
-    yield from constant_features(table, rows, validated, series.targets)
+    yield from constant_features(table, rows, rows_of(later), series.targets)
     if series.frequency is not None and data.resample is None:
-        frequency, every = series.frequency, map(series.times_of, range(len(series.names)))
-        closed = sum(len(find_holidays(times, frequency, series.holidays)) for times in every)
+        every, holidays = series.times_of_each(), series.holidays
+        closed = sum(len(find_holidays(times, series.frequency, holidays)) for times in every)
         if closed:
             yield "holidays", f"{counted(closed, 'open day')} without a row: none is filled in"
     missing = series.frame.isna().to_numpy()

@@ -55,16 +55,13 @@ def even_rows(series: Series, data: Preparation) -> Series:
     if series.frequency is None:
         return series
     frequency = series.frequency
-    each = range(len(series.names))
-    every = [every_time(series.times_of(i), frequency, series.holidays) for i in each]
+    read = series.times_of_each()
+    every = [every_time(times, frequency, series.holidays) for times in read]
     if sum(map(len, every)) == len(series.frame):
         return series
     bounds = bounds_of([len(times) for times in every])
-    places = [
-        start + times.searchsorted(series.times_of(i))
-        for i, (times, (start, _)) in enumerate(zip(every, bounds, strict=True))
-    ]
-    rows = np.concatenate(places)
+    places = zip(bounds[:, 0], every, read, strict=True)
+    rows = np.concatenate([start + times.searchsorted(of) for start, times, of in places])
     values = np.full((int(bounds[-1, 1]), series.frame.shape[1]), np.nan)
     values[rows] = series.frame.to_numpy()
     lines = np.full(len(values), -1)
@@ -121,7 +118,7 @@ def _resample(series: Series, data: Preparation, step: str) -> Series:
     offset = _offset(series.path, step)
     times = series.times
     edges = _edges(series.path, times.min(), times.max(), offset, step)
-    every = [series.times_of(i).unique() for i in range(len(series.names))]
+    every = [times.unique() for times in series.times_of_each()]
     frequency = common_frequency(every)
     daily = "D" if are_open_days(frequency) else frequency
     finest = None if daily is None else to_offset(daily)

@@ -18,7 +18,7 @@ from tuner.data.resampling import fill
 from tuner.data.vocabulary import check_classes, cut, first_outside
 from tuner.errors import Change, DataError, Setting, nearest, refusal
 from tuner.pipeline_steps import LARGEST
-from tuner.tables.frequencies import bounds_of, order_of, where_falling
+from tuner.tables.frequencies import bounds_of, order_of, rows_of, where_falling
 from tuner.tables.table import RawTable, as_numbers
 from tuner.tables.timestamps import as_times, possible_orders, show_time, where_outside
 
@@ -52,11 +52,6 @@ class Draw:
     def with_all(self) -> Draw:
         """Return the parts where the validation part is trained on as well."""
         return Draw(self.seen, self.validation, self.test)
-
-
-def rows_of(bounds: np.ndarray, sequences: np.ndarray) -> np.ndarray:
-    """Return the rows of sequences, one after another: (rows,)."""
-    return np.concatenate([np.arange(first, end) for first, end in bounds[sequences]])
 
 
 def draw_sequences(
@@ -128,7 +123,7 @@ def check_labels(
     `bounds` are the steps [start, end) of the sequences, (sequences, 2), `labels` the numbers of
     `classes`, (steps,).
     """
-    trained = labels[rows_of(bounds, draw.training)]
+    trained = labels[rows_of(bounds[draw.training])]
     for number, name in enumerate(classes):
         if number not in trained:
             rule = "every class must occur in the training part"

@@ -23,7 +23,7 @@ from tuner.data.prepared import (
 )
 from tuner.data.preprocessing import Scaler
 from tuner.data.reference import PairsRef, SequencesRef, Shape
-from tuner.data.sequence_table import Draw, SequenceTable, check_labels, rows_of
+from tuner.data.sequence_table import Draw, SequenceTable, check_labels
 from tuner.data.splits import draw_parts
 from tuner.data.vocabulary import UNKNOWN, Vocabulary, known_tokens
 from tuner.errors import refusal
@@ -31,7 +31,7 @@ from tuner.experiment import Experiment
 from tuner.experiment.data import Data
 from tuner.outputs import save_arrays
 from tuner.pipeline_steps import Dialect
-from tuner.tables.frequencies import bounds_of
+from tuner.tables.frequencies import bounds_of, rows_of
 from tuner.tables.table import naming_files, read_table
 
 Note = tuple[str, str]  # what `tuner check` notes, and how many
@@ -67,11 +67,11 @@ def check_sequences(experiment: Experiment, *, all_data: bool = False) -> Sequen
     if all_data:
         draw = draw.with_all()
     notes = _notes(data, whole[draw.seen], bounds[draw.seen], n_filled)
-    trained = rows_of(bounds, draw.training) if experiment.task.each_step else draw.training
+    trained = rows_of(bounds[draw.training]) if experiment.task.each_step else draw.training
     if not classes:
         notes += constant_targets(data.targets, truth[trained])
     if seen:
-        vocabulary = known_tokens(tokens[rows_of(bounds, draw.training)], data, table.path)
+        vocabulary = known_tokens(tokens[rows_of(bounds[draw.training])], data, table.path)
         steps = vocabulary.encode(tokens)
         notes += _notes_of_tokens(data, vocabulary, steps, bounds, draw)
     else:
@@ -153,7 +153,7 @@ def _notes_of_tokens(
     notes = [("vocabulary", counted(vocabulary.size, unit))]
     parts = []
     for name, part in (("training", draw.training), ("validation", draw.validation)):
-        tokens = steps[rows_of(bounds, part)]
+        tokens = steps[rows_of(bounds[part])]
         if n_unknown := int((tokens == UNKNOWN).sum()):
             parts.append(f"{n_unknown} of {counted(len(tokens), unit)} in {name}")
     if parts:
@@ -197,7 +197,7 @@ class SequenceDataset(Dataset):
             check_metric(metric, self.facts, part, truth, units)
 
     def _of(self, array: np.ndarray, sequences: np.ndarray) -> np.ndarray:
-        of = rows_of(self.bounds, sequences) if self.shape.each_step else sequences
+        of = rows_of(self.bounds[sequences]) if self.shape.each_step else sequences
         return np.asarray(array[of])
 
     def _mean_errors(self) -> np.ndarray:
@@ -210,7 +210,7 @@ class SequenceDataset(Dataset):
 
     def write(self, folder: Path) -> Prepared:
         seen = self.draw.seen
-        rows, draw = rows_of(self.bounds, seen), self.draw.before_test()
+        rows, draw = rows_of(self.bounds[seen]), self.draw.before_test()
         without_test = dataclasses.replace(
             self,
             steps=self.steps[rows],
@@ -238,7 +238,7 @@ class SequenceDataset(Dataset):
             arrays["weights"] = self.weights
         inputs = targets = None
         if self.vocabulary is None:
-            inputs = Scaler.fit(data.scale, self.steps[rows_of(self.bounds, train)])
+            inputs = Scaler.fit(data.scale, self.steps[rows_of(self.bounds[train])])
             arrays["inputs"] = inputs.transform(self.steps)
         else:
             arrays["tokens"] = self.steps
@@ -292,8 +292,8 @@ def check_pairs(experiment: Experiment, *, all_data: bool = False) -> PairsDatas
     draw = draw_parts(table, data, None, ())
     if all_data:
         draw = draw.with_all()
-    vocabulary = known_tokens(tokens[rows_of(bounds, draw.training)], data, table.path)
-    target = Vocabulary.of(said[rows_of(said_bounds, draw.training)])
+    vocabulary = known_tokens(tokens[rows_of(bounds[draw.training])], data, table.path)
+    target = Vocabulary.of(said[rows_of(said_bounds[draw.training])])
     lengths, steps = (np.diff(of)[:, 0] for of in (said_bounds, bounds))
     longest = int(lengths[draw.training].max())
     notes = [
@@ -334,8 +334,7 @@ def _padded(tokens: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Return tokens, (rows,), as (sequences, longest), padded with 0."""
     lengths = np.diff(bounds)[:, 0]
     found = np.zeros((len(bounds), lengths.max()), np.int64)
-    rows = rows_of(bounds, np.arange(len(bounds)))
-    found[np.arange(found.shape[1]) < lengths[:, None]] = tokens[rows]
+    found[np.arange(found.shape[1]) < lengths[:, None]] = tokens[rows_of(bounds)]
     return found
 
 
@@ -363,7 +362,7 @@ class PairsDataset(Dataset):
     def write(self, folder: Path) -> Prepared:
         a, seen = self.arrays, self.draw.seen
         kept = _Arrays(
-            a.tokens[rows_of(a.bounds, seen)],
+            a.tokens[rows_of(a.bounds[seen])],
             bounds_of(np.diff(a.bounds[seen])[:, 0]),
             a.truth[seen],
             a.copied[seen],

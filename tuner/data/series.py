@@ -43,7 +43,7 @@ from tuner.errors import DataError, refusal
 from tuner.experiment import Experiment
 from tuner.experiment.data import Data
 from tuner.outputs import save_arrays
-from tuner.tables.frequencies import season_of
+from tuner.tables.frequencies import rows_of, season_of
 from tuner.tables.table import naming_files, read_table
 from tuner.tables.timestamps import show_time
 
@@ -290,11 +290,11 @@ class SeriesDataset(Dataset):
         read_by_all = starts[:, 0] + self.first + longest
         read_by_all[self.first <= table.first] = 0
         evaluate[:, 0] = np.minimum(np.maximum(evaluate[:, 0], read_by_all), evaluate[:, 1])
-        straightened = _rows_of(_readable(fitted, table.first) + starts)
+        straightened = rows_of(_readable(fitted, table.first) + starts)
         transform = Transform.of(data.transform).fitted(table.truth[straightened])
         if transform.lambdas:
             table = make_table(series, data, transform)
-        rows, classes = _rows_of(train), len(self.column.classes)
+        rows, classes = rows_of(train), len(self.column.classes)
         scales = _Scales.fit(table, data, train, rows, classes=classes > 0)
         inputs, targets = scales.of(table, series.bounds)
         known = dict[str, tuple[str, ...]]()
@@ -477,10 +477,6 @@ class _Scales:
             return None
         pairs = zip(("inputs", "outputs"), self.own, strict=True)
         return {"names": names} | {key: scaler.record() for key, scaler in pairs}
-
-
-def _rows_of(parts: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.arange(begin, end) for begin, end in parts])
 
 
 def _readable(part: np.ndarray, first: np.ndarray) -> np.ndarray:

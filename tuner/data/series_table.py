@@ -26,6 +26,7 @@ from tuner.tables.frequencies import (
     in_order,
     keeps,
     order_of,
+    rows_of,
     where_falling,
     zone_of_change,
 )
@@ -73,9 +74,8 @@ class Series:
 
     def until(self, ends: np.ndarray) -> Series:
         """Return a copy with the first rows of each series, as many as in `ends`, (series,)."""
-        rows = np.concatenate(
-            [np.arange(start, start + n) for (start, _), n in zip(self.bounds, ends, strict=True)]
-        )
+        starts = self.bounds[:, 0]
+        rows = rows_of(np.column_stack([starts, starts + ends]))
         return dataclasses.replace(
             self,
             frame=self.frame.iloc[rows].reset_index(drop=True),

@@ -22,7 +22,7 @@ from tuner.data.features import (
 from tuner.data.preprocessing import Preparation, Scaler, SeriesScaler
 from tuner.data.reference import SKIP, to_units, windows_without_gaps, without_gaps
 from tuner.data.resampling import Coming, even_rows, with_coming, with_future
-from tuner.data.sequence_table import SequenceTable, rows_of
+from tuner.data.sequence_table import SequenceTable
 from tuner.data.series_table import Series, ends_with_targets, series_of
 from tuner.data.vocabulary import (
     UNKNOWN,
@@ -38,7 +38,7 @@ from tuner.errors import ModelError, refusal
 from tuner.prediction.numpy_session import softmax
 from tuner.prediction.pipeline import Pipeline
 from tuner.prediction.session import BATCH, Runner
-from tuner.tables.frequencies import bounds_of, following
+from tuner.tables.frequencies import bounds_of, following, rows_of
 from tuner.tables.table import RawTable
 from tuner.tables.timestamps import show_time
 
@@ -173,7 +173,7 @@ def _encode(pipeline: Pipeline, table: SequenceTable) -> tuple[np.ndarray, np.nd
     tokens, bounds = table.tokens()
     _check_numbers(pipeline, table, tokens)
     steps, bounds = pipeline.vocabulary.encode(tokens), table.shortened(bounds)
-    read = rows_of(bounds, np.arange(len(bounds)))
+    read = rows_of(bounds)
     unknown = tokens[read][steps[read] == UNKNOWN].tolist()
     if unknown:
         names = _first_names(list(map(repr, dict.fromkeys(unknown))))

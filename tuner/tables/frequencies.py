@@ -31,6 +31,11 @@ def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.column_stack([ends - np.asarray(lengths), ends])
 
 
+def rows_of(bounds: np.ndarray) -> np.ndarray:
+    """Return the rows of stretches [start, end), (stretches, 2), one after another: (rows,)."""
+    return np.concatenate([np.arange(start, end) for start, end in bounds])
+
+
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _FEWEST_WEEKS = pd.Timedelta(weeks=4)  # in which a day of the week that is open has a row
 _MOST_HOLIDAYS = 10  # open days, one after another: two weeks
