@@ -241,7 +241,7 @@ def _levels(values: np.ndarray, rows: int) -> np.ndarray:
     return np.asarray((sums[rows:] - sums[:-rows]) / rows + centre)
 
 
-def _correlation(levels: np.ndarray) -> float:
+def _correlation(levels: np.ndarray) -> float:  # with time
     place, off = np.arange(len(levels)) - (len(levels) - 1) / 2, levels - levels.mean()
     size = float(np.sqrt((place**2).sum() * (off**2).sum()))
     return float((place * off).sum()) / size if size > 0 and np.isfinite(size) else 0.0

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -117,8 +118,7 @@ class RawTable:
 
     def _prepared(self, declared: Dialect, time: str | None) -> RawTable:
         """Return the table with numbers that are written as texts, and with its time joined."""
-        typed = self.frame if self.body is None else None
-        certain = self.points_certain
+        typed, certain = self.frame if self.body is None else None, self.points_certain
         frame, dialect, ambiguous = with_numbers(
             self.frame, self.dialect, points_certain=certain, keep_plain=typed is not None
         )
@@ -140,17 +140,13 @@ class RawTable:
 
     def take_rows(self, rows: np.ndarray, note: str) -> RawTable:
         """Return the table with some rows, (n,), rising; each keeps its place in the file."""
-        lines = rows if self.lines is None else self.lines[rows]
-        typed = None if self.typed is None else self.typed.iloc[rows].reset_index(drop=True)
+        places = self.ambiguous.items()
         return replace(
             self,
             frame=self.frame.iloc[rows].reset_index(drop=True),
-            typed=typed,
-            lines=lines,
-            ambiguous={
-                name: replace(ambiguity, row=int(rows.searchsorted(ambiguity.row)))
-                for name, ambiguity in self.ambiguous.items()
-            },
+            typed=None if self.typed is None else self.typed.iloc[rows].reset_index(drop=True),
+            lines=rows if self.lines is None else self.lines[rows],
+            ambiguous={n: replace(a, row=int(rows.searchsorted(a.row))) for n, a in places},
             notes=(*self.notes, note),
         )
 
@@ -165,13 +161,11 @@ class RawTable:
             remedy = nearest(name, self.names)
             raise refusal(self.path, key, f"no column {name!r} in the file", remedy=remedy)
 
-    def check_certain(
-        self, key: str, name: str, change: str | None = None, place: str = ""
-    ) -> None:
+    def check_certain(self, key: str, name: str, change: str = "", place: str = "") -> None:
         """Refuse a column of texts that seems to hold numbers; `change` is one more remedy."""
         if ambiguity := self.ambiguous.get(name):
             rule, got = f"column {name!r} {ambiguity.rule}", self.value_of(ambiguity, place)
-            changes = (*ambiguity.changes, change or "")
+            changes = (*ambiguity.changes, change)
             raise refusal(self.path, key, rule, got, ambiguity.remedy, changes)
 
     def value_of(self, ambiguity: Ambiguity, place: str = "") -> str:
@@ -304,15 +298,21 @@ def place_of(path: Path, row: int, dialect: Dialect = _UNDECLARED) -> str:
     if is_typed(path) or not path.is_file():
         return f"row {row + 1}"
     try:
-        raw, unit = path.read_bytes(), "row" if is_workbook(path) else "line"
-        is_row = unit == "row"
-        text = workbook_text(path, raw) if is_row else decoded(path, raw, dialect.encoding)[0]
+        if is_workbook(path):
+            text, unit = _workbook_text(path, path.stat().st_mtime_ns), "row"
+        else:
+            (text, _), unit = decoded(path, path.read_bytes(), dialect.encoding), "line"
         for record, (line, _) in enumerate(records_of(text, dialect)):
             if record == row + 1:
                 return f"{unit} {line}"
     except (csv.Error, DataError, OSError):
         pass
     return f"row {row + 1}"  # the file has changed meanwhile
+
+
+@lru_cache(maxsize=1)  # many messages may name rows of a workbook, which is slow to read
+def _workbook_text(path: Path, changed: int) -> str:
+    return workbook_text(path, path.read_bytes())
 
 
 def _with_index(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
