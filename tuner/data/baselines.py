@@ -62,26 +62,13 @@ def _predicts(ref: DataRef) -> str:
     return "classes" if ref.shape.classes else "forecasts" if of_values(ref) else "values"
 
 
-def _training_means(ref: SeriesRef, values: np.ndarray) -> np.ndarray:
-    """Return the mean of each series' training rows, of what was in the file: (series, targets).
-
-    A series without any gets the mean of the other series' rows.
-    """
-    known = np.asarray(ref.load("known"))
-    weights = ref.load("weights") if ref.weighted else None
-    rows = [np.arange(*part)[known[slice(*part)]] for part in ref.load("train")]
-
-    def mean(of: np.ndarray) -> np.ndarray:
-        return _mean(values[of], None if weights is None else weights[of])
-
-    overall = mean(np.concatenate(rows))
-    return np.stack([mean(of) if len(of) else overall for of in rows])
-
-
-def _mean(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    if weights is None or not weights.any():
-        return np.asarray(values.mean(axis=0))
-    return np.asarray(np.average(values, axis=0, weights=weights / weights.max()))
+def _mean(
+    values: np.ndarray, weights: np.ndarray | None, rows: np.ndarray | slice = slice(None)
+) -> np.ndarray:
+    if weights is None or not weights[rows].any():
+        return np.asarray(values[rows].mean(axis=0))
+    of_rows = weights[rows]
+    return np.asarray(np.average(values[rows], axis=0, weights=of_rows / of_rows.max()))
 
 
 def _last_value(ref: DataRef, starts: np.ndarray, season: int | None) -> np.ndarray:
@@ -102,9 +89,13 @@ def _seasonal_naive(ref: DataRef, starts: np.ndarray, season: int | None) -> np.
 
 
 def _training_mean(ref: DataRef, samples: np.ndarray, season: int | None) -> np.ndarray:
-    if of_values(ref):
-        means = _training_means(ref, np.asarray(ref.load("truth")))[ref.series_of(samples)]
-        return np.repeat(means[:, None, :], ref.shape.horizon, axis=1)
+    if of_values(ref):  # the mean of each series
+        values, known = np.asarray(ref.load("truth")), np.asarray(ref.load("known"))
+        weights = ref.load("weights") if ref.weighted else None
+        rows = [np.arange(*part)[known[slice(*part)]] for part in ref.load("train")]
+        every = np.concatenate(rows)  # for a series without training rows
+        means = np.stack([_mean(values, weights, of if len(of) else every) for of in rows])
+        return np.repeat(means[ref.series_of(samples)][:, None, :], ref.shape.horizon, axis=1)
     trained = ref.train_samples()
     known = ref.truth_of(trained)
     shape = (len(ref.truth_of(samples)), *known.shape[1:])
