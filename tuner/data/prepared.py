@@ -6,8 +6,9 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -331,22 +332,31 @@ class Preparations:
 class Dataset(ABC):
     """Checked data, all of its values still in memory."""
 
+    experiment: Experiment
     facts: Facts
 
-    @abstractmethod
     def write(self, folder: Path) -> Prepared:
         """Write what a search may see: everything before the test part, which is dropped first.
 
         Everything fitted is fitted on the training rows alone, in each fold anew. Preparations that
         trials search are written when `Prepared.of` asks for them.
         """
+        return Preparations(self.experiment, folder, self._before_test()._write).own
 
-    @abstractmethod
     def write_test(self, folder: Path) -> Prepared:
         """Write everything, with the test part to evaluate, prepared as in the last fold.
 
         Called by `open_test_part` alone.
         """
+        return Preparations(self.experiment, folder, partial(self._write, test=True)).own
+
+    @abstractmethod
+    def _before_test(self) -> Self:
+        """Return the data without the values of the test part."""
+
+    @abstractmethod
+    def _write(self, experiment: Experiment, folder: Path, *, test: bool = False) -> Prepared:
+        """Write the arrays of one preparation, with the test part to evaluate if `test`."""
 
 
 def check_data(experiment: Experiment, *, all_data: bool = False) -> Dataset:

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from tuner.data.prepared import (
     Dataset,
     Facts,
     Part,
-    Preparations,
     Prepared,
     check_metric,
     constant_targets,
@@ -208,30 +207,20 @@ class SequenceDataset(Dataset):
         known = self._of(self.truth, self.draw.training)
         return np.asarray(np.abs(known - known.mean(axis=0)).mean(axis=0))
 
-    def write(self, folder: Path) -> Prepared:
+    def _before_test(self) -> Self:
         seen = self.draw.seen
-        rows, draw = rows_of(self.bounds[seen]), self.draw.before_test()
-        without_test = dataclasses.replace(
+        return dataclasses.replace(
             self,
-            steps=self.steps[rows],
+            steps=self.steps[rows_of(self.bounds[seen])],
             bounds=bounds_of(np.diff(self.bounds[seen])[:, 0]),
             truth=self._of(self.truth, seen),
             weights=None if self.weights is None else self._of(self.weights, seen),
             names=self.names[seen],
-            draw=draw,
+            draw=self.draw.before_test(),
         )
-        return without_test._write(folder, evaluate=draw.validation)
 
-    def write_test(self, folder: Path) -> Prepared:
-        return self._write(folder, evaluate=self.draw.test)
-
-    def _write(self, folder: Path, *, evaluate: np.ndarray) -> Prepared:
-        def write(experiment: Experiment, folder: Path) -> Prepared:
-            return self._write_one(experiment.data, folder, evaluate=evaluate)
-
-        return Preparations(self.experiment, folder, write).own
-
-    def _write_one(self, data: Data, folder: Path, *, evaluate: np.ndarray) -> Prepared:
+    def _write(self, experiment: Experiment, folder: Path, *, test: bool = False) -> Prepared:
+        data, evaluate = experiment.data, self.draw.test if test else self.draw.validation
         train = self.draw.training
         arrays = {"bounds": self.bounds, "truth": self.truth, "train": train, "evaluate": evaluate}
         if self.weights is not None:
@@ -321,8 +310,10 @@ def check_pairs(experiment: Experiment, *, all_data: bool = False) -> PairsDatas
         _padded(target.encode(said), said_bounds),
         _padded(target.encode(tokens), bounds),
     )
-    dialect = raw.reusable_dialect
-    return PairsDataset(facts, experiment, shape, arrays, draw, vocabulary, target, dialect)
+    return PairsDataset(
+        facts, experiment, shape, arrays, draw, vocabulary, target, table.names,
+        raw.reusable_dialect,
+    )  # fmt: skip
 
 
 def _range(lengths: np.ndarray) -> str:
@@ -357,9 +348,10 @@ class PairsDataset(Dataset):
     draw: Draw
     vocabulary: Vocabulary
     target: Vocabulary
+    names: np.ndarray  # (texts,), their numbers in the file
     dialect: Dialect  # how the file is written
 
-    def write(self, folder: Path) -> Prepared:
+    def _before_test(self) -> Self:
         a, seen = self.arrays, self.draw.seen
         kept = _Arrays(
             a.tokens[rows_of(a.bounds[seen])],
@@ -367,23 +359,17 @@ class PairsDataset(Dataset):
             a.truth[seen],
             a.copied[seen],
         )
-        draw = self.draw.before_test()
-        without_test = dataclasses.replace(self, arrays=kept, draw=draw)
-        return without_test._write(folder, seen, evaluate=draw.validation)
+        names, draw = self.names[seen], self.draw.before_test()
+        return dataclasses.replace(self, arrays=kept, names=names, draw=draw)
 
-    def write_test(self, folder: Path) -> Prepared:
-        return self._write(folder, np.arange(len(self.arrays.bounds)), evaluate=self.draw.test)
-
-    def _write(self, folder: Path, rows: np.ndarray, *, evaluate: np.ndarray) -> Prepared:
-        def write(experiment: Experiment, folder: Path) -> Prepared:
-            counts = Counter(map(tuple, self.arrays.truth[self.draw.training].tolist()))
-            most_frequent = np.array(max(counts, key=lambda row: (counts[row], row)), np.int64)
-            arrays = {**vars(self.arrays), "train": self.draw.training, "evaluate": evaluate}
-            save_arrays(folder, arrays | {"most_frequent": most_frequent})
-            refs, facts = (PairsRef(str(folder), self.shape),), self.facts.without_values()
-            return Prepared(facts, refs, self._pipeline(), lambda i: str(rows[i]))
-
-        return Preparations(self.experiment, folder, write).own
+    def _write(self, experiment: Experiment, folder: Path, *, test: bool = False) -> Prepared:
+        train, evaluate = self.draw.training, self.draw.test if test else self.draw.validation
+        counts = Counter(map(tuple, self.arrays.truth[train].tolist()))
+        most_frequent = np.array(max(counts, key=lambda row: (counts[row], row)), np.int64)
+        arrays = {**vars(self.arrays), "train": train, "evaluate": evaluate}
+        save_arrays(folder, arrays | {"most_frequent": most_frequent})
+        refs, facts = (PairsRef(str(folder), self.shape),), self.facts.without_values()
+        return Prepared(facts, refs, self._pipeline(), lambda sample: str(self.names[sample]))
 
     def _pipeline(self) -> dict[str, Any]:
         """Return how texts are read and outputs are written, as JSON."""

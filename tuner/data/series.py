@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from tuner.data.metrics import fewest_residuals
 from tuner.data.prepared import (
     Dataset,
     Facts,
-    Preparations,
     Prepared,
     check_metric,
     counted,
@@ -148,35 +147,20 @@ class SeriesDataset(Dataset):
     first: np.ndarray  # (series,), the first rows that every preparation can read
     column: ClassColumn
 
-    def write(self, folder: Path) -> Prepared:
-        before_test = self.series.until(self.parts.test[:, 0])  # there are no test values now
-        return replace(self, series=before_test)._write(folder)
+    def _before_test(self) -> Self:
+        return replace(self, series=self.series.until(self.parts.test[:, 0]))
 
-    def _write(self, folder: Path) -> Prepared:
-        def write(experiment: Experiment, folder: Path) -> Prepared:
-            refs: list[SeriesRef] = []
-            for fold in self._search_folds(self.series, experiment):
-                refs.append(fold.save(folder / f"fold{len(refs)}", experiment))
-            return self._prepared(experiment, fold, refs)
-
-        return Preparations(self.experiment, folder, write).own
-
-    def write_test(self, folder: Path) -> Prepared:
-        def write(experiment: Experiment, folder: Path) -> Prepared:
-            fold = self._test_fold(experiment)
-            ref = fold.save(folder / "fold0", experiment, trains=False)
-            return self._prepared(experiment, fold, [ref])
-
-        return Preparations(self.experiment, folder, write).own
-
-    def _prepared(self, experiment: Experiment, fold: _Fold, refs: list[SeriesRef]) -> Prepared:
+    def _write(self, experiment: Experiment, folder: Path, *, test: bool = False) -> Prepared:
+        refs: list[SeriesRef] = []
+        for fold in [self._test_fold(experiment)] if test else self._search_folds(experiment):
+            refs.append(fold.save(folder / f"fold{len(refs)}", experiment, trains=not test))
         facts = replace(self.facts.without_values(), features=fold.names)
         return Prepared(facts, tuple(refs), self._pipeline(experiment, fold), fold.name_of)
 
     def check(self) -> None:
         """Refuse parts without a window to train on or to score, and metrics without a value."""
         own = self.experiment.prepared_as({})
-        folds = chain(self._search_folds(self.series, own), [self._test_fold(own)])
+        folds = chain(self._search_folds(own), [self._test_fold(own)])
         lacking: list[str] = []
         fewer: list[str] = []
         fold_of_validation: SeriesRef | None = None
@@ -264,9 +248,9 @@ class SeriesDataset(Dataset):
         read_by_all = replace(ref, arrays=ref.arrays | {"reach": reach})
         return read_by_all.with_window(ref.longest_window).train_samples()
 
-    def _search_folds(self, series: Series, experiment: Experiment) -> Iterator[_Fold]:
+    def _search_folds(self, experiment: Experiment) -> Iterator[_Fold]:
         for train, evaluate in zip(self.parts.train, self.parts.validation, strict=True):
-            until = series.until(evaluate[:, 1])
+            until = self.series.until(evaluate[:, 1])
             yield self._fold(experiment, until, train, evaluate)
 
     def _test_fold(self, experiment: Experiment) -> _Fold:
