@@ -38,7 +38,7 @@ class Table:
     inputs: np.ndarray  # (rows, features)
     targets: np.ndarray  # (rows, targets), transformed
     truth: np.ndarray  # (rows, targets), in the data's units
-    known: np.ndarray  # (rows, targets), bool: not filled in
+    known: np.ndarray  # (rows, targets), bool: not imputed
     first: np.ndarray  # (series,): the first row of each series, counted in it, that can be read
     target_columns: tuple[int, ...]  # the input column of each target; -1 for none
     lag_columns: tuple[tuple[int, int], ...]  # (input column, target): its earlier rows
@@ -214,7 +214,7 @@ class ClassColumn:
 
 
 def number_class_column(table: RawTable, data: Data) -> tuple[RawTable, Data, ClassColumn]:
-    """Return a table in which the target is numbers of classes, and what is read of it.
+    """Return a table in which the target is numbers of classes, and the options to read it.
 
     The model reads a column for each class in place of the target, where that is among the
     features; by default it is.

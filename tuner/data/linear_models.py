@@ -244,7 +244,7 @@ class SequenceChoice:
 
     reads: Reading
     penalty: float
-    length: int | None = None  # of the sequences whose values are read, all of which it was of
+    length: int | None = None  # of all sequences, if their values are read
 
 
 class LinearOfSequences:
@@ -343,7 +343,7 @@ def cost_of(metric: str, ref: DataRef, samples: np.ndarray, predicted: np.ndarra
 
 
 def choose_reading(metric: str, ref: DataRef) -> SequenceChoice:
-    """Choose what is read and the penalty, by the validation sequences.
+    """Choose the reading and the penalty, by the validation sequences.
 
     Of equals the one with the smaller loss (cross entropy, or RMSE) is taken.
     """
@@ -426,7 +426,7 @@ def _lengths(ref: DataRef) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _FittedSequences:
-    """A model of scikit-learn's, and what is done to numbers before it sees them."""
+    """A model of scikit-learn, and the scaling of its inputs."""
 
     model: Any
     offset: np.ndarray | None  # of dense columns

@@ -45,7 +45,7 @@ def own_score(definition: str, truth: np.ndarray, forecast: np.ndarray) -> float
         view.flags.writeable = False  # the next epoch is measured by the same truth
         given.append(view)
     try:
-        with np.errstate(all="ignore"):  # what is not finite is no score
+        with np.errstate(all="ignore"):  # a score that is not finite is none
             if is_reference(definition):
                 found = load_object(definition)(*given)
             else:
@@ -184,7 +184,7 @@ class Intervals:
 
     levels: tuple[float, ...]  # rising
     radii: np.ndarray  # (levels, horizon, targets), in level space; rising along the first axis
-    scales: np.ndarray | None = None  # (series, targets), of which the radii are multiples
+    scales: np.ndarray | None = None  # (series, targets), the units of the radii
 
     def scale_of(self, ref: SeriesRef, samples: np.ndarray) -> np.ndarray | float:
         """Return the factors of the radii of samples, (samples, targets), or 1.

@@ -155,7 +155,7 @@ def has_holidays(
     refuses = data.missing == "refuse"
     lengths: list[list[int]] = []  # of each series' training part, in rows that were read
     for holidays in (True,) if refuses else (True, False):
-        with contextlib.suppress(DataError):  # refused later on, if it comes to that
+        with contextlib.suppress(DataError):  # refused later, if at all
             even = even_rows(replace(read, holidays=holidays), data)
             ends = split(even, np.zeros(len(even.names), int)).train[0][:, 1]
             last = [even.times_of(i)[:end].max() if end else None for i, end in enumerate(ends)]
@@ -280,12 +280,12 @@ def _without_targets(series: Series, table: Table) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Arrays on disk, and what is known of them."""
+    """Arrays on disk, and facts about them."""
 
     facts: Facts
     folds: tuple[DataRef, ...]  # one without rolling origins; of an opened test part one
     pipeline: dict[str, Any]  # how inputs are made and outputs are read, as JSON
-    name_of: Callable[[int], str]  # what people call a sample of the last fold
+    name_of: Callable[[int], str]  # of a sample of the last fold: its series and time, or its id
     others: Callable[[Mapping[str, Any]], Prepared] | None = None  # of trials, by parameters
 
     def of(self, params: Mapping[str, Any]) -> Prepared:

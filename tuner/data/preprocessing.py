@@ -24,7 +24,7 @@ class Preparation(Protocol):
     """
 
     @property
-    def dialect(self) -> Dialect: ...  # what is declared of how the file writes its table
+    def dialect(self) -> Dialect: ...  # of the file, as declared
     @property
     def time(self) -> str | None: ...  # column of times
     @property
@@ -71,7 +71,7 @@ class Preparation(Protocol):
 
 # Of the power of Box and Cox: beyond, next to nothing is left of the digits of values.
 LAMBDAS = (-1.0, 2.0)
-_LEAST = 3  # distinct values that tell of a lambda
+_LEAST = 3  # distinct values that a lambda is fitted to
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Transform:
 
     @classmethod
     def of(cls, value: Step | list[Step], lambdas: Sequence[float] = ()) -> Transform:
-        """Return the transform that `data.transform` says; of box_cox with known lambdas."""
+        """Return the transform of a value of `data.transform`; of box_cox with known lambdas."""
         pointwise = [s for s in steps_of(value) if isinstance(s, str) and s in POINTWISE]
         return cls("".join(pointwise) or "none", tuple(differences_of(value)), tuple(lambdas))
 

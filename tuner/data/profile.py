@@ -16,7 +16,7 @@ SUSPECTS = ("sentinel", "outlier", "stands still", "unit", "suspect")  # the nam
 _CODE = re.compile(r"-?(9{2,}(\.9+)?|9+\.(25|99*)|32768|32767|65535|2147483647)|-1e[23]\d|1e[23]\d")
 _CODE_APART, _APART, _ALONE_APART = 0.5, 3.0, 10.0  # ranges of the rest that lie in between:
 # of a repeated value that is written as people write nothing, of another, of a single value
-_FEWEST_OTHERS = 10  # different values, to tell how far they reach
+_FEWEST_OTHERS = 10  # different values, for their range to be known
 _MOST_SHARE = 0.5  # of the rows may be no measurements
 _STILL = 0.5  # of the rows of a series, one after another, that are the same
 _FEWEST_STILL = 20  # rows
@@ -193,7 +193,7 @@ class Trend:
     """A target whose level, the mean over some rows, moves before the test part."""
 
     target: str
-    series: str  # the first one in which it does; "" where there is one alone
+    series: str  # the first one in which it moves; "" of a single series
     others: int  # in which it does as well
     rows: int  # that a level is the mean of
     level: float  # of the last rows before the test part

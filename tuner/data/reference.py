@@ -298,11 +298,11 @@ class SeriesRef(DataRef):
     * targets: (rows, targets), float32, transformed and scaled;
     * truth: (rows, targets), float64, in the data's units; where the class of row t is predicted
       (rows,), int64, and neither targets nor naive;
-    * known: (rows,), bool: the targets were in the file and not filled in;
+    * known: (rows,), bool: the targets were in the file, not imputed;
     * train, evaluate: (series, 2), the rows [start, end) of each series whose targets belong to
       the part; reach: (series, 2), the rows that windows may read;
-    * whole: (rows,), bool: nothing that is read of the row was filled in; where windows that cross
-      a gap are left out;
+    * whole: (rows,), bool: no input of the row was imputed; where windows that cross a gap are left
+      out;
     * naive: (series, targets), the naive forecast's mean absolute error in the training rows;
     * offsets, scales: (series, targets), where each series has its own;
     * weights: (rows,), float64, where targets count differently;

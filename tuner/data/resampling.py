@@ -278,7 +278,7 @@ class Coming:
         return np.asarray(self.ends - self.horizon + self.complete)
 
     def refuse(self, needed: np.ndarray, path: Path) -> None:
-        """Refuse series that lack what is known of rows to come.
+        """Refuse series without the known values of rows to come.
 
         Args:
             needed: (series,), bool: which are forecast.

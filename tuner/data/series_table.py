@@ -65,12 +65,12 @@ class Series:
     targets: list[str]
     date_order: DateOrder  # in texts of times
     dialect: Dialect = _PLAIN  # how the file is written
-    reusable_dialect: Dialect = _PLAIN  # how files of its kind are, which a model is told
-    found: tuple[str, ...] = ()  # of it that a plain file does not have, and what was done then
+    reusable_dialect: Dialect = _PLAIN  # of files of its kind, for a model
+    found: tuple[str, ...] = ()  # notes on the file
     rows_to_come: int = 0  # of the file: behind the last targets, and left out
     levels: Levels = field(default_factory=dict)  # of columns of categories, which hold codes
     weights: np.ndarray | None = None  # (rows,), what targets count, 0 or more; None: all alike
-    holidays: bool | None = None  # whether open days without a row are; None: as the rows tell
+    holidays: bool | None = None  # whether open days without a row are holidays; None: as inferred
 
     def until(self, ends: np.ndarray) -> Series:
         """Return a copy with the first rows of each series, as many as in `ends`, (series,)."""

@@ -33,7 +33,7 @@ class OwnCuts:
     """The first row of the validation and test parts, counted in each series."""
 
     test: np.ndarray  # (series,)
-    validation: np.ndarray | None  # (series,); None where `data.split.validation` says it
+    validation: np.ndarray | None  # (series,); None where `data.split.validation` gives it
 
 
 def own_cuts(table: RawTable, data: Data, read: Series, even: Series) -> OwnCuts | None:

@@ -283,7 +283,7 @@ def beam_search(
     never = np.array([0, UNKNOWN, begin])
     decoded = np.full((n, width, 1), begin)
     scores = np.full((n, width), -np.inf)
-    scores[:, 0] = 0.0  # all begin alike: one of them goes on
+    scores[:, 0] = 0.0  # all begin alike: one of them is extended
     for step in range(longest + 1):
         ended = decoded[:, :, -1] == end
         going = np.flatnonzero(~ended[:, 0])  # those whose best has ended are done

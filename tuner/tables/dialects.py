@@ -61,7 +61,7 @@ class _Layout:
 
 
 def found_dialect(text: str, declared: Dialect) -> Dialect:
-    """Return how the lines of a text are laid out; what is declared is kept.
+    """Return the dialect of a text; declared keys are kept.
 
     Keys that are as in a plain CSV file stay None, but the separator.
     """
@@ -377,7 +377,7 @@ def _is_remark(value: str) -> bool:
     return not value[0].isdigit() and letters >= (1 if wide else 3) and not _is_date(value)
 
 
-_SAMPLE = 300  # rows by which it is told whether points may group digits
+_SAMPLE = 300  # rows that show whether points may group digits
 
 
 @dataclass(frozen=True, eq=False)

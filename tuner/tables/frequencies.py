@@ -360,10 +360,10 @@ _REMEDY = "write them as 2020-01-31 if that is wrong"
 
 @dataclass(frozen=True)
 class DateOrder:
-    """How texts of dates such as 01/02/2020 were read."""
+    """The order in which texts of dates such as 01/02/2020 were read."""
 
     day_first: bool | None = None  # None where there are no such texts, or both would be the same
-    chosen: str = ""  # what one of them was read as, where no date alone tells
+    chosen: str = ""  # an example of a reading, where no date alone decides
     in_doubt: bool = False  # the other order would have been as good
 
     @property

@@ -244,7 +244,7 @@ def _ambiguity_of(texts: _Texts, dialect: Dialect) -> Ambiguity | None:
 def _decided(
     columns: list[_Texts], dialect: Dialect, *, points: bool, points_certain: bool
 ) -> tuple[Dialect, dict[str, Ambiguity]]:
-    """Decide between point and comma for the whole file; columns that do not tell stay texts."""
+    """Decide between point and comma for the whole file; undecided columns stay texts."""
     seen = {texts.name: _Evidence.of(texts) for texts in columns}
     decimals = set("." if points else "").union(*(e.decimals for e in seen.values()))
     groups = set[str]().union(*(e.groups for e in seen.values()))

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from tuner.experiment.data import Data
 
 
-_TIME = "time"  # what a table's index of times is called that has no name
+_TIME = "time"  # the name of an index of times without one
 _UNDECLARED = Dialect()
 
 
@@ -62,8 +62,8 @@ class RawTable:
     typed: pd.DataFrame | None = None  # the table as it was, where it has types
     lines: np.ndarray | None = None  # (rows,), of the file, where they are not the same
     points_certain: bool = True  # whether 1.234 is less than two
-    reusable_keys: tuple[str, ...] = ()  # keys of its lines that no other file of the kind tells
-    notes: tuple[str, ...] = ()  # what was found in the file that a plain one does not have
+    reusable_keys: tuple[str, ...] = ()  # declared keys of its lines that detection does not find
+    notes: tuple[str, ...] = ()  # on the file, where it is not a plain one
 
     @classmethod
     def read(cls, path: Path, dialect: Dialect = _UNDECLARED, time: str | None = None) -> RawTable:
@@ -340,7 +340,7 @@ _STEM = re.compile(r"(.*?[^\W\d_])[\W_]*(?:\d+|(?<=[\W_])[^\W_]+)")  # store_1, 
 
 
 class Wide(Protocol):
-    """What the columns of series become; see `tuner.experiment.data.Wide`."""
+    """Columns of series, to make rows of; see `tuner.experiment.data.Wide`."""
 
     @property
     def id(self) -> str: ...  # the column that names the series
@@ -352,7 +352,7 @@ class Wide(Protocol):
 
 @dataclass(frozen=True)
 class WideColumns:
-    """A `Wide` as a model's pipeline has it."""
+    """A `Wide` of a model's pipeline."""
 
     id: str
     value: str

@@ -68,8 +68,7 @@ _TEXTS: tuple[dict[str, Any], ...] = (
 _DATE = re.compile(r"(?<![\d./:-])(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d\d)(?!\d|[./-]\d)")
 _YEAR_FIRST = re.compile(r"\d{4}")
 _OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?(\s*[AaPp]\.?[Mm]\.?)?")  # 08:15, 8:15 pm
-# An offset as browsers and exports write it. Left alone, GMT+8 is read as POSIX has it: 8 hours
-# behind, not ahead.
+# An offset of browsers and exports. Otherwise GMT+8 is read as in POSIX: 8 hours behind.
 _OFFSET = re.compile(r"\s*\b(?:GMT|UTC)\s*([+-])(\d{1,2})(?::?(\d\d))?(?:\s*\([^)]*\))?$")
 # As statistics count: Q2 1990, 2019-W03 (of ISO 8601, from Monday on), 2015M02.
 _COUNTED = re.compile(r"Q([1-4])[ /-]*(\d{4})|(\d{4})[ -]?(?:W(\d\d)|M(\d\d?))")
@@ -80,7 +79,7 @@ _EAST_ASIAN = re.compile(
 )
 _MIDNIGHT = re.compile(r"(.*\d)[ T]24:00(?::00)?")  # the end of a day
 _MONTH_YEAR = re.compile(r"[A-Za-z]{3}-\d\d")  # as spreadsheets write it: Jan-10
-_YEARS = (1678, 2261)  # whole ones of which every nanosecond can be counted
+_YEARS = (1678, 2261)  # whole years that pandas can hold in nanoseconds
 _UNIX_TIMES = (3e8, 1.9e9)  # 1979 to 2030, in seconds; 2020013123 is the 23rd hour of a day
 _UNIX_UNITS: dict[Literal["s", "ms", "us", "ns"], float] = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
@@ -383,7 +382,7 @@ def _is_year(column: pd.Series) -> bool:
 
 
 def _as_texts(dates: pd.Series, rest: list[str], frame: pd.DataFrame) -> pd.Series:
-    """Return dates such as 01/02/2020 with their times of day as texts: rows tell the order."""
+    """Return dates such as 01/02/2020 with their times of day as texts, to infer the order."""
     clock = sum(
         (_of_day(frame[part], unit) for unit, part in zip(_CLOCK, rest, strict=False)),
         start=pd.Series(pd.Timedelta(0), frame.index),
@@ -410,14 +409,14 @@ def _of_day(column: pd.Series, unit: Literal["h", "min", "s"]) -> pd.Series:
 
 
 def localized(times: pd.DatetimeIndex, bounds: np.ndarray, timezone: str) -> pd.DatetimeIndex:
-    """Return times without an offset as those of a place, of which an hour may come twice.
+    """Return times without an offset in a time zone, in which an hour may occur twice.
 
     Args:
         times: series by series, each rising but for the hour in which clocks go back.
         bounds: (series, 2), the rows [start, end) of each.
 
     Raises:
-        ValueError: a time does not exist there, or which of two hours it is cannot be told.
+        ValueError: a time does not exist there, or is ambiguous.
     """
     if times.tz is not None:
         return times.tz_convert(timezone)
