@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tuner.data.baselines import Baselines, choose
 from tuner.data.prepared import check_data
 from tuner.data.vocabulary import known_levels, merged, numbered
-from tuner.errors import ExperimentError
 
 ARRAYS = ("inputs", "targets", "truth", "known", "train", "evaluate", "reach")
 WORDS = st.lists(st.sampled_from(["a", "b", "é", "007", "7", "nan", "A "]), min_size=1)
@@ -180,13 +179,6 @@ def test_a_text_feature_is_refused_with_its_remedy(experiment_on):
 def test_a_missing_column_is_refused_with_the_nearest_name(experiment_on):
     experiment = experiment_on(text(days(weather="sun")), time="t", categories=["wether"])
     assert_check_refuses(experiment, "data.categories: no column 'wether'", "'weather'")
-
-
-def test_hyperparameters_of_embeddings_need_categories(experiment_on):
-    blocks = {"hyperparameters": {"embedding_size": 4}}
-    with pytest.raises((ExperimentError, ValueError), match="data.categories"):
-        experiment_on(text(weather()), time="t", blocks=blocks)
-    experiment_on(text(weather()), time="t", blocks=blocks, categories=["w"])
 
 
 @given(WORDS, WORDS)

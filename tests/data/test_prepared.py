@@ -12,17 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.refusals import assert_refused
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tuner.data import SeriesRef, Shape
-from tuner.data.prepared import check_data, open_test_part, prepare
+from tuner.data.prepared import open_test_part, prepare
 from tuner.experiment import Experiment
 from tuner.outputs import scratch_folder
 
 AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
-TRANSFORMS = ("none", "log", "difference")
-SCALES = ("standard", "minmax", "none")
 N, TRAIN, TEST = 40, 25, 34  # rows; where training ends; where the test begins
 SPLIT = {"validation": TEST - TRAIN, "test": N - TEST}
 ARRAYS = ("inputs", "targets", "truth")
@@ -165,63 +161,10 @@ def test_the_arrays_are_mapped_and_cannot_be_written_to(tmp_path, experiment_on)
             array[0] = 1
 
 
-@given(
-    transform=st.sampled_from(TRANSFORMS),
-    scale=st.sampled_from(SCALES),
-    window=st.integers(1, 8),
-    horizon=st.integers(1, 6),
-    seed=st.integers(0, 1000),
-)
-def test_inverting_the_scaled_targets_gives_the_truth(
-    tmp_path, experiment_on,
-    transform, scale, window, horizon, seed,
-) :  # fmt: skip
-    keys = {"target": ["y", "x"], "split": SPLIT}
-    experiment = experiment_on(
-        table(values(seed)), window=window, horizon=horizon, transform=transform, scale=scale,
-        **keys,
-    )  # fmt: skip
-    ref = the_ref(prepare(experiment, tmp_path / "arrays"))
-    test = the_ref(open_test_part(experiment, tmp_path / "test"))
-    for of, starts in (
-        (ref, ref.train_samples()), (ref, ref.evaluate_samples()), (test, test.evaluate_samples()),
-    ):  # fmt: skip
-        rows = starts[:, None] + np.arange(horizon)
-        restored = of.to_units(of.load("targets")[rows], starts)
-        assert restored.dtype == np.float64
-        np.testing.assert_allclose(restored, of.truth_of(starts), rtol=1e-4, atol=1e-3)
-
-
-def test_a_difference_is_inverted_from_the_row_before_the_window(tmp_path, experiment_on):
-    experiment = experiment_on(
-        table(values()), horizon=3, split=SPLIT, transform="difference", scale="none"
-    )
-    ref = the_ref(prepare(experiment, tmp_path / "arrays"))
-    starts = np.array([10, 20])
-    forecast = ref.to_units(np.ones((2, 3, 1), np.float32), starts)
-    expected = ref.load("truth")[starts - 1][:, None, :] + np.array([1.0, 2.0, 3.0])[None, :, None]
-    np.testing.assert_allclose(forecast, expected)
-
-
 def test_an_absurd_forecast_becomes_infinite_and_raises_nothing(tmp_path, experiment_on):
     experiment = experiment_on(table(values()), split=SPLIT, transform="log")
     ref = the_ref(prepare(experiment, tmp_path / "arrays"))
     assert np.isinf(ref.to_units(np.full((1, 1, 1), 1e30, np.float32), np.array([5]))).all()
-
-
-@pytest.mark.parametrize("row", [3, TRAIN + 1, N - 1])
-def test_log_refuses_what_has_no_logarithm_wherever_it_stands(tmp_path, experiment_on, row):
-    rows = values()
-    rows[row, 1] = -2.5
-    rows[:, 0] *= -1  # a feature that is no target is not transformed
-    experiment = experiment_on(table(rows), split=SPLIT, transform="log")
-    for refuse in (check_data, lambda e: prepare(e, tmp_path / "arrays")):
-        assert_refused(
-            lambda refuse=refuse: refuse(experiment), "data.transform: log ",
-            f"got -2.5 in column 'y', line {row + 2}; write transform: none",
-            where=experiment.data.path,
-        )  # fmt: skip
-    assert not (tmp_path / "arrays").exists()
 
 
 def test_rows_that_windows_forecast_are_counted_once(tmp_path):

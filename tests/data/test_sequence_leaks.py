@@ -198,18 +198,6 @@ def test_the_opened_test_set_is_prepared_as_in_the_search(tmp_path_factory, made
 
 
 @thorough
-@given(made=cases())
-def test_every_sequence_is_in_one_part_and_the_seed_says_which(tmp_path_factory, made):
-    case, _ = made
-    folder = tmp_path_factory.mktemp("case")
-    parts = list(checked(case, folder).draw.named().values())
-    assert sorted(np.concatenate(parts)) == list(range(len(case.sequences)))
-    again = list(case.check(folder).draw.named().values())
-    assert [p.tolist() for p in again] == [p.tolist() for p in parts]
-    assert [len(p) for p in parts[1:]] == [case.data["split"][k] for k in ("validation", "test")]
-
-
-@thorough
 @given(made=cases("numbers"), at=st.integers(0, 99))
 def test_a_missing_value_is_filled_within_its_sequence(tmp_path_factory, made, at):
     case, other = made
@@ -299,11 +287,6 @@ def test_the_parts_of_a_seed_are_stable_across_versions():
     assert parts(draw(12, [0, 1, 2] * 4, validation=3, test=3)) == {
         "training": [2, 3, 5, 6, 7, 10], "validation": [0, 4, 11], "test": [1, 8, 9],
     }  # fmt: skip
-
-
-def test_halves_are_rounded_up_as_they_are_written():
-    assert [len(draw(n, validation=1, test=0.15).test) for n in (10, 30, 144)] == [2, 5, 22]
-    assert len(draw(100, validation=1, test=0.145).test) == 15
 
 
 @given(order=st.permutations(range(20)), stratified=st.booleans())

@@ -17,7 +17,6 @@ from tuner.errors import DataError
 from tuner.experiment import Experiment
 from tuner.metrics import METRICS
 
-EXAMPLES = Path(__file__).parents[2] / "experiments/data"
 SMALL = {"validation": 2, "test": 2}
 
 
@@ -289,21 +288,6 @@ def test_what_is_far_beyond_the_training_part_stays_finite(tmp_path, check):
     text = sequences("id,x,y", "s#,#e-50,#e-50").replace(f"s{ids[0]},{ids[0]}e-50", f"s{ids[0]},1")
     prepared = check(text, "regress").write(tmp_path / "arrays")
     assert arrays(prepared)["inputs"].max() == np.float32(1e30)
-
-
-def test_the_digits_the_names_and_the_waves_are_sequences(check):
-    split = {"validation": 0.2, "test": 0.15}
-    names = check(EXAMPLES / "names.csv", "classify", text="name", target="language", split=split)
-    assert [p.count for p in names.facts.parts] == [1300, 400, 300]
-    for part in names.draw.named().values():
-        assert np.unique(np.bincount(names.truth[part])).size == 1  # 400 of each class
-    digits = check(EXAMPLES / "digits.parquet", "classify", id="image", target="digit", split=split)
-    assert digits.facts.classes == tuple("0123456789")
-    assert digits.shape == Shape("classify", features=8, classes=10, window=8)
-    assert ("steps in a sequence", "8") in digits.facts.notes
-    waves = check(EXAMPLES / "waves.csv", "label", id="sequence", target="state", split=split)
-    assert waves.facts.classes == ("fast", "flat", "slow")
-    assert waves.truth.shape == (len(waves.steps),)
 
 
 def test_a_parquet_file_is_read_as_well(tmp_path, check):

@@ -270,13 +270,6 @@ def test_series_in_long_form_are_told_apart_by_their_id(tmp_path):
     assert_read_refuses(tmp_path / "series.csv", "may appear twice", "data.id", time="t")
 
 
-def test_ids_are_taken_as_they_are_written(tmp_path):
-    path = written(tmp_path, "land,y\nNA,1\n01,2\n1,3\nNA,4\n")
-    series = read(path, id="land")
-    assert series.names == ("NA", "01", "1")
-    assert series.frame["y"].tolist() == [1, 4, 2, 3]
-
-
 @pytest.mark.parametrize("end", ["\n", "", "\r\n", "\n  \n\n"])
 def test_white_space_around_an_id_is_no_part_of_it(tmp_path, end):
     text = "y, shop\n1, Rome \n2,Paris  \n3,Rome\n4,Paris "

@@ -18,9 +18,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from tuner.data import SequencesRef, SeriesRef, Shape, baselines
-from tuner.data import linear_models as linear_forecast
-from tuner.data import linear_models as linear_sequences
+from tuner.data import SequencesRef, SeriesRef, Shape, baselines, linear_models
 from tuner.data.baselines import (
     CLASSICAL,
     Baselines,
@@ -171,7 +169,7 @@ def test_of_very_many_windows_those_of_every_hour_are_fitted_on(monkeypatch):
         return float(np.sqrt((wrong**2).mean()))
 
     of_all, n = error(), len(ref.train_samples())
-    monkeypatch.setattr(linear_forecast, "_MOST_WORK", -(-n // 24) * 8**2)  # every 24th, if evenly
+    monkeypatch.setattr(linear_models, "_MOST_WORK", -(-n // 24) * 8**2)  # every 24th, if evenly
     assert of_all < error() < 1.1 * of_all
 
 
@@ -184,8 +182,8 @@ def test_of_very_many_windows_those_of_every_hour_choose(monkeypatch):
         return 1.0
 
     n = len(ref.evaluate_samples())
-    monkeypatch.setattr(linear_forecast, "score", spy)
-    monkeypatch.setattr(linear_forecast, "_MOST_SCORED", n // 24 * ref.shape.horizon)
+    monkeypatch.setattr(linear_models, "score", spy)
+    monkeypatch.setattr(linear_models, "_MOST_SCORED", n // 24 * ref.shape.horizon)
     choose_window("rmse", ref)
     assert len(seen[0]) == n // 24
     assert len(set(seen[0] % 24)) > 12
@@ -210,7 +208,7 @@ def test_of_very_many_steps_no_class_is_lost(monkeypatch):
     place = np.arange(len(ref.arrays["inputs"])) % 8
     ref.arrays["truth"] = (place == 3).astype(np.int64)  # every 8th step, which 4 of 8 leave out
     ref.arrays["inputs"][:, 0] = ref.arrays["truth"]
-    monkeypatch.setattr(linear_sequences, "_MOST_WORK", 2 * 2 * 40)  # 40 of 320 steps
+    monkeypatch.setattr(linear_models, "_MOST_WORK", 2 * 2 * 40)  # 40 of 320 steps
     scores = Baselines(ref, None, choose("f1", ref, None)).scores("f1")
     assert scores["linear"] == 1.0
 
@@ -219,7 +217,7 @@ def test_a_class_of_which_there_is_one_step_is_fitted_on(monkeypatch):
     ref = sequences("label", n=80, lengths=(8, 8))
     ref.arrays["truth"] = np.zeros(640, np.int64)
     ref.arrays["truth"][[5, 13]] = 1
-    monkeypatch.setattr(linear_sequences, "_MOST_WORK", 2 * 2 * 3)
+    monkeypatch.setattr(linear_models, "_MOST_WORK", 2 * 2 * 3)
     assert Baselines(ref, None, choose("f1", ref, None)).predict(np.arange(2))["linear"].shape == (
         16,
         2,
@@ -610,12 +608,6 @@ def test_a_class_that_is_not_trained_on_is_never_predicted():
     assert found.shape == (30, 3)
     assert not found[:, 1].any()
     np.testing.assert_allclose(found.sum(axis=1), 1)
-
-
-@pytest.mark.parametrize("make", [lambda: held([seasonal()], 60), lambda: sequences("classify")])
-def test_they_are_the_same_each_time(make):
-    metric = "rmse" if make().shape.task == "forecast" else "accuracy"
-    assert baselines_record(metric, [make()], 6) == baselines_record(metric, [make()], 6)
 
 
 def test_the_linear_forecast_serves_every_quantile():

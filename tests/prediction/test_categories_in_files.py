@@ -128,14 +128,6 @@ def test_static_columns_that_no_model_has_are_refused(model, static, tmp_path):
         load_model(folder)
 
 
-def test_numpy_says_the_same(model):
-    whole = with_coming(shops())
-    in_numpy = load_model(model.folder, numpy=True)
-    np.testing.assert_allclose(
-        values(in_numpy.predict(whole)), values(model.predict(whole)), rtol=1e-5
-    )
-
-
 @pytest.mark.parametrize(
     "categories",
     [

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from helpers.model_cases import case
 from helpers.model_folders import make_model, months, replace_file, rewrite
 from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
@@ -32,67 +33,38 @@ RUNS = pd.DataFrame(
     ]
 )
 TEXTS = pd.DataFrame({"name": ["Öl", "a b", "dad"] * 8, "kind": ["u", "v", "u"] * 8})
+READ = {
+    "encoding": "utf-8", "separator": ",", "missing_values": ["-999"], "units": ["%"],
+    "date_format": "%Y-%m-%d", "sort": True,
+}  # fmt: skip
+SHOPS = {"id": "store", "time": "month"}
 MODELS = {
-    "series": (
-        STORES,
-        {
-            "data": {
-                "id": "store", "time": "month", "target": "sales", "calendar": ["month"],
-                "lags": {"price": [1, 3]}, "features": ["price", "sales"], "missing": "ffill",
-                "read": {
-                    "encoding": "utf-8", "separator": ",", "missing_values": ["-999"],
-                    "units": ["%"], "date_format": "%Y-%m-%d", "sort": True,
-                },
-            },
-            "task": {"window": 4, "horizon": 2, "quantiles": [0.1, 0.5]},
-        },
+    "series": case(
+        STORES, {"window": 4, "horizon": 2, "quantiles": [0.1, 0.5]}, **SHOPS, target="sales",
+        calendar=["month"], lags={"price": [1, 3]}, features=["price", "sales"], missing="ffill",
+        read=READ,
     ),
-    "resampled": (
-        DAYS,
-        {
-            "data": {
-                "time": "month", "target": ["sales", "price"], "resample": "2D",
-                "transform": "difference",
-            },
-            "task": {"window": 4},
-        },
+    "resampled": case(
+        DAYS, {"window": 4}, time="month", target=["sales", "price"], resample="2D",
+        transform="difference",
     ),
-    "series, each on its own scale": (
-        STORES,
-        {
-            "data": {
-                "id": "store", "time": "month", "target": "sales", "scale_by": "series",
-                "missing": "ffill", "transform": ["box_cox", {"seasonal_difference": 3}],
-            },
-            "task": {"window": 4},
-        },
+    "series, each on its own scale": case(
+        STORES, {"window": 4}, **SHOPS, target="sales", scale_by="series", missing="ffill",
+        transform=["box_cox", {"seasonal_difference": 3}],
     ),
-    "classes of coming rows": (
+    "classes of coming rows": case(
         STORES.assign(size=["large" if s > 100 else "small" for s in STORES["sales"]]),
-        {
-            "data": {"id": "store", "time": "month", "target": "size", "missing": "ffill"},
-            "task": {"kind": "classify", "window": 4},
-        },
+        {"kind": "classify", "window": 4}, **SHOPS, target="size", missing="ffill",
     ),
-    "classes of numbered tokens": (
-        RUNS,
-        {
-            "data": {"id": "run", "target": "kind", "tokens": "code", "vocabulary_size": 4},
-            "task": {"kind": "classify"},
-        },
+    "classes of numbered tokens": case(
+        RUNS, {"kind": "classify"}, id="run", target="kind", tokens="code", vocabulary_size=4
     ),
-    "labels of tokens": (
-        RUNS,
-        {"data": {"id": "run", "target": "kind", "tokens": "word"}, "task": {"kind": "label"}},
-    ),
-    "texts of texts": (
-        TEXTS,
-        {"data": {"text": "name", "target": "kind"}, "task": {"kind": "translate"}},
-    ),
-    "texts": (TEXTS, {"data": {"text": "name", "target": "kind"}, "task": {"kind": "classify"}}),
-    "values": (
-        RUNS,
-        {"data": {"id": "run", "target": "run_", "features": ["x"]}, "task": {"kind": "regress"}},
+    "labels of tokens": case(RUNS, {"kind": "label"}, id="run", target="kind", tokens="word"),
+    "texts of texts": case(TEXTS, {"kind": "translate"}, text="name", target="kind"),
+    "texts": case(TEXTS, {"kind": "classify"}, text="name", target="kind"),
+    "values": case(
+        RUNS.assign(run_=RUNS["run"] / 7), {"kind": "regress"}, id="run", target="run_",
+        features=["x"],
     ),
 }  # fmt: skip
 
@@ -105,7 +77,6 @@ def originals(tmp_path_factory):
         if name not in made:
             folder = tmp_path_factory.mktemp("original")
             frame, raw = MODELS[name]
-            frame = frame.assign(run_=frame["run"] / 7) if name == "values" else frame
             make_model(raw, folder, frame)
             made[name] = folder
         return made[name]

@@ -1,8 +1,6 @@
-import hashlib
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,18 +11,6 @@ from helpers.series_files import dated, read, written
 from tuner.data.resampling import even_rows
 from tuner.experiment.data import Data
 from tuner.tables.frequencies import season_of
-
-AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
-
-
-def test_the_air_passengers_are_monthly():
-    series = read(AIR_PASSENGERS, time="month", target="passengers")
-    assert series.rows == 144
-    assert series.frequency == "MS"
-    assert (series.features, series.targets) == (["passengers"], ["passengers"])
-    assert series.times[0] == pd.Timestamp("1949-01-01")
-    assert series.frame["passengers"].iloc[[0, -1]].tolist() == [112.0, 432.0]
-    assert series.sha256 == hashlib.sha256(AIR_PASSENGERS.read_bytes()).hexdigest()
 
 
 def test_named_numeric_columns_are_features_by_default(tmp_path):
@@ -248,16 +234,15 @@ def test_a_wide_irregular_series_is_refused_quickly(tmp_path):
     assert_refused(written(tmp_path, dated(times)), "evenly spaced", time="t")
 
 
-def test_importing_the_package_is_light():
-    code = "import sys, tuner.data; print([m for m in sys.modules])"
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("tuner.data", "pandas|torch|optuna|mlflow|sklearn|pydantic"),
+        ("tuner.data.prepared, tuner.data.baselines, tuner.data.metrics",
+         "torch|optuna|mlflow|sklearn"),
+    ],
+)  # fmt: skip
+def test_preparing_data_imports_nothing_heavy(modules, heavy):
+    code = f"import sys, {modules}; print([m for m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
-    assert not re.search(rb"'(pandas|torch|optuna|mlflow|sklearn|pydantic)'", loaded)
-
-
-def test_preparing_does_not_import_what_is_heavy():
-    code = (
-        "import sys, tuner.data.prepared, tuner.data.baselines, tuner.data.metrics; "
-        "print([m for m in sys.modules])"
-    )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
-    assert not re.search(rb"'(torch|optuna|mlflow|sklearn)'", loaded)
+    assert not re.search(rf"'({heavy})'".encode(), loaded)

@@ -19,8 +19,6 @@ from tuner.jobs import PredictJob
 from tuner.training import Model, linear_path, predict, train
 from tuner.training.linear_path import PENALTIES, Moments
 
-CPU = torch.device("cpu")
-
 
 def in_batches(*arrays, size=7):
     tensors = [torch.tensor(a) for a in arrays]
@@ -292,16 +290,6 @@ def test_of_too_many_columns_only_the_targets_own_is_read(make_ref, make_job, mo
     alone = fit_of(make_job(make_ref(rows[:, :1]), linear_path=True))
     path = fit_of(make_job(ref, linear_path=True)).model.linear_path
     torch.testing.assert_close(path.linear.weight, alone.model.linear_path.linear.weight)
-
-
-def test_the_path_keeps_its_weights_while_the_layers_learn(make_ref, make_job, go_on):
-    ref = make_ref(walk())
-    job = make_job(ref, epochs=3, keep_weights=True, linear_path=True, weight_decay=0.1)
-    first, weights = fit_of(job).model.weights(), train(job, go_on).weights
-    for name in ("linear_path.linear.weight", "linear_path.linear.bias"):
-        np.testing.assert_array_equal(weights[name], first[name])
-    assert not first["head.weight"].any()
-    assert weights["head.weight"].any()
 
 
 def test_overlong_windows_are_regressed_on_their_last_rows(make_ref, make_job, monkeypatch):

@@ -307,15 +307,3 @@ def test_measuring_changes_nothing_that_is_learned(sine, make_job, go_on, monkey
     other = train(job, go_on)
     assert measured.objective == other.objective
     assert_same_bits(measured.weights, other.weights)
-
-
-@pytest.mark.parametrize("key", ["n_weights", "latency_ms"])
-def test_a_journal_of_before_has_trials_without_costs(sine, make_job, go_on, key):
-    record = train(make_job(sine, epochs=1), go_on).to_json()
-    del record[key]
-    assert getattr(Outcome.from_json(record), key) is None
-
-
-def test_what_is_counted_is_what_is_kept(sine, make_job, go_on):
-    outcome = train(make_job(sine, epochs=1, keep_weights=True, num_layers=2), go_on)
-    assert outcome.n_weights == sum(array.size for array in outcome.weights.values())

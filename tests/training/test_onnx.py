@@ -239,14 +239,6 @@ def exported_reader(shape, **values):
     return run_job(job, lambda epoch: True)
 
 
-def test_an_export_is_checked_on_its_linear_path_windows():
-    options = {"linear_path": True, "normalize": "standard", "segment": 2, "conv_channels": 2}
-    for shape in FORECASTS:
-        outcome = exported_reader(shape, decoder="segments", **options)
-        assert outcome.state is OutcomeState.COMPLETE, outcome.reason
-        assert outcome.exported.difference < 1e-5
-
-
 def test_an_export_that_takes_off_another_level_is_refused(monkeypatch):
     monkeypatch.setattr(onnx_reading, "SPREAD", 1.0)
     outcome = exported_reader(FORECASTS[0], normalize="standard")

@@ -17,7 +17,7 @@ from scipy.special import log_softmax, softmax
 
 from tuner.data import Shape
 from tuner.experiment.hyperparameters import Hyperparameters
-from tuner.jobs import ExportJob, OutcomeState, PredictJob
+from tuner.jobs import OutcomeState, PredictJob
 from tuner.training import run_job, train
 from tuner.training import trainer as fit
 from tuner.training.device import Generators, pick_device
@@ -326,18 +326,6 @@ def test_one_graph_says_what_the_ensemble_does(name, decoder):
         real = np.arange(7) < lengths.numpy()[:, None]
         found, expected = found[real], expected[real]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
-
-
-@pytest.mark.parametrize("name", ["quantiles", "tokens"])
-def test_an_export_of_several_models_is_checked_against_torch(name):
-    shape = SHAPES[name]
-    first, *others = (model.weights() for model in models(shape, scale=1.0))
-    job = ExportJob("model.onnx", {"hidden_size": 5}, first, shape, steps=9, others=tuple(others))
-    outcome = run_job(job, lambda epoch: True)
-    assert outcome.exported is not None, outcome.reason
-    assert outcome.exported.difference < 1e-5
-    alone = run_job(ExportJob("m", {"hidden_size": 5}, first, shape, steps=9), lambda epoch: True)
-    assert len(outcome.exported.file) > 2 * len(alone.exported.file)
 
 
 @pytest.mark.parametrize("transform", ["none", "log"])

@@ -50,13 +50,6 @@ def test_the_unknown_row_is_trained_unless_the_rate_is_zero(words, make_job, go_
         assert (after[0] == 0).all()  # padding
 
 
-def test_by_default_some_tokens_are_read_as_unknown(words, make_job, go_on):
-    job = make_job(words, epochs=5, keep_weights=True, metric="accuracy")
-    assert Hyperparameters().unknown_rate > 0
-    after = trained(job, go_on).weights["embedding.weight"]
-    assert (after[UNKNOWN] != first_weights(job)[UNKNOWN]).any()
-
-
 def test_tokens_are_unknown_at_the_rate_and_padding_never(words, make_job):
     job = make_job(words, metric="accuracy", unknown_rate=0.3)
     with seeded(0, CPU) as generators:
