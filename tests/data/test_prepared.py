@@ -1,12 +1,7 @@
-"""Prepared data, and the folder that it lies in."""
+"""Prepared data."""
 
 import dataclasses
 import hashlib
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +11,6 @@ from helpers.refusals import assert_refused
 from tuner.data import SeriesRef, Shape
 from tuner.data.prepared import open_test_part, prepare
 from tuner.experiment import Experiment
-from tuner.outputs import scratch_folder
 
 AIR_PASSENGERS = Path(__file__).parents[2] / "experiments/data/air_passengers.csv"
 N, TRAIN, TEST = 40, 25, 34  # rows; where training ends; where the test begins
@@ -175,77 +169,3 @@ def test_rows_that_windows_forecast_are_counted_once(tmp_path):
     for horizon, count in ((1, 7), (3, 6), (6, 6), (7, 0)):
         ref = SeriesRef(str(tmp_path), Shape("forecast", 1, horizon=horizon))
         assert ref.count_of(ref.evaluate_samples()) == count
-
-
-HOLDS = """\
-import sys
-from tuner.outputs import scratch_folder
-with scratch_folder() as folder:
-    (folder / "array.npy").write_text("x")
-    print(folder, flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
-
-
-def holder(temporary):
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    environment = os.environ | {"TMPDIR": str(temporary)}
-    process = subprocess.Popen([sys.executable, "-c", HOLDS], env=environment, **pipes)
-    return process, Path(process.stdout.readline().strip())
-
-
-def test_a_folder_is_removed_in_the_end(temporary):
-    with scratch_folder() as folder:
-        (folder / "array.npy").write_text("x")
-        assert folder.parent == temporary
-    assert list(temporary.iterdir()) == []
-
-
-def test_a_killed_processs_folder_is_removed_and_no_other(temporary):
-    living, kept = holder(temporary)
-    dead, lost = holder(temporary)
-    other = temporary / "tuner-of-somebody-else"
-    other.mkdir()
-    dead.send_signal(signal.SIGKILL)
-    dead.communicate()
-    assert lost.exists()
-    for folder in (kept, lost, other):
-        os.utime(folder, (1e9, 1e9))  # it is old
-    with scratch_folder():
-        assert not lost.exists()
-        assert (kept / "array.npy").exists()
-        assert other.exists()
-    living.communicate("")
-    assert not kept.exists()
-
-
-def test_a_folder_that_has_just_been_made_is_left_alone(temporary):
-    young = temporary / "lstm-tuner-arrays-young"
-    young.mkdir()
-    with scratch_folder():
-        assert young.exists()
-
-
-def test_a_full_disk_is_one_line_with_the_folder(temporary):
-    script = (
-        "import resource, sys, numpy as np\n"
-        "from pathlib import Path\n"
-        "from tuner.outputs import save_arrays\n"
-        "from tuner.errors import RunError\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "try:\n"
-        "    save_arrays(Path(sys.argv[1]), {'inputs': np.zeros(100_000)})\n"
-        "except RunError as error:\n"
-        "    print(error)\n"
-    )
-    command = [sys.executable, "-c", script, str(temporary / "data")]
-    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    assert out.startswith(f"{temporary / 'data'}: the prepared data cannot be written: ")
-    assert out.rstrip().endswith("set TMPDIR to another folder")
-    assert out.count("\n") == 1

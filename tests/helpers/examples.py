@@ -10,8 +10,8 @@ ALL = os.environ.get("TUNER_TEST_EXAMPLES") == "all"
 
 
 def examples(n: int) -> int:
-    """Return `n`, or where few are enough a sixth of it, and 5 at least."""
-    return n if ALL else min(n, max(5, n // 6))
+    """Return `n`, or where few are enough a tenth of it, and 5 at least."""
+    return n if ALL else min(n, max(5, n // 10))
 
 
 def load_profile() -> None:
