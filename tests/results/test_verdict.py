@@ -429,7 +429,7 @@ def test_the_line_about_a_trend_says_how_far_and_which_key(tmp_path):
     assert advice.key in ("hyperparameters.normalize", "data.transform")
     assert advice.blocks
     assert "y has a trend that nothing takes out" in advice.text
-    assert "outside of what is trained on (103" in advice.text
+    assert "outside of the range of the training set (103" in advice.text
     assert "difference" in advice.text
 
 

@@ -1,1 +1,1 @@
-"""Progress: what people and programs see of a search while it runs, and of its result."""
+"""The progress and the result of a search on a terminal, in plain lines, or as JSON."""

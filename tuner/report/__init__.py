@@ -1,1 +1,1 @@
-"""What people look at after a search: pictures, and the result as one page."""
+"""Plots, the page of a study, and the comparison of strategies."""

@@ -103,7 +103,7 @@ def _parts(kept: Mapping[str, Any]) -> list[Predicted]:
 
 
 def predicted_classes(record: StudyRecord) -> Mapping[str, Any] | None:
-    """Return the confusion matrix of the test set; None where there is none."""
+    """Return the confusion matrix of the test set; None without one."""
     return _kept(record, "classes")
 
 
@@ -148,7 +148,7 @@ _MOST_BASELINES = 3  # beside the winner's forecast; more cannot be told apart
 
 
 def forecast_picture(record: StudyRecord) -> Picture | None:
-    """Draw predictions beside the truth; None where the record keeps none."""
+    """Draw predictions beside the truth; None if the record keeps none."""
     parts = predicted_values(record)
     if not parts:
         return None
@@ -241,7 +241,7 @@ _FEWEST_BINS, _MOST_BINS = 8, 40
 
 
 def residuals_picture(record: StudyRecord) -> Picture | None:
-    """Draw the errors; None where the record keeps no predictions."""
+    """Draw the errors; None if the record keeps no predictions."""
     if not predicted_values(record):
         return None
     assert record.test is not None
@@ -332,7 +332,7 @@ _NAMES_IN, _CELL_IN = 3.0, 0.14  # width of the names, and of a cell
 
 
 def confusion_picture(record: StudyRecord) -> Picture | None:
-    """Draw the confusion matrix of the test set; None where the record keeps none."""
+    """Draw the confusion matrix of the test set; None if the record keeps none."""
     kept = predicted_classes(record)
     if kept is None:
         return None

@@ -55,7 +55,7 @@ class History:
 
 
 def history_of(record: StudyRecord) -> History:
-    """Return every trial's mark, and the running best over the complete ones."""
+    """Return every trial's mark, and the best objective so far of the complete trials."""
     marks: dict[str, list[tuple[int, float | None]]] = {kind: [] for kind in _STYLES}
     best: list[tuple[int, float]] = []
     for trial in record.trials:
@@ -136,15 +136,15 @@ _WIDE = 20  # largest over smallest cost, above which the axis of costs is logar
 
 
 def front_picture(record: StudyRecord) -> Picture | None:
-    """Draw the front; None where the search has one objective."""
+    """Draw the front; None for a search with one objective."""
     if record.experiment.objective.cost is None:
         return None
     name, title = "pareto_front", "Pareto front"
     if not pareto_front(record):
         return Picture(name, title, "No trial is complete.")
     about = (
-        "Every complete trial by what it costs and how good it is. The line joins the trials that "
-        "no other beats in both, with their numbers; values far off lie at the edge."
+        "Every complete trial by its cost and its objective. The line joins the trials that no "
+        "other beats in both, with their numbers; values far off lie at the edge."
     )
     return drawn(name, title, about, front_figure(record))
 
@@ -341,7 +341,7 @@ def parallel_figure(record: StudyRecord) -> Figure:
     points = [_points(t, scales) for t in pruned]
     axes.add_collection(LineCollection(points, colors=GREY, linewidths=0.6, alpha=0.8 * least))
     lines = []
-    for trial in reversed(ranked):  # the best ones last, on top
+    for trial in reversed(ranked):  # the best trial last, on top
         height = clipped([trial.value], limits)[0]
         end = (float(len(scales)), (height - limits[0]) / (limits[1] - limits[0]))
         lines.append([*_points(trial, scales), end])

@@ -1,1 +1,1 @@
-"""The results of a search: winner, test score, verdict, exported experiment and model."""
+"""The results of a search: retraining, test score, verdict, exported experiment and model."""

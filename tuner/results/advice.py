@@ -170,8 +170,8 @@ def _on_trend(trend: Trend) -> Advice:
     where = "outside" if trend.outside else "at the end"
     text = (
         f"{trend.target}{of} has a trend that nothing takes out: the mean of the last {trend.rows} "
-        f"rows before the test set is {level}, {where} of what is trained on ({low} to {high})"
-        f"{more}"
+        f"rows before the test set is {level}, {where} of the range of the training set ({low} to "
+        f"{high}){more}"
     )
     key = "hyperparameters.normalize"
     return Advice(key, f"{text}; write {key}: last, or difference in data.transform", True)
@@ -217,7 +217,7 @@ def _why_idle(pruner: Section, experiment: Experiment) -> tuple[str, str] | None
         case WilcoxonPruner():
             needed = max(2, pruner.n_startup_steps)
             if folds - 1 < needed or 0.5 ** (folds - 1) > pruner.p_threshold:
-                why = f"{folds - 1} folds before the last cannot come to p {pruner.p_threshold:g}"
+                why = f"{folds - 1} folds before the last cannot reach p {pruner.p_threshold:g}"
                 return "p_threshold", f"{why}; write more folds, or another pruner"
     return None
 

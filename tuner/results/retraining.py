@@ -247,7 +247,7 @@ class Calibration:
     """The intervals of the first of several models, and those of their mean."""
 
     single: Intervals
-    ensemble: Intervals | None  # None where there is one model
+    ensemble: Intervals | None  # None for a single model
 
 
 def calibrate(
@@ -390,7 +390,7 @@ class Training:
 
     @property
     def reproduced(self) -> bool | None:
-        """Whether the scores equal the recorded ones; None without either."""
+        """Whether the scores equal the recorded scores; None without either."""
         recorded, scores = self.recorded_scores, self.scores
         return scores == recorded if recorded and scores else None
 

@@ -384,7 +384,7 @@ def evaluations_in_words(record: StudyRecord) -> list[str]:
 
 
 def _since_then(winner: Winner, test: TestScore) -> str:
-    """Describe what the newest test score is worth after more training."""
+    """Describe whether the newest test score still holds after more training."""
     if winner.was_tested(test):
         more = len(winner.runs) > test.repeats
         of_first = f", of its first {test.repeats} trainings" if more else ""
@@ -420,7 +420,7 @@ def not_evaluated_again(record: StudyRecord) -> str:
 
 
 def _since(record: StudyRecord) -> str | None:
-    """Describe what was trained since the newest evaluation; None for nothing."""
+    """Describe the training since the newest evaluation; None without any."""
     test, settings = record.test, record.experiment.finalists
     assert test is not None
     if test.after_trials < len(record.trained):
@@ -452,7 +452,7 @@ def strategies_in_words(
     Args:
         medians: the median best score of each strategy, best first.
         differences: the differences of every two strategies.
-        real: the significant ones.
+        real: the significant differences.
         metric: the metric of the scores.
         n_seeds: number of searches with each strategy.
         fewest: fewest seeds at which a difference can be significant.
@@ -492,7 +492,7 @@ def strategies_in_words(
 def _alike(
     names: Sequence[str], real: Sequence[StrategyDifference]
 ) -> list[tuple[list[str], list[str]]]:
-    """Group the strategies that are better than the same ones: (better, worse) of each group."""
+    """Group the strategies that beat the same others: (better, worse) of each group."""
     found: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         beaten = {d.worse for d in real if d.better == name}
