@@ -15,7 +15,8 @@ from helpers.simulated_executor import Killed
 from helpers.simulated_study import PretendExecutor, Winners, everything
 from rich.console import Console
 
-from tuner.coordination.finalists import default_of, find_winner, tested_name
+from tuner.coordination import finalists
+from tuner.coordination.finalists import default_of, find_winner
 from tuner.data import baselines
 from tuner.executors.base import Finished
 from tuner.experiment import Experiment
@@ -308,7 +309,7 @@ def test_scores_of_the_tested_model_are_not_another_winners(case, capsys):
     test = number(summary.test.mean)
     (own,) = [line for line in lines if "fresh seeds, gap" in line]
     assert own.count("±") == 1
-    name = tested_name(summary.test)
+    name = finalists.tested_name(summary.test)
     (tested,) = [line for line in lines if line.startswith(name)]
     assert tested.startswith(f"{name} {test}")
 
