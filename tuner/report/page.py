@@ -126,7 +126,7 @@ def report(record: StudyRecord, pictures: Sequence[Picture] | None = None) -> st
         progress=_trials_of(len(record.trained), record.experiment.n_trials),
         verdict=summary.verdict or no_verdict(summary.trials, has_best=best is not None),
         verdict_class=_verdict_class(summary),
-        numbers=_numbers(summary),
+        best_baseline=_best_baseline(summary),
         finalists=_finalists(summary),
         refit=test.refit if test else None,
         baselines=_baselines(summary),
@@ -176,29 +176,12 @@ def _verdict_class(summary: Summary) -> str:
     return "bad" if summary.worth is Worth.USELESS else ""
 
 
-def _numbers(summary: Summary) -> list[tuple[str, str]]:
-    """Return the scores that are shown large, each with its meaning."""
-    metric, best, test = summary.metric, summary.best, summary.test
-    shown: list[tuple[str, str]] = []
-    if test is not None:
-        of = "" if best and best.tested else f", {tested_name(test)}"
-        how = ", trained on validation rows too" if test.refit else ""
-        scores = test.judged
-        shown.append((_with_std(scores), f"{metric} on the test set{of}{how}"))
-        if scores.ensemble is not None:
-            shown.append((number(scores.ensemble), "the ensemble of the models on the test set"))
-        if scores.default and not scores.default.is_winner:
-            shown.append((_with_std(scores.default), f"{scores.default.name} on the test set"))
-        if plain := best_baseline(metric, scores.baselines):
-            shown.append((number(plain[1]), f"{baseline_name(plain[0], metric)} on the test set"))
-    if best is not None:
-        if best.mean is not None:
-            repeats = len(best.scores)
-            seeds = f"{repeats} fresh seed{'s' * (repeats != 1)}"
-            shown.append((_with_std(best), f"validation {metric} on {seeds}"))
-        if best.search_score is not None:
-            shown.append((number(best.search_score), f"validation {metric} in the search"))
-    return shown
+def _best_baseline(summary: Summary) -> tuple[str, float] | None:
+    """Return name and test score of the best baseline."""
+    if summary.test is None:
+        return None
+    best = best_baseline(summary.metric, summary.test.judged.baselines)
+    return None if best is None else (baseline_name(best[0], summary.metric), best[1])
 
 
 def _finalists(summary: Summary) -> list[tuple[str, ...]]:
@@ -357,9 +340,11 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "base64": lambda content: base64.b64encode(content).decode(),
+        "number": number,
         "quote": shlex.quote,
         "sentence": lambda text: f"{text[:1].upper()}{text[1:]}.",
         "file_name": lambda path: PurePath(str(path)).name,
         "s": lambda count: "s" if count != 1 else "",
+        "with_std": _with_std,
     }
     return environment

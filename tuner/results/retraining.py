@@ -187,7 +187,8 @@ def refit(
     default_epochs = epochs_of(default_runs)
     data = prepare(experiment, folder, all_data=True)
     check_same(data.facts, record.data["sha256"])
-    wanted = [(run, epochs) for run in winner.runs]
+    wanted = [(run, epochs) for run in winner.runs if epochs]
+    n = len(wanted)
     wanted += [(run, default_epochs) for run in default_runs if default_epochs]
     jobs = [_refit_job(experiment, data, run, count) for run, count in wanted]
     names = {job.key: run.key.name for job, (run, _) in zip(jobs, wanted, strict=True)}
@@ -200,9 +201,7 @@ def refit(
         observer.note(f"[{len(ended)}/{len(jobs)}] {names[key]} {how}")
 
     outcomes = run_jobs(executor, jobs, stop=stop, note=observer.note, ended=note, may_fail=True)
-    n, own = len(winner.runs), None
-    if default_epochs:
-        own = _refitted(default_epochs, jobs[n:], outcomes[n:])
+    own = _refitted(default_epochs, jobs[n:], outcomes[n:]) if default_epochs else None
     return Refit(data.of(winner.params), _refitted(epochs, jobs[:n], outcomes[:n]), own)
 
 

@@ -75,14 +75,14 @@ def score_on_test(
     test = _Evaluation(record, winner, models, folder / "search")
     predicted = test.predict(executor, "test", models.winner, models.default)
     of_winner = test.scores_of(predicted)
-    newest, newest_predicted, refit_record = test, predicted, None
+    newest, drawn, refit_record = test, predicted, None
     if refit and refit.winner.failed:
         refit_record = {"failed": refit.winner.failed}
     elif refit:
         newest = _Evaluation(record, winner, models, folder / "refit", all_data=True)
         own = refit.default.models if refit.default else ()
-        newest_predicted = newest.predict(executor, "refit test", refit.winner.models, own)
-        refit_record = _refit_record(newest, test.ref, refit, newest_predicted)
+        drawn = newest.predict(executor, "refit test", refit.winner.models, own)
+        refit_record = _refit_record(newest, test.ref, refit, drawn)
     facts, ref, metric = test.data.facts, test.ref, test.metric
     data = newest.data.of(winner.params)
     evaluation = {
@@ -102,14 +102,9 @@ def score_on_test(
         "default": test.scores_of_default(of_winner, predicted.default),
         "refit": refit_record,
         "parts": [dataclasses.asdict(p) for p in facts.parts],
-        "by": breakdown(metric, data, test.truth, newest_predicted.winner),
+        "by": breakdown(metric, data, test.truth, drawn.winner),
         "predictions": predictions_record(
-            data,
-            test.truth,
-            newest_predicted.winner,
-            newest.baselines,
-            newest_predicted.ensemble,
-            models.calibration,
+            data, test.truth, drawn.winner, newest.baselines, drawn.ensemble, models.calibration
         ),
     }
     verdict = verdict_of(dataclasses.replace(record, test=TestScore.from_json(evaluation)))
