@@ -78,7 +78,7 @@ def score_on_test(
     again = {"failed": refit.winner.failed} if refit and refit.winner.failed else None
     if refit and not refit.winner.failed:
         whole = open_test_part(experiment, folder / "refit", sha256=sha256, all_data=True)
-        shown = _Evaluation(record, winner, models, whole)
+        shown = _Evaluation(record, winner, models, whole, test.ref)
         own = refit.default.models if refit.default else ()
         drawn = shown.predict(executor, "refit test", refit.winner.models, own)
         again = _refit_record(shown, test.ref, refit, drawn)
@@ -115,9 +115,15 @@ class _Evaluation:
     """The test set as models of one training set read it, and the scores on it."""
 
     def __init__(
-        self, record: StudyRecord, winner: Winner, models: EvaluatedModels, data: Prepared
+        self,
+        record: StudyRecord,
+        winner: Winner,
+        models: EvaluatedModels,
+        data: Prepared,
+        unit: DataRef | None = None,
     ) -> None:
         self.data, (self.ref,) = data, data.folds
+        self.unit = unit or self.ref  # refitted models keep the unit of MASE: the training set's
         self.truth = self.ref.truth_of(self.ref.evaluate_samples())
         self.metric = record.experiment.objective.metric
         self._models, self._winner = models, winner
@@ -147,7 +153,7 @@ class _Evaluation:
 
     def scores_of(self, predicted: _Predictions) -> dict[str, Any]:
         """Return the scores and interval coverages of the winner's models and their ensemble."""
-        found = _scores(self.metric, self.truth, self.ref, predicted)
+        found = _scores(self.metric, self.truth, self.unit, predicted)
         if (calibration := self._models.calibration) is not None:
             ref = self.data.of(self._winner.params).folds[0]
             of_first = coverage_of(calibration.single, predicted.winner[0], ref, self.truth)
@@ -164,7 +170,7 @@ class _Evaluation:
         default, is_winner = self._default, self._winner.is_default
         if default is None:
             return None
-        found = _spread([score(self.metric, self.truth, p, self.ref) for p in predicted])
+        found = _spread([score(self.metric, self.truth, p, self.unit) for p in predicted])
         if is_winner:
             found = {key: of_winner[key] for key in found}
         return {"name": default.name, "params": default.params, "is_winner": is_winner, **found}
