@@ -277,6 +277,28 @@ def test_all_who_create_a_store_at_once_find_it(kind, tmp_path, monkeypatch, req
     assert ends == [("1\n", "", 0)] * 3
 
 
+def test_two_users_create_a_store_one_after_the_other(tmp_path, monkeypatch):
+    made, at_once = [], threading.Lock()
+
+    def create(uri, artifact_root):
+        assert at_once.acquire(blocking=False)
+        time.sleep(0.3)  # the other one would begin meanwhile
+        made.append(sqlite_path(uri))
+        made[-1].touch()
+        at_once.release()
+
+    private = iter(tmp_path / name for name in ("lock of one", "lock of the other"))
+    monkeypatch.setattr(databases, "private_path", lambda *name: next(private))
+    monkeypatch.setattr(databases, "_create", create)
+    path = tmp_path / "stores" / "mlflow.db"
+    with ThreadPoolExecutor(2) as users:
+        create_as = [users.submit(databases.create_database, f"sqlite:///{path}", tmp_path)
+                     for _ in range(2)]  # fmt: skip
+    assert [user.result() for user in create_as] == [None, None]
+    assert len(made) == 1
+    assert [*path.parent.iterdir()] == [path]
+
+
 @pytest.fixture
 def creator(tmp_path, monkeypatch):
     """Another program that has created half a store in place."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import difflib
+import fcntl
 import functools
 import glob
 import hashlib
@@ -266,7 +267,7 @@ def create_database(uri: str, artifact_root: Path) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with lock_if_possible(private_path("store", store_digest(uri), ".lock")):
+    with _locked_folder(path.parent):
         if path.exists():
             return
         _remove_unfinished(path)  # by processes that were killed
@@ -277,6 +278,18 @@ def create_database(uri: str, artifact_root: Path) -> None:
             _name(unfinished, path)
         finally:
             _remove_unfinished(path)
+
+
+@contextlib.contextmanager
+def _locked_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder, also against other users: one would remove the unfinished store of another."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot lock folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_database(uri: str) -> None:
