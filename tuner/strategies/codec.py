@@ -1,7 +1,7 @@
 """Configurations as points in the unit cube.
 
-Swarms move in a continuous cube; a position is decoded only to be tried. What has values to
-choose from gets bins of equal width, so that no value is likelier than another.
+Swarms move in a continuous cube; a position is decoded for its trial. Discrete values get bins of
+equal width, so that all are equally likely.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Codec:
 
     @functools.cached_property
     def digest(self) -> str:
-        """What tells this space from any other; the same in every process."""
+        """Identifies this space; the same in every process."""
         return hashlib.sha256(repr(self.distributions).encode()).hexdigest()[:16]
 
     def decode(self, position: FloatArray) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class Codec:
 
 
 def count_of(distribution: BaseDistribution) -> int | None:
-    """Return how many values a distribution has, without listing them; None for a continuum."""
+    """Return the number of values of a distribution; None for a continuum."""
     bins = _bins(distribution)
     return None if bins is None else bins.n
 
@@ -209,7 +209,7 @@ def _bins(distribution: BaseDistribution) -> _Bins | None:
 
 
 def _exact(number: Any) -> Any:
-    """Return the number to count with: a float as the decimal written, so 0.1 * 3 is 0.3."""
+    """Return an exact number, a float as the decimal written: 0.1 * 3 is 0.3."""
     return number if isinstance(number, int) else Decimal(str(number))
 
 

@@ -1,8 +1,8 @@
-"""Strategies that follow a list which is fixed in advance: grid, brute force, quasi-random.
+"""Strategies with a list that is fixed in advance: grid, brute force, quasi-random.
 
-Trial `number` gets entry `number`. Nothing is kept in the study, so a study that is opened again
-resumes where it was. Optuna's own samplers count in the study's attributes, which overlapping
-trials get wrong, or leave the order to chance.
+Trial `number` gets entry `number`. Nothing is kept in the study, so a reopened study resumes where
+it stopped. Optuna's own samplers count in the study's attributes, which fails for overlapping
+trials, or their order is random.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from tuner.strategies import rng as keys
 from tuner.strategies.base import BatchStrategy
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
     from optuna.study import Study
     from optuna.trial import FrozenTrial
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from tuner.strategies.base import Distributions
 
 
-MOST = 1_000_000
-"""Most configurations of a grid; their order is kept in memory."""
+_MOST = 1_000_000  # configurations of a grid; their order is kept in memory
 
 
 class GridStrategy(BatchStrategy):
@@ -40,7 +38,7 @@ class GridStrategy(BatchStrategy):
     """Most values of a number, spread evenly over its range."""
 
     def sampler(self, distributions: Distributions, seed: int, n_generations: int) -> BaseSampler:
-        return _sampler(distributions, spaced_values(distributions, self.points), seed)
+        return _Grid(distributions, spaced_values(distributions, self.points), seed).sampler()
 
 
 class BruteForceStrategy(BatchStrategy):
@@ -49,22 +47,14 @@ class BruteForceStrategy(BatchStrategy):
     name: Literal["brute"] = "brute"
 
     def sampler(self, distributions: Distributions, seed: int, n_generations: int) -> BaseSampler:
-        return _sampler(distributions, every_value(distributions), seed)
-
-
-def _sampler(
-    distributions: Distributions, values: Mapping[str, list[Any]], seed: int
-) -> BaseSampler:
-    from tuner.strategies.samplers import SpaceSampler
-
-    return SpaceSampler(distributions, _Grid(distributions, values, seed).propose, seed=seed)
+        return _Grid(distributions, every_value(distributions), seed).sampler()
 
 
 class _Grid:
     """All combinations of the values, in a random order.
 
-    A configuration whose trial got other parameters (an enqueued one) is tried at the end. When
-    none is left, configurations are random.
+    A configuration whose trial got other parameters (an enqueued one) comes last. After the last
+    one, configurations are random.
     """
 
     def __init__(
@@ -75,8 +65,12 @@ class _Grid:
         self._n = _require_few(len(v) for v in values.values())
         self._order = keys.generator(seed, "grid").permutation(self._n)
 
-    def propose(self, study: Study, trial: FrozenTrial, space: Distributions) -> dict[str, Any]:
-        """Return configuration `number`, then one that is left, then a random one."""
+    def sampler(self) -> BaseSampler:
+        from tuner.strategies.samplers import SpaceSampler
+
+        return SpaceSampler(self._distributions, self._propose, seed=self._seed)
+
+    def _propose(self, study: Study, trial: FrozenTrial, space: Distributions) -> dict[str, Any]:
         from tuner.strategies.codec import Codec
         from tuner.strategies.samplers import all_trials
 
@@ -127,26 +121,26 @@ def spaced_values(distributions: Distributions, points: int) -> dict[str, list[A
 
     Both ends of a range are among them; a logarithmic range is spaced in the logarithm.
     """
-    return {name: _spaced(name, d, points) for name, d in distributions.items()}
-
-
-def _spaced(name: str, distribution: BaseDistribution, points: int) -> list[Any]:
     from optuna.distributions import CategoricalDistribution
 
     from tuner.strategies.codec import Codec, count_of, values_of
 
-    n = count_of(distribution)
-    if isinstance(distribution, CategoricalDistribution) or (n is not None and n <= points):
-        return values_of(distribution) or []
-    codec = Codec({name: distribution})
-    spaced = [codec.decode(np.array([z]))[name] for z in np.linspace(0, 1, points)]
-    return [value for value, _ in itertools.groupby(spaced)]
+    found: dict[str, list[Any]] = {}
+    for name, distribution in distributions.items():
+        n = count_of(distribution)
+        if isinstance(distribution, CategoricalDistribution) or (n is not None and n <= points):
+            found[name] = values_of(distribution) or []
+            continue
+        codec = Codec({name: distribution})
+        spaced = [codec.decode(np.array([z]))[name] for z in np.linspace(0, 1, points)]
+        found[name] = [value for value, _ in itertools.groupby(spaced)]
+    return found
 
 
 def _require_few(counts: Iterable[int]) -> int:
     n = math.prod(counts)
-    if n > MOST:
-        rule = f"a grid must have at most {MOST:,} configurations"
+    if n > _MOST:
+        rule = f"a grid must have at most {_MOST:,} configurations"
         remedy = "give fewer values, or another strategy"
         raise SpaceError(rule, key="search_space", got=f"{n:,}", remedy=remedy)
     return n

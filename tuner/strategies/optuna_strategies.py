@@ -69,8 +69,7 @@ class GPStrategy(_ModelStrategy):
 
 _Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 
-_ATTEMPTS = 20
-"""Attempts at a child that no earlier trial was."""
+_ATTEMPTS = 20  # at a child that differs from earlier trials
 
 
 class Nsga2Strategy(GenerationalStrategy):
@@ -93,9 +92,9 @@ class Nsga2Strategy(GenerationalStrategy):
 class _Family:
     """Children of the trials that no other trial dominates.
 
-    Trial `number` belongs to generation `number // population`, so a child depends on the earlier
+    Trial `number` belongs to generation `number // population`; a child depends on earlier
     generations alone. The first generation is spread evenly. A child that repeats an earlier
-    trial is made again. Failed and pruned trials are no parents.
+    trial is drawn again. Failed and pruned trials are not parents.
     """
 
     def __init__(self, options: Nsga2Strategy, codec: Codec, seed: int) -> None:

@@ -133,8 +133,8 @@ def _pyswarms() -> SimpleNamespace:
     """Import pyswarms' backend and make its parts: topologies, boundary, velocity, schedule.
 
     On import, and in the constructor of each part, pyswarms configures logging: it replaces the
-    root logger's handlers and opens `report.log` in the current folder, unless the environment
-    variable LOG_CFG names a configuration; ours changes nothing.
+    root logger's handlers and opens `report.log` in the current folder, unless LOG_CFG in the
+    environment names a configuration; ours changes nothing.
     """
     with _LOCK, tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "logging.yaml"
@@ -165,8 +165,8 @@ def _pyswarms() -> SimpleNamespace:
 def _drawing_from(function: Any, random: np.random.RandomState) -> Any:
     """Return a function of pyswarms that draws from `random`.
 
-    Its own draws come from numpy's global generator, which an objective in another thread may
-    use or seed at any moment; so it runs with a numpy of its own instead.
+    By itself it draws from numpy's global generator, which an objective in another thread may
+    use or seed at any moment. So it gets a numpy of its own.
     """
     return FunctionType(
         function.__code__,
