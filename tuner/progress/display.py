@@ -174,23 +174,19 @@ def show_result(record: StudyRecord, state: StudyState = StudyState.DONE) -> Non
     unit = "row" if record.experiment.task.of_series else "sequence"
     console.print()
     console.print(Padding(_scores(summary, unit), (0, 0, 0, 2), expand=False))
+    lines, test = [], summary.test
     if best.is_default and summary.default is not None:
-        console.print(f"  The winner is the {summary.default.name}.", markup=False)
-    test = summary.test
+        lines.append(f"The winner is the {summary.default.name}.")
     if test:
         of = "" if best.tested else f"of {tested_name(test)}'s configuration; "
         where = f"{', '.join(record.experiment.data.targets)}, {counted(test.rows, unit)}"
-        if test.first is not None:
-            where += f", {test.first} to {test.last}"
-        console.print(f"  test: {of}{where}", markup=False)
+        span = f", {test.first} to {test.last}" if test.first is not None else ""
+        lines.append(f"test: {of}{where}{span}")
         if refit := _refitted(test):
-            console.print(f"  refit: {refit}", markup=False)
-        for line in lines_by_part(test.by, summary.direction):
-            console.print(f"  {line}", markup=False)
-    for line in left_out_in_words(summary.left_out, metric):
+            lines.append(f"refit: {refit}")
+        lines += lines_by_part(test.by, summary.direction)
+    for line in (*lines, *left_out_in_words(summary.left_out, metric), *summary.opened):
         console.print(f"  {line}", markup=False)
-    for sentence in summary.opened:
-        console.print(f"  {sentence}", markup=False)
     if summary.verdict:
         console.print(f"  [bold]Verdict:[/] {escape(summary.verdict)}.")
     show_advice(summary.advice)

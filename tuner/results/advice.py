@@ -198,15 +198,13 @@ def _why_idle(pruner: Section, experiment: Experiment) -> tuple[str, str] | None
                 why = f"it waits for {needed} complete trials, and no trial has more than {seen}"
                 remedy = "write a smaller n_startup_trials, or a larger budget.trials"
                 return "n_startup_trials", f"{why} told before it; {remedy}"
-        case SuccessiveHalvingPruner():
-            first = pruner.min_resource * pruner.reduction_factor**pruner.min_early_stopping_rate
+        case SuccessiveHalvingPruner() | HyperbandPruner():
+            first = pruner.min_resource
+            if isinstance(pruner, SuccessiveHalvingPruner):
+                first *= pruner.reduction_factor**pruner.min_early_stopping_rate
             if first >= steps:
                 why = f"its first decision falls after {first} {unit}, and a trial has {steps}"
                 return "min_resource", f"{why}; write a smaller min_resource"
-        case HyperbandPruner():
-            if pruner.min_resource >= steps:
-                why = f"its first decision falls after {pruner.min_resource} {unit}"
-                return "min_resource", f"{why}, and a trial has {steps}; write a smaller one"
         case PatientPruner():
             if steps <= pruner.patience + 1:
                 why = f"it is patient for {pruner.patience} {unit}, and a trial has {steps}"

@@ -23,7 +23,7 @@ from tuner.coordination.coordinator import Observer
 from tuner.coordination.finalists import Winner
 from tuner.coordination.opening import library_versions
 from tuner.data.metrics import Intervals, calibrated
-from tuner.data.prepared import Facts, Prepared, check_same, prepare
+from tuner.data.prepared import Facts, Prepared, check_same, counted, prepare
 from tuner.data.reference import DataRef, SeriesRef
 from tuner.errors import InputError, refusal, show_path
 from tuner.executors import LocalExecutor
@@ -90,7 +90,7 @@ class TrainedModels:
         missing = {str(run.key): run for run in runs if str(run.key) not in self._weights}
         if missing:
             self._observer.note(
-                f"training {_counted(len(missing), 'model')} again for the test set: a journal "
+                f"training {counted(len(missing), 'model')} again for the test set: a journal "
                 f"keeps scores, not models"
             )
 
@@ -230,15 +230,11 @@ def _failure(outcome: Outcome) -> str | None:
 
 
 def _announcement(n_models: int, epochs: int, default_epochs: int | None) -> str:
-    whose, counts = "the winner", _counted(epochs, "epoch")
+    whose, counts = "the winner", counted(epochs, "epoch")
     if default_epochs is not None:
         whose, counts = "the winner and the default", f"{epochs} and {default_epochs} epochs"
-    models = _counted(n_models, "model")
+    models = counted(n_models, "model")
     return f"training {whose} again, on training and validation set together: {models}, {counts}"
-
-
-def _counted(count: int, unit: str) -> str:
-    return f"{count} {unit}{'s' * (count != 1)}"
 
 
 @dataclass(frozen=True)
