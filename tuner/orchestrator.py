@@ -172,9 +172,9 @@ def run_search(
     tracking = tracking_observer(study, options.journal, reporter.note)
     if options.tracking:
         observers.append(tracking)
-    options = replace(options, workers=choose_workers(options.workers, experiment, choice))
+    chosen = replace(options, workers=choose_workers(options.workers, experiment, choice))
     with stopped_without_reader():
-        record = search(experiment, options, observers, make_executor=choice.make, stop=stop)
+        record = search(experiment, chosen, observers, make_executor=choice.make, stop=stop)
     return record, tracking.complete
 
 
