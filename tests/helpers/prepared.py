@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,28 +13,40 @@ from tuner.data import SeriesRef, Shape
 def write_series(
     folder: Path,
     targets: np.ndarray,
+    inputs: np.ndarray | None = None,
     *,
     train_end: int,
     window: int = 8,
-    horizon: int = 1,
-    inputs: np.ndarray | None = None,
+    longest_window: int | None = None,
+    offset: float = 0.0,
+    scale: float = 1.0,
+    train: tuple[int, int] | None = None,
+    evaluate: tuple[int, int] | None = None,
+    **shape: Any,
 ) -> SeriesRef:
-    """One series, (rows, targets), scaled by nothing: trained on up to `train_end`, then scored."""
+    """One series, (rows, targets): trained on up to `train_end`, then scored.
+
+    Its units are `offset` and `scale` away from the targets; `shape` has fields of a `Shape`.
+    """
     inputs = targets if inputs is None else inputs
     n_rows, n_targets = targets.shape
-    np.save(folder / "inputs.npy", inputs.astype(np.float32))
-    np.save(folder / "targets.npy", targets.astype(np.float32))
-    np.save(folder / "truth.npy", targets.astype(np.float64))
-    np.save(folder / "known.npy", np.ones(n_rows, bool))
-    np.save(folder / "train.npy", np.array([[0, train_end]]))
-    np.save(folder / "evaluate.npy", np.array([[train_end, n_rows]]))
-    np.save(folder / "naive.npy", np.ones((1, n_targets)))
-    np.save(folder / "reach.npy", np.array([[0, n_rows]]))
+    arrays = {
+        "inputs": inputs.astype(np.float32),
+        "targets": targets.astype(np.float32),
+        "truth": targets.astype(np.float64) * scale + offset,
+        "known": np.ones(n_rows, bool),
+        "train": np.array([train or (0, train_end)]),
+        "evaluate": np.array([evaluate or (train_end, n_rows)]),
+        "naive": np.ones((1, n_targets)),
+        "reach": np.array([[0, n_rows]]),
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
     return SeriesRef(
         folder=str(folder),
-        shape=Shape("forecast", inputs.shape[1], horizon=horizon, targets=n_targets),
+        shape=Shape("forecast", inputs.shape[1], targets=n_targets, **shape),
         window=window,
-        longest_window=window,
-        offset=(0.0,) * n_targets,
-        scale=(1.0,) * n_targets,
+        longest_window=longest_window or window,
+        offset=(offset,) * n_targets,
+        scale=(scale,) * n_targets,
     )

@@ -1,10 +1,9 @@
-import itertools
-
 import numpy as np
 import pytest
 import torch
+from helpers.prepared import write_series
 
-from tuner.data import SequencesRef, SeriesRef, Shape
+from tuner.data import SequencesRef, Shape
 from tuner.jobs import TrainJob
 
 
@@ -20,58 +19,15 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def make_ref(tmp_path_factory):
     """Write a series as prepared data: three quarters to train on, the rest to score."""
-    numbers = itertools.count()
 
-    def make(
-        targets,
-        inputs=None,
-        *,
-        window=8,
-        longest_window=8,
-        horizon=1,
-        quantiles=(),
-        offset=100.0,
-        scale=10.0,
-        train=None,
-        evaluate=None,
-        target_columns=None,
-        lag_columns=(),
-    ):
-        folder = tmp_path_factory.mktemp(f"series{next(numbers)}")
+    def make(targets, inputs=None, **fields):
         targets = np.asarray(targets, np.float32)
-        if target_columns is None:
-            target_columns = () if inputs is not None else tuple(range(targets.shape[1]))
-        inputs = targets if inputs is None else np.asarray(inputs, np.float32)
-        n_rows, n_targets = targets.shape
-        end = n_rows * 3 // 4
-        arrays = {
-            "inputs": inputs,
-            "targets": targets,
-            "truth": targets.astype(np.float64) * scale + offset,
-            "known": np.ones(n_rows, bool),
-            "train": np.array([train or (0, end)]),
-            "evaluate": np.array([evaluate or (end, n_rows)]),
-            "reach": np.array([[0, n_rows]]),
-        }
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array)
-        np.save(folder / "naive.npy", np.ones((1, n_targets)))
-        return SeriesRef(
-            folder=str(folder),
-            shape=Shape(
-                "forecast",
-                inputs.shape[1],
-                horizon=horizon,
-                targets=n_targets,
-                quantiles=quantiles,
-                target_columns=target_columns,
-                lag_columns=lag_columns,
-            ),
-            window=window,
-            longest_window=longest_window,
-            offset=(offset,) * n_targets,
-            scale=(scale,) * n_targets,
-        )
+        inputs = None if inputs is None else np.asarray(inputs, np.float32)
+        own = {
+            "train_end": len(targets) * 3 // 4, "longest_window": 8, "offset": 100.0, "scale": 10.0,
+            "target_columns": tuple(range(targets.shape[1])) if inputs is None else (),
+        }  # fmt: skip
+        return write_series(tmp_path_factory.mktemp("series"), targets, inputs, **own | fields)
 
     return make
 
@@ -82,7 +38,6 @@ def make_sequences(tmp_path_factory):
 
     The truth is of a task's kind: (targets,) values, a class, or the classes of all steps.
     """
-    numbers = itertools.count()
 
     def make(
         task,
@@ -96,7 +51,7 @@ def make_sequences(tmp_path_factory):
         scale=10.0,
         evaluate=None,
     ):
-        folder = tmp_path_factory.mktemp(f"sequences{next(numbers)}")
+        folder = tmp_path_factory.mktemp("sequences")
         n = len(sequences)
         ends = np.cumsum([len(s) for s in sequences])
         lengths = {len(s) for s in sequences}
