@@ -79,10 +79,10 @@ def score_on_test(
     if refit and refit.winner.failed:
         refit_record = {"failed": refit.winner.failed}
     elif refit:
-        newest = _Evaluation(record, winner, models, folder / "refit", all_data=True)
+        newest = _Evaluation(record, winner, models, folder / "refit", unit=test.ref)
         own = refit.default.models if refit.default else ()
         drawn = newest.predict(executor, "refit test", refit.winner.models, own)
-        refit_record = _refit_record(newest, test.ref, refit, drawn)
+        refit_record = _refit_record(newest, refit, drawn)
     facts, ref, metric = test.data.facts, test.ref, test.metric
     data = newest.data.of(winner.params)
     evaluation = {
@@ -113,7 +113,11 @@ def score_on_test(
 
 
 class _Evaluation:
-    """The test set as models of one training set read it, and the scores on it."""
+    """The test set as models of one training set read it, and the scores on it.
+
+    `unit` is the test set as the search's models read it. Refitted models are scored by it, so
+    their MASE has the same unit: the naive error of the search's training set.
+    """
 
     def __init__(
         self,
@@ -122,11 +126,12 @@ class _Evaluation:
         models: EvaluatedModels,
         folder: Path,
         *,
-        all_data: bool = False,
+        unit: DataRef | None = None,
     ) -> None:
-        sha256 = record.data["sha256"]
+        sha256, all_data = record.data["sha256"], unit is not None
         data = open_test_part(record.experiment, folder, sha256=sha256, all_data=all_data)
         self.data, (self.ref,) = data, data.folds
+        self.unit = unit or self.ref
         self.truth = self.ref.truth_of(self.ref.evaluate_samples())
         self.metric = record.experiment.objective.metric
         self._calibration, self._winner = models.calibration, winner
@@ -155,7 +160,7 @@ class _Evaluation:
 
     def scores_of(self, predicted: _Predictions) -> dict[str, Any]:
         """Return the scores and interval coverages of the winner's models and their ensemble."""
-        found = _scores(self.metric, self.truth, self.ref, predicted)
+        found = _scores(self.metric, self.truth, self.unit, predicted)
         if self._calibration is None:
             return found
         (ref,), ensemble = self.data.of(self._winner.params).folds, self._calibration.ensemble
@@ -173,20 +178,17 @@ class _Evaluation:
         default, is_winner = self._default, self._winner.is_default
         if default is None:
             return None
-        found = _spread([score(self.metric, self.truth, p, self.ref) for p in predicted])
+        found = _spread([score(self.metric, self.truth, p, self.unit) for p in predicted])
         if is_winner:
             found = {key: of_winner[key] for key in found}
         return {"name": default.name, "params": default.params, "is_winner": is_winner, **found}
 
 
-def _refit_record(
-    test: _Evaluation, ref: DataRef, refit: Refit, predicted: _Predictions
-) -> dict[str, Any]:
+def _refit_record(test: _Evaluation, refit: Refit, predicted: _Predictions) -> dict[str, Any]:
     """Return the scores of refitted models, and of baselines that know the validation set.
 
     Args:
         test: the test set as the refitted models read it.
-        ref: the test set as the search's models read it.
         refit: the refitted models.
         predicted: their predictions.
     """
@@ -200,7 +202,7 @@ def _refit_record(
         "epochs": refit.winner.epochs,
         **scores,
         "default": default,
-        "baselines": test.baselines.scores(test.metric, ref),
+        "baselines": test.baselines.scores(test.metric, test.unit),
         "left_out": test.baselines.left_out,
     }
 
