@@ -312,7 +312,7 @@ class StudyRecord:
         return as_tested and (self.is_full or self.time_is_up)
 
     def why_ended(self, exhausted: bool, out_of_time: bool) -> str | None:
-        """Return why the search trains no further trial; None where the budget is trained.
+        """Return why the search trains no further trial; None if the budget is used.
 
         Args:
             exhausted: whether no configuration is left.

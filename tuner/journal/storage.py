@@ -143,7 +143,7 @@ def journal_exists(location: str) -> bool:
 
 
 def journal_at(path: Path) -> str | None:
-    """Return the location of the journal in a file; None where the file holds none."""
+    """Return the location of the journal in a file; None if the file holds none."""
     sqlite = b"SQLite format 3\0"
     try:
         with path.open("rb") as file:
@@ -234,7 +234,7 @@ def lock_for_reading(location: str, study: str | None = None) -> Iterator[BaseSt
 
 
 def is_locked(location: str, study: str) -> bool | None:
-    """Return whether a search writes to a study right now; None where that is unknown."""
+    """Return whether a search writes to a study right now; None if that is unknown."""
     path = _path_of(location)
     if path is None:
         return database_is_locked(location, study)
@@ -282,7 +282,7 @@ _FIRST_BYTES = b'{"op_code"'  # of every record of Optuna's journal
 
 
 def _check_is_journal(path: Path, remedy: str) -> None:
-    """Raise JournalError where a file's first line is no record of a journal."""
+    """Raise JournalError unless a file's first line is a record of a journal."""
     if path.is_dir():
         raise JournalError("is a folder, not a journal", where=path, remedy=remedy)
     try:
