@@ -66,7 +66,7 @@ SPACES = {
 
 
 @pytest.fixture
-def stores():
+def stores(empty_folder):
     hours = pd.date_range("2024-01-01", periods=150, freq="h")
     rng = np.random.default_rng(0)
     frames = [
