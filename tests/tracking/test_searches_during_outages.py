@@ -267,6 +267,6 @@ def test_a_store_that_cannot_grow(here, untracked, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     ended = tuner(here, *RUN, preexec_fn=limited)
-    ended_well(ended, f"the MLflow store {here / 'full.db'}: disk I/O error")
+    ended_well(ended, "the MLflow store full.db: disk I/O error")
     assert result(here) == untracked(RUN)
     sync_completes(here, f"sqlite:///{here / 'full.db'}")
