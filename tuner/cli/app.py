@@ -229,8 +229,7 @@ _Journal = Annotated[
     ),
 ]
 _Set = Annotated[
-    list[str] | None,
-    _given("Change a key: budget.epochs=50. Repeatable.", "KEY=VALUE", "--set"),
+    list[str] | None, _given("Change a key: budget.epochs=50. Repeatable.", "KEY=VALUE", "--set")
 ]
 _AsJson = Annotated[bool, _given("Print JSON, for scripts.", None, "--json")]
 _Events = Annotated[bool, _given("Print every event as a line of JSON.", None, "--json")]

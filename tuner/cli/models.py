@@ -30,12 +30,7 @@ from tuner.results.export import (
     train_command,
     write_model,
 )
-from tuner.results.retraining import (
-    Training,
-    epochs_without_score,
-    seeds_of_ensemble,
-    train_again,
-)
+from tuner.results.retraining import Training, epochs_without_score, seeds_of_ensemble, train_again
 from tuner.studies import read_as_it_stands
 
 

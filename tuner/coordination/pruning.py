@@ -247,10 +247,7 @@ class _ToldTrials(InMemoryStorage):
         self.notes: dict[str, Any] = {}
 
     def get_all_trials(
-        self,
-        study_id: int,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """Return those in `states`; the list is kept, as pruners ask after every epoch."""
         wanted = tuple(state for state in TrialState if states is None or state in states)

@@ -314,10 +314,7 @@ class Data(Section):
     """Column of times; order, gaps and duplicates are checked where it is given."""
     id: Name | None = optional("store")
     """Column of the series or sequence that a row belongs to."""
-    target: Annotated[
-        Name | Annotated[list[Name], Field(min_length=1)],
-        Field(examples=["sales"]),
-    ]
+    target: Annotated[Name | Annotated[list[Name], Field(min_length=1)], Field(examples=["sales"])]
     """Column to predict, or several."""
     wide: Wide | None = optional({"id": "store", "value": "sales", "columns": "store_*"})
     """Columns that are series: they become rows of one column, which is the target."""

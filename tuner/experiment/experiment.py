@@ -349,10 +349,7 @@ def _refuse_code(raw: dict[str, Any], source: str) -> None:
 
 
 def _located(
-    problems: list[ExperimentError],
-    source: str,
-    overrides: list[Override],
-    space_file: str | None,
+    problems: list[ExperimentError], source: str, overrides: list[Override], space_file: str | None
 ) -> ExperimentError:
     """Return the first problem with its remedy and its origin, a file or an option."""
     first, key, origin = problems[0], problems[0].key or "", None

@@ -106,8 +106,7 @@ else:
 
     _Ours = functools.reduce(operator.or_, STRATEGIES.values())
     Strategy = Annotated[
-        SerializeAsAny[Annotated[_Ours, Field(discriminator="name")]],
-        WrapValidator(_installed),
+        SerializeAsAny[Annotated[_Ours, Field(discriminator="name")]], WrapValidator(_installed)
     ]
 
 
@@ -125,9 +124,7 @@ def _parse_duration(value: Any) -> Any:
 
 
 Duration = Annotated[
-    float,
-    BeforeValidator(_parse_duration),
-    Field(gt=0, strict=True, allow_inf_nan=False),
+    float, BeforeValidator(_parse_duration), Field(gt=0, strict=True, allow_inf_nan=False)
 ]
 
 

@@ -407,10 +407,7 @@ class _SingleWriterJournal(JournalStorage):
         return super().set_trial_state_values(trial_id, state, values)
 
     def get_all_trials(
-        self,
-        study_id: int,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         if states == (TrialState.WAITING,):
             return [self.get_trial(trial_id) for trial_id in sorted(self._waiting_of(study_id))]

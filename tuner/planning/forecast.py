@@ -154,11 +154,7 @@ def _features(
         return targets, ""
     names = [str(c) for c in series.frame.columns]
     chosen, gain = columns_that_help(
-        parts,
-        [names.index(c) for c in targets],
-        [names.index(c) for c in others],
-        window,
-        horizon,
+        parts, [names.index(c) for c in targets], [names.index(c) for c in others], window, horizon
     )
     if not chosen:
         return targets, "no other column helped a linear forecast in the training part"

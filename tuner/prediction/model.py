@@ -16,12 +16,7 @@ import pandas as pd
 
 from tuner.errors import DataError, InputError, ModelError, NoGraphError, one_line, show_path
 from tuner.prediction.pipeline import Columns, Pipeline
-from tuner.prediction.predictors import (
-    forecast,
-    predict_sequences,
-    prediction_columns,
-    translate,
-)
+from tuner.prediction.predictors import forecast, predict_sequences, prediction_columns, translate
 from tuner.prediction.session import Runner
 from tuner.tables.table import RawTable
 
@@ -56,10 +51,7 @@ class Model:
         return Model, (self.folder, self._record, self._file, self._numpy)
 
     def predict(
-        self,
-        data: _Given,
-        all_windows: bool = False,
-        future: _Given | None = None,
+        self, data: _Given, all_windows: bool = False, future: _Given | None = None
     ) -> pd.DataFrame:
         """Predict, in the data's units.
 

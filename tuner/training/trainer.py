@@ -34,14 +34,7 @@ from tuner.training.device import (
 from tuner.training.layers import with_unknown_categories
 from tuner.training.linear_path import fit_path, fit_sequence_path
 from tuner.training.losses import make_loss
-from tuner.training.model import (
-    Model,
-    WeightAverage,
-    in_units,
-    model_outputs,
-    predict,
-    translate,
-)
+from tuner.training.model import Model, WeightAverage, in_units, model_outputs, predict, translate
 from tuner.training.samples import open_samples, split
 
 Schedule = Callable[[float], None]
