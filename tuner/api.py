@@ -337,7 +337,6 @@ def _short(value: Any) -> str:
 
 
 def _row(trial: TrialRecord) -> dict[str, Any]:
-    """Return a row of `Study.trials`."""
     outcome = trial.outcome
     return dict(trial.params) | {
         "status": trial.status.value,
@@ -425,7 +424,6 @@ def search(
 
 
 def _searched(experiment: Experiment, options: SearchOptions, progress: bool) -> Study:
-    """Search, and keep the winner's model."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     stop = threading.Event()
     reporter: Reporter = _Logged()

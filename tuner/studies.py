@@ -196,7 +196,6 @@ def _read_table(path: Path, experiment: Experiment) -> tuple[dict[str, Any], ...
 
 
 def _value(text: str | None, domain: Domain, where: str) -> Any:
-    """Read a value of a search space."""
     text = (text or "").strip()
     value: Any = _number(text)
     if domain.type == "categorical":
@@ -268,7 +267,6 @@ def with_data(
 
 
 def _name_of(experiment: Experiment | Mapping[str, Any] | str | Path) -> str:
-    """Return the name of an experiment for the file of its data frame."""
     if isinstance(experiment, Experiment):
         return experiment.name
     if isinstance(experiment, Mapping):
@@ -340,7 +338,6 @@ def _hash(table: pd.DataFrame) -> str:
 
 
 def _check_column(column: pd.DataFrame) -> None:
-    """Refuse a column that Parquet cannot hold."""
     import pyarrow
 
     try:

@@ -78,7 +78,6 @@ def load_object(reference: str) -> Any:
 
 
 def _check_place(top: str, reference: str) -> None:
-    """Refuse a module that is found nowhere, or in the current folder alone."""
     here = Path.cwd()
     lies_here = (here / f"{top}.py").exists() or (here / top).is_dir()
     if is_allowed() and str(here) not in sys.path:

@@ -279,7 +279,6 @@ def log_winner(
 
 
 def _study_run(client: MlflowClient, record: StudyRecord) -> str:
-    """Return the id of a study's run, which exists."""
     experiment = client.get_experiment_by_name(record.experiment.name)
     assert experiment is not None, "the study was copied before"
     of_study = f"tags.study_id = '{record.id}' and tags.role = '{STUDY_ROLE}'"

@@ -158,17 +158,14 @@ def _given(help: str, metavar: str | None = None, *names: str) -> Any:
 
 
 def _option(help: str, metavar: str | None = None, *names: str, default: Any = None) -> Any:
-    """Return a field of a command: an option, as `_given`."""
     return dataclasses.field(default=default, metadata={"option": _given(help, metavar, *names)})
 
 
 def _flag(help: str, *names: str, default: bool = False) -> Any:
-    """Return a field of a command: an option without a value."""
     return _option(help, None, *names, default=default)
 
 
 def _argument(metavar: str, help: str) -> Any:
-    """Return the annotation of an argument."""
     return typer.Argument(metavar=metavar, help=help)
 
 

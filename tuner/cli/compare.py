@@ -349,7 +349,6 @@ def _search_all(
     reporter: ComparisonReporter,
     stop: threading.Event,
 ) -> None:
-    """Run every search that no earlier comparison has made."""
     choice = choose_executor(command.executor, experiments[0].resources, reporter.note)
     shared = max(choose_workers(command.workers, e, choice) for e in experiments)
 
@@ -395,7 +394,6 @@ def _search_all(
 
 
 def _remarks(experiments: Sequence[Experiment], n_seeds: int) -> list[str]:
-    """Return notes about too few seeds and too small a search space."""
     notes, fewest = [], fewest_seeds(len(experiments))
     if n_seeds < fewest:
         notes.append(

@@ -117,7 +117,6 @@ def _as_option(change: str | Setting) -> str | Setting:
 
 
 def _ask(command: Init, table: RawTable, sample: Sample, file: Path) -> Request:
-    """Guess the columns from the sample, and combine them with the options."""
     features = None if command.features is None else _names("--features", command.features)
     target, names = command.target, table.names
     targets = [] if target is None else [target]
@@ -156,7 +155,6 @@ def _wide(wide: str, names: list[str], id_: str | None, target: str | None) -> W
 
 
 def _on_columns(asked: Request) -> Iterator[str]:
-    """Yield lines about the sample and the guessed columns."""
     columns = asked.columns
     if asked.times_more > 1:
         share = f"the first {1 / asked.times_more:.1%} of the file, which is large"
@@ -174,7 +172,6 @@ def _on_columns(asked: Request) -> Iterator[str]:
 
 
 def _on_file(written: Proposal) -> Iterator[str]:
-    """Yield lines about the contents of the file, and how they are treated."""
     if written.read:
         yield f"read with {'; '.join(written.read)} (data.read)"
     if written.found:

@@ -75,7 +75,6 @@ def train(command: Train) -> None:
 
 
 def _check_trains(command: Train | Export, folder: Path | None, remedy: str) -> None:
-    """Refuse options of the trained model where no model is written."""
     for option, given in (("--all-data", command.all_data), ("--ensemble", command.ensemble)):
         if given and folder is None:
             raise InputError("is for the trained model", where=option, remedy=remedy)
@@ -131,7 +130,6 @@ def _print_wrote(path: Path, more: str = "") -> None:
 
 
 def _warn(text: str) -> None:
-    """Write a warning on stderr, in one line."""
     sys.stderr.write(f"tuner: warning: {text}\n")
 
 

@@ -199,14 +199,12 @@ def _task(experiment: Experiment) -> str:
 
 
 def _window(experiment: Experiment) -> str:
-    """Return how many rows the model reads."""
     if domain := experiment.search_space.get("window"):
         return f"{min(domain.bounds())} to {max(domain.bounds())}"
     return str(experiment.given("window"))
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Return names in one line; of many names, the first ones and their number."""
     names = list(names)
     if len(names) <= _MOST_NAMES:
         return ", ".join(names)
@@ -287,7 +285,6 @@ def run(command: Run) -> None:
 
 
 def _notes(experiment: Experiment, command: Run, record: StudyRecord) -> Iterator[str]:
-    """Yield notes for the start of a search."""
     if not experiment.search_space:
         text = "there is no search space: the one configuration is trained on seeds of this study"
         known = experiment.recorded is not None

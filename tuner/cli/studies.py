@@ -260,7 +260,6 @@ def _open(url: str) -> None:
 
 
 def _newest() -> StudyRecord | None:
-    """Return the study that was written to last in this folder, if there is one."""
     journals = sorted(Path("studies").glob("*.journal"), key=lambda p: p.stat().st_mtime)
     with contextlib.suppress(InputError):  # a file that is no journal: the UI opens without it
         return read(journals[-1].stem, None) if journals else None

@@ -140,7 +140,6 @@ def restore(
 def _suggest(
     trial: optuna.Trial, attrs: Mapping[str, Any], distributions: dict[str, BaseDistribution]
 ) -> None:
-    """Have the sampler suggest the parameters that a trial lacks."""
     if BASELINE_ATTR not in attrs:
         for name, distribution in distributions.items():
             trial._suggest(name, distribution)

@@ -222,7 +222,6 @@ def _check_same(
 
 
 def _shown(value: Any) -> str:
-    """Return a value as an experiment file has it."""
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 

@@ -129,7 +129,6 @@ def _known_ahead(data: Preparation) -> list[str]:
 
 
 def _check_positive(series: Series, truth: np.ndarray, name: str) -> None:
-    """Refuse targets, (rows, targets), that are not above 0."""
     if not (truth <= 0).any():
         return
     row, at = np.argwhere(truth <= 0)[0]

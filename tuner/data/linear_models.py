@@ -445,7 +445,6 @@ class _FittedSequences:
 def _fit(
     ref: DataRef, reads: Reading, penalties: Any, samples: np.ndarray
 ) -> Iterator[_FittedSequences]:
-    """Yield the model for each penalty, fitted on samples of the training part."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
 

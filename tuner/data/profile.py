@@ -516,7 +516,6 @@ def gain_of_columns(
 
 
 def _some(parts: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return the first series, as many as are read."""
     rows = np.cumsum([min(len(part), _MOST_ROWS) for part in parts])
     return list(parts[: int(rows.searchsorted(_MOST_LOOKED_AT)) + 1])
 

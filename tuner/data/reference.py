@@ -466,7 +466,6 @@ class SequencesRef(DataRef):
         return np.asarray(np.concatenate([array[first:end] for first, end in bounds]))
 
     def _counting(self, samples: np.ndarray) -> np.ndarray:
-        """Return the samples with a weight above 0, in their order."""
         if not self.weighted:
             return samples
         counts = np.asarray(self.load("weights") > 0)

@@ -422,7 +422,6 @@ def _named(data: Preparation, role: str) -> list[str]:
 
 
 def _check_names(path: Path, data: Preparation, known: list[str], kind: str) -> None:
-    """Refuse a column that the file does not have, and inputs with another role."""
     for role in _ROLES:
         for name in _named(data, role):
             if name not in known:

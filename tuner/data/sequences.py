@@ -322,7 +322,6 @@ def _range(lengths: np.ndarray) -> str:
 
 
 def _padded(tokens: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Return tokens, (rows,), as (sequences, longest), padded with 0."""
     lengths = np.diff(bounds)[:, 0]
     found = np.zeros((len(bounds), lengths.max()), np.int64)
     found[np.arange(found.shape[1]) < lengths[:, None]] = tokens[rows_of(bounds)]

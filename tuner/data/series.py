@@ -190,7 +190,6 @@ class SeriesDataset(Dataset):
             raise refusal(self.facts.path, "task.intervals", rule, n_windows, remedy)
 
     def _without_windows(self, part: str, ref: SeriesRef, samples: np.ndarray) -> list[str]:
-        """Return a note on the series without a window in a part."""
         have = set(ref.series_of(samples).tolist())
         names = [name for i, name in enumerate(self.series.names) if i not in have]
         if not names:
@@ -231,7 +230,6 @@ class SeriesDataset(Dataset):
             raise refusal(self.facts.path, "data.weight", f"{rule}{part} part", "0 for all", remedy)
 
     def _check_classes(self, name: str, ref: _HeldRef, trained: np.ndarray) -> None:
-        """Refuse a class that is never trained on."""
         known = np.unique(ref.truth_of(trained))
         others = "later rows, or rows of weight 0," if ref.weighted else "later rows"
         for number, label in enumerate(self.facts.classes):

@@ -86,6 +86,12 @@ class Series:
             weights=None if self.weights is None else self.weights[rows],
         )
 
+    def without_coming(self) -> Series:
+        """Return the series up to their last targets, and count the rows behind those."""
+        shorter = self.until(self.ends - self.bounds[:, 0])
+        n_rows = len(self.frame) - len(shorter.frame)
+        return dataclasses.replace(shorter, rows_to_come=n_rows)
+
     def times_of(self, series: int) -> pd.DatetimeIndex:
         """Return the times of one of the series, which has times."""
         assert self.times is not None
@@ -179,9 +185,8 @@ def series_of(
     in_file = in_file if file.lines is None else file.lines[in_file]
     _check_names(table, data)
     columns, features, levels = _columns_of(table, data)
-    weights = None
-    if data.weight is not None:
-        weights = row_weights(table, data, [columns[name] for name in data.targets])
+    targets = [columns[name] for name in data.targets]
+    weights = None if data.weight is None else row_weights(table, data, targets)
     order, bounds, series_names = _group(table, data.id)
     times, date_order = None, DateOrder()
     dialect, reusable, notes = table.dialect, table.reusable_dialect, table.notes
@@ -213,15 +218,13 @@ def series_of(
     )
     series = repeated(series, data.static)
     if data.known_future is not None and not coming and (series.ends < bounds[:, 1]).any():
-        n_rows, series = len(series.frame), series.until(series.ends - series.bounds[:, 0])
-        series = dataclasses.replace(series, rows_to_come=n_rows - len(series.frame))
+        series = series.without_coming()
     series = dataclasses.replace(series, frequency=_check_times(series, data, frequency))
     _check_finite(series, data)
     return series
 
 
 def _check_names(table: RawTable, data: Preparation) -> None:
-    """Refuse a column that the file does not have, and lags of the time or the id."""
     keys = "targets", "time", "id", "features", "lags", "known_future", "categories", "static"
     for key in keys:
         names = getattr(data, key) or []
@@ -237,7 +240,6 @@ def _check_names(table: RawTable, data: Preparation) -> None:
 def _columns_of(
     table: RawTable, data: Preparation
 ) -> tuple[dict[str, np.ndarray], list[str], Levels]:
-    """Return all columns that are used, (rows,) each, the features, and the categories."""
     columns = {name: _numbers(table, "data.target", name) for name in data.targets}
     features = data.features or [
         name

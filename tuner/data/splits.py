@@ -443,7 +443,6 @@ def _find(
 def _cut(
     n_rows: int, split: Split, times: pd.DatetimeIndex | None, horizon: int, file: Path | str
 ) -> _Cut:
-    """Cut a line of rows, or of times."""
     test = _begin(n_rows, "test", split.test, n_rows, times, file)
     if not isinstance(split.validation, Folds):
         begin = _begin(n_rows, "validation", split.validation, test, times, file)

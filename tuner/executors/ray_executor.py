@@ -438,7 +438,6 @@ class RayExecutor(WorkerPool[_Actor]):
         return received
 
     def _receive(self, worker: _Actor, reference: Any) -> list[Message]:
-        """Return the messages behind a reference of a worker."""
         ray = import_ray()
         try:
             messages: list[Message] = ray.get(reference) or []

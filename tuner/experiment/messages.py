@@ -33,7 +33,6 @@ def first_problem(error: ValidationError) -> ExperimentError:
 
 
 def _raised(details: ErrorDetails) -> ExperimentError:
-    """Return the error that a validator raised."""
     error = details["ctx"]["error"]
     return error if isinstance(error, ExperimentError) else ExperimentError(error)
 

@@ -68,8 +68,7 @@ def forecast_file(asked: Request) -> Proposal:
     horizon = asked.horizon or max(1, rows_to_come)
     usual = season_of(series.frequency)
     rows = int(np.median(np.diff(series.bounds)))
-    later = (float(validation_share(rows, horizon).value), _TEST_SHARE)
-    parts = _training_parts(series, later)
+    parts = _training_parts(series, (float(validation_share(rows, horizon).value), _TEST_SHARE))
     names = [str(name) for name in series.frame.columns]
     at = [names.index(target) for target in columns.targets]
     positive = not bool((series.frame[columns.targets] <= 0).any(axis=None))

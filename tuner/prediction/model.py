@@ -238,7 +238,6 @@ def _check_format(path: Path, number: Any) -> None:
 
 
 def _read_file(folder: Path, name: str) -> bytes:
-    """Return the bytes of a file that lies in the folder itself."""
     path = folder / name
     if not name.isprintable() or Path(name).name != name or name in ("", ".."):
         rule, got = "must be names in the folder", reprlib.repr(name)

@@ -101,7 +101,6 @@ def _warn(text: str) -> None:
 
 
 def _first_names(names: Sequence[str]) -> str:
-    """Return the first names as a text."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 

@@ -145,7 +145,6 @@ class Runner:
 
 
 def _fixed(shape: list[Any]) -> _Sizes:
-    """Return the sizes of an array, None for any size."""
     return [n if isinstance(n, int) else None for n in shape]
 
 

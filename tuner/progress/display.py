@@ -258,7 +258,6 @@ def _scores(summary: Summary, unit: str) -> Table:
 
 
 def _trained(best: Configuration, metric: str) -> str:
-    """Describe the trainings of the winner."""
     gap = gap_in_words(metric, best.gap, best.search_score)
     how = "retrained on" if best.trial is not None else "trained on"
     return f"{how} {counted(len(best.scores), 'fresh seed')}" + (f", gap {gap}" if gap else "")

@@ -313,7 +313,6 @@ def _beside_default(
 
 
 def _with_default(test: TestScore, evidence: Sequence[Evidence]) -> list[Evidence]:
-    """Return the evidence with scores of winner and default, the best evidence first."""
     on_test = evidence[0]
     if not on_test.default and test.refit and test.default:
         on_test = replace(on_test, scores=test.scores, default=test.default.scores)
@@ -342,7 +341,6 @@ def _best_in_words(metric: str, baselines: Mapping[str, float | None]) -> tuple[
 
 
 def _model(record: StudyRecord, test: TestScore) -> str:
-    """Return the name of the tested model, with an article."""
     tested = next((t for t in record.trials if t.number == test.configuration), None)
     params = dict(tested.params) if tested else {}
     if test.configuration is None and test.default:  # no trial of the search: the default won

@@ -393,7 +393,6 @@ class CmaSampler(_KeywordSampler, strategy=CmaEsStrategy):
 
 
 def _plain(value: Any) -> Any:
-    """Return a number of any kind, such as numpy's, as one of Python's."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return value
     return int(value) if isinstance(value, Integral) else float(value)

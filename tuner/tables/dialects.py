@@ -266,7 +266,6 @@ def _layout(lines: list[str], separator: str) -> _Layout:
 
 
 def _is_typed(value: str) -> bool:
-    """Return whether a value is a date or a number, or nothing."""
     return not value.strip() or _is_date(value) or looks_like_number(value)
 
 

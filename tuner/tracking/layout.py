@@ -99,7 +99,6 @@ def batches(
 
 
 def _key(name: str, taken: Container[str]) -> str:
-    """Return a key that MLflow accepts and that is not taken."""
     allowed = re.sub(r"[^\w.\- ]|^\.", "_", name)[:_MAX_KEY] or "_"
     key, n = allowed, 1
     while key in taken:

@@ -233,7 +233,6 @@ def _refused(uri: str, rule: str, write: str) -> InputError:
 
 
 def _plugins() -> list[str]:
-    """Return the schemes of installed MLflow plugins."""
     return [entry.name for entry in entry_points(group="mlflow.tracking_store")]
 
 
@@ -409,7 +408,6 @@ def _create(uri: str, artifact_root: Path) -> None:
 
 
 def _name(unfinished: Path, path: Path) -> None:
-    """Rename a store, unless another program has created one meanwhile."""
     try:
         os.link(unfinished, path)
     except FileExistsError:
@@ -495,7 +493,6 @@ def explained(remedy: str | None = None) -> Iterator[None]:
 
 
 def _status(error: BaseException, text: str) -> int | None:
-    """Return the HTTP status in an error."""
     if found := _STATUS.search(text):
         return int(found[found.lastindex or 0])
     return _REFUSALS.get(str(getattr(error, "error_code", "")))

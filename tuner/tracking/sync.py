@@ -328,7 +328,6 @@ class _Copy:
         return tuple(f"{', '.join(names)} ({why})" for why, names in lacking.items())
 
     def _create_run(self, experiment_id: str, layout: RunLayout) -> str:
-        """Create a run with its tags; return its id."""
         tags, name = dict(layout.tags), layout.name
         run = self.client.create_run(experiment_id, layout.start_ms, tags, run_name=name)
         return str(run.info.run_id)
@@ -355,7 +354,6 @@ class _Copy:
             )
 
     def _log_file(self, run_id: str, name: str, content: bytes) -> None:
-        """Log a file as an artifact, replacing one of that name."""
         folder, _, file_name = name.rpartition("/")
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / file_name
@@ -364,7 +362,6 @@ class _Copy:
 
 
 def _dataset_input(record: StudyRecord) -> DatasetInput:
-    """Return the data file as an input of the study's run."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
     from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 

@@ -172,7 +172,6 @@ def _pages(base_url: str, record: StudyRecord | None, of_study: bool) -> tuple[L
 
 @contextlib.contextmanager
 def _server(uri: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a server that ends with the context."""
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     command += ["--host", _HOST, "--port", str(port)]
     command += ["--default-artifact-root", artifact_root().as_uri()]
@@ -208,7 +207,6 @@ def _server(uri: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]
 
 
 def _wait(server: subprocess.Popen[bytes], base_url: str, log: Path, timeout_s: float) -> None:
-    """Wait until the server answers."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if server.poll() is not None:

@@ -51,7 +51,6 @@ def describe_device(device: torch.device) -> str:
 
 
 def _cpu_model() -> str:
-    """Return the model name of the CPU; empty if it is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux

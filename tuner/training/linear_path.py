@@ -481,7 +481,6 @@ class Moments:
 
 
 def _sums(parts: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
-    """Return the sum of each place of the tuples."""
     sums: list[Tensor] = []
     for part in parts:
         sums = [a + b for a, b in zip(sums, part, strict=True)] if sums else list(part)

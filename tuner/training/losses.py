@@ -77,7 +77,6 @@ def _evaluate(tree: ast.expr, truth: Tensor, forecast: Tensor) -> Tensor:
 
 
 def _number(x: Tensor) -> Tensor:
-    """Return booleans as 1 and 0."""
     return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 

@@ -285,7 +285,6 @@ def predict(job: PredictJob) -> Outcome:
 
 
 def _predict(job: PredictJob) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return predictions, and the attention weights of all steps if the model has any."""
     parameters = Hyperparameters(**job.hyperparameters)
     device = pick_device(job.device)
     data = job.data.with_window(parameters.window)
@@ -360,7 +359,6 @@ def _attention(model: Model, samples: Samples, index: Tensor) -> np.ndarray:
 
 
 def _batches(model: Model, samples: Samples, index: Tensor) -> Iterator[Tensor]:
-    """Split an index into batches, whose size depends on the model and the data alone."""
     numbers = samples.longest * max(16, model.widest)  # of one sample
     return split(index, max(1, min(_BATCH, _BATCH_NUMBERS // numbers)))
 

@@ -88,7 +88,6 @@ def some_samples(index: Tensor, most: int) -> Tensor:
 
 
 def _narrow(index: np.ndarray, device: torch.device) -> Tensor:
-    """Return an index as int32 if it fits, as it may have an entry for each row."""
     small = not len(index) or index.max() < 2**31
     return torch.from_numpy(index.astype(np.int32 if small else np.int64, copy=False)).to(device)
 

@@ -391,7 +391,6 @@ class _Trainer:
         return _Best(self.job.epochs - 1, None, weights)
 
     def _finite(self, name: str, value: float, epoch: int) -> float:
-        """Return `value`; raise TrainingError if it is infinite or not a number."""
         if not math.isfinite(value):
             rate = f"learning_rate {self.parameters.learning_rate:g}"
             raise TrainingError(f"{name} is {value} at epoch {epoch} ({rate})")
