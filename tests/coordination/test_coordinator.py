@@ -32,7 +32,7 @@ from tuner.executors import Finished, Lost
 from tuner.experiment import space_size
 from tuner.jobs import OutcomeState, cost, timed_out, train_job
 from tuner.journal.records import Status, read_study
-from tuner.journal.storage import TOLD_ATTR, read_journal, write_journal
+from tuner.journal.storage import ASKED_AFTER_ATTR, read_journal, write_journal
 from tuner.strategies import STRATEGIES
 
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES)
@@ -176,7 +176,7 @@ def test_trials_are_asked_exactly_when_earlier_ones_are_told(strategy, bench):
     for trial in study.trials:
         in_generations = experiment.strategy.rhythm.generational
         expected = trial.number // 6 * 6 if in_generations else max(0, trial.number - 2)
-        assert trial.user_attrs[TOLD_ATTR] == expected
+        assert trial.user_attrs[ASKED_AFTER_ATTR] == expected
 
 
 @EVERY_STRATEGY

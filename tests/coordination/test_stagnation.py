@@ -9,7 +9,7 @@ from helpers.simulated_executor import Killed, SimulatedExecutor
 
 from tuner.coordination.history import tell
 from tuner.journal.records import Status
-from tuner.journal.storage import TOLD_ATTR, read_journal
+from tuner.journal.storage import ASKED_AFTER_ATTR, read_journal
 
 BAD_START = {"hidden_size": 128, "dropout": 0.5, "batch_size": 64, "num_layers": 3}
 
@@ -76,7 +76,7 @@ def test_without_a_trial_budget_other_limits_end_a_search(make_bench):
 
 def asked_after(bench):
     study = optuna.load_study(study_name="s", storage=read_journal(bench.location))
-    return [t.user_attrs[TOLD_ATTR] for t in study.trials]
+    return [t.user_attrs[ASKED_AFTER_ATTR] for t in study.trials]
 
 
 @pytest.mark.parametrize(

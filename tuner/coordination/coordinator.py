@@ -285,7 +285,7 @@ class Coordinator:
     def _handle(self, event: Event) -> None:
         trial = self._running[event.key]
         if isinstance(event, Finished):
-            self._record(event.key, trial, event.outcome)
+            self._write_outcome(event.key, trial, event.outcome)
         elif isinstance(event, Lost):
             self._handle_loss(trial, event)
         else:
@@ -305,7 +305,7 @@ class Coordinator:
         trial.handle.set_user_attr(LOST_ATTR, trial.lost)
         if len(trial.lost) > self.limits.retries:
             reason = f"lost {len(trial.lost)} times: {event.reason}"
-            self._record(event.key, trial, Outcome(OutcomeState.FAILED, reason=reason))
+            self._write_outcome(event.key, trial, Outcome(OutcomeState.FAILED, reason=reason))
             return
         self.observer.lost(trial.key, event.reason)
         del self._running[event.key]
@@ -313,7 +313,7 @@ class Coordinator:
             assert trial.job is not None
             self._submit(trial, trial.job)
 
-    def _record(self, key: str, trial: StudyTrial, outcome: Outcome) -> None:
+    def _write_outcome(self, key: str, trial: StudyTrial, outcome: Outcome) -> None:
         if not outcome.history:  # the worker died, or was ended
             outcome = dataclasses.replace(outcome, history=tuple(trial.epochs))
         storage, trial_id = self.study._storage, trial.handle._trial_id  # a Trial keeps a copy

@@ -19,12 +19,12 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.coordination.pruning import Evidence, with_losses
 from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob
 from tuner.journal.storage import (
+    ASKED_AFTER_ATTR,
     BASELINE_ATTR,
     LOST_ATTR,
     OUTCOME_ATTR,
     REPEAT_ATTR,
     SEED_ATTR,
-    TOLD_ATTR,
     TrialKey,
     params_of,
     seed_of,
@@ -98,7 +98,7 @@ def ask(
     attrs = handle.user_attrs
     _suggest(handle, attrs, distributions)
     handle.set_user_attr(SEED_ATTR, seed_of(attrs, handle.number, seed))
-    handle.set_user_attr(TOLD_ATTR, n_told)
+    handle.set_user_attr(ASKED_AFTER_ATTR, n_told)
     return StudyTrial(handle, trial_key(handle.number, attrs), params_of(handle, attrs), n_told)
 
 
@@ -120,10 +120,10 @@ def restore(
             _suggest(handle, attrs, distributions)
             if SEED_ATTR not in attrs:
                 handle.set_user_attr(SEED_ATTR, seed_of(attrs, frozen.number, seed))
-        asked_after = attrs.get(TOLD_ATTR)
+        asked_after = attrs.get(ASKED_AFTER_ATTR)
         if asked_after is None:  # killed while asking; no trial was told since
             asked_after = n_told
-            handle.set_user_attr(TOLD_ATTR, asked_after)
+            handle.set_user_attr(ASKED_AFTER_ATTR, asked_after)
         trial = StudyTrial(
             handle,
             trial_key(frozen.number, attrs),

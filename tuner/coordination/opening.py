@@ -31,7 +31,7 @@ from tuner.experiment.data import PREPARED
 from tuner.experiment.space import to_distributions
 from tuner.jobs import intermediate_values
 from tuner.journal.records import FORMAT, StudyRecord, TrialRecord, begun_with
-from tuner.journal.storage import OUTCOME_ATTR, RUN_ATTR, STUDY_ATTR, TAKEN_ATTR, TOLD_ATTR
+from tuner.journal.storage import ASKED_AFTER_ATTR, OUTCOME_ATTR, RUN_ATTR, STUDY_ATTR, TAKEN_ATTR
 
 CHANGEABLE = {
     "budget.trials",
@@ -318,7 +318,11 @@ class WarmStart:
         for number, (name, study_id, trial, params) in list(enumerate(self.taken))[n_there:]:
             assert trial.outcome is not None
             taken = {"study": name, "id": study_id, "trial": trial.number, "seed": trial.seed}
-            attrs = {OUTCOME_ATTR: trial.outcome.to_json(), TOLD_ATTR: number, TAKEN_ATTR: taken}
+            attrs = {
+                OUTCOME_ATTR: trial.outcome.to_json(),
+                ASKED_AFTER_ATTR: number,
+                TAKEN_ATTR: taken,
+            }
             steps = intermediate_values(trial.outcome.history, experiment.n_folds)
             study.add_trial(
                 create_trial(

@@ -45,7 +45,7 @@ RUN_ATTR = "run"  # the budget of its last run, and how that ended
 TIME_ATTR = "seconds"  # of all its runs that searched
 
 # Attributes of a trial
-TOLD_ATTR = "asked_after"  # how many trials had been told when it was asked
+ASKED_AFTER_ATTR = "asked_after"  # how many trials had been told when it was asked
 SEED_ATTR = "seed"  # of its training; not in journals of tuner 0.1
 OUTCOME_ATTR = "outcome"  # how its training ended
 REPEAT_ATTR = "repeat_of"  # of a duplicate: the earlier trial with the same configuration

@@ -60,6 +60,11 @@ class Difference:
         return self.gain > 0 and not self.equal and self.real is not False
 
     @property
+    def worse(self) -> bool:
+        """Whether the first is worse, and the difference is not known to be noise."""
+        return self.gain < 0 and not self.equal and self.real is not False
+
+    @property
     def real(self) -> bool | None:
         """Whether the difference is significant; None without an interval."""
         if self.low is None or self.high is None:

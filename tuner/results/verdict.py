@@ -259,11 +259,9 @@ def _judge(record: StudyRecord, test: TestScore, evidence: Sequence[Evidence]) -
             sentence = f"{baseline.no_better()} on the {on_rows.rows}{baseline.numbers()}"
             if there is not None:
                 sentence += f", though {there.relation()} on the {on_test.rows}"
-        over = baseline.difference
-        worse = on_rows is on_test or there is None
-        useless = worse and over.gain < 0 and not over.equal and over.real is not False
-        advice = _what_to_do(record, test, None if useless else baseline.name)
-        return Verdict(f"{sentence}: {advice}", Worth.USELESS)
+        decides = on_rows is on_test or there is None
+        as_good = None if decides and baseline.difference.worse else baseline.name
+        return Verdict(f"{sentence}: {_conclusion(record, test, as_good)}", Worth.USELESS)
     than_baseline = there.relation() if there is not None else ""
     if test.judged.default is not None:
         return _beside_default(record, test, evidence, than_baseline)
@@ -326,8 +324,8 @@ def _where(evidence: Sequence[Evidence], on_rows: Evidence) -> str:
     return " before the refit" if same else f" on the {on_rows.rows}"
 
 
-def _what_to_do(record: StudyRecord, test: TestScore, simpler: str | None) -> str:
-    """Return the advice for a winner no better than a baseline; `simpler` names one as good."""
+def _conclusion(record: StudyRecord, test: TestScore, simpler: str | None) -> str:
+    """Return how the sentence on a winner that is no better ends; `simpler` is as good."""
     keys = dict.fromkeys(advice.key for advice in advice_after(record) if advice.blocks)
     model = _model(record, test)
     if keys:
