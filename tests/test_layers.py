@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,13 @@ def test_imports_run_downwards():
             if other.startswith("tuner.") and part_of(other) not in below
         ]
     assert not wrong
+
+
+def test_the_architecture_lists_the_parts_in_this_order():
+    text = (PACKAGE.parent / "docs/architecture.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `tuner/")]
+    names = [n for row in rows for n in re.findall(r"`tuner/(\w+)(?:\.py)?`", row.split("|")[1])]
+    assert [name if name != "errors" else "base" for name in names] == LAYERS
 
 
 def test_modules_import_each_other_in_no_circle():
