@@ -74,6 +74,7 @@ def test_a_landscape_is_searched_to_the_end_of_its_budget():
     assert run("-c", code) == "12\n"
 
 
+@pytest.mark.slow
 def test_how_many_seeds_it_takes_is_a_table():
     arguments = ["--searches", "20", "--trials", "2", "--draws", "5"]
     lines = run("seeds.py", *arguments).splitlines()

@@ -133,7 +133,12 @@ def test_the_order_in_which_strategies_are_given_changes_nothing(names, scores):
 
 
 @pytest.mark.parametrize(
-    ("kind", "n"), [("scores without draws", 400), ("scores with many draws", 150)]
+    ("kind", "n"),
+    [
+        ("scores with many draws", 50),
+        pytest.param("scores without draws", 400, marks=pytest.mark.slow),
+        pytest.param("scores with many draws", 150, marks=pytest.mark.slow),
+    ],
 )
 def test_like_strategies_differ_falsely_in_one_of_twenty(kind, n):
     rng = np.random.default_rng(0)

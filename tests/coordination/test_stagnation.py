@@ -80,7 +80,12 @@ def asked_after(bench):
 
 
 @pytest.mark.parametrize(
-    ("strategy", "stagnation", "seed"), [("tpe", 1, 6), ("tpe", 2, 3), ("random", 2, 6)]
+    ("strategy", "stagnation", "seed"),
+    [
+        ("tpe", 1, 6),
+        pytest.param("tpe", 2, 3, marks=pytest.mark.slow),
+        pytest.param("random", 2, 6, marks=pytest.mark.slow),
+    ],
 )
 def test_a_search_killed_between_tells_stagnates_the_same(
     strategy, stagnation, seed, make_bench, monkeypatch
