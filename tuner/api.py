@@ -20,10 +20,9 @@ from tuner.coordination.finalists import find_winner
 from tuner.errors import InputError, Interrupted, RunError, TunerError
 from tuner.experiment import Experiment
 from tuner.journal.records import StudyRecord, TrialRecord
-from tuner.orchestrator import SearchOptions, run_search, sync_command
+from tuner.orchestrator import SearchOptions, run_search, stopped_by_signals, sync_command
 from tuner.outputs import check_file, check_model_folder, temporary_folder, written_whole
 from tuner.prediction import Model, load_model
-from tuner.processes import stopped_by_signals
 from tuner.progress.display import PipeConsole
 from tuner.progress.reporters import PlainReporter, Reporter
 from tuner.report import page

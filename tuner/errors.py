@@ -145,7 +145,7 @@ class JournalError(InputError):
 
 
 class ModelError(InputError):
-    """A model folder is none, is not as it was written, or is of another version."""
+    """A folder is not a model folder, is not as it was written, or is of another version."""
 
 
 class NoGraphError(ModelError):
@@ -174,7 +174,7 @@ def near_miss(word: str, known: Iterable[str]) -> str | None:
     """Return which of the known words a misspelt one may be; None where none is near."""
     word = str(word)
     matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
-    # Letters that are swapped: surely.
+    # Two swapped letters are a typing error.
     return max(matches, key=lambda m: sorted(m) == sorted(word), default=None)
 
 

@@ -179,7 +179,7 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
         both = found.merge(truth, on=keys).dropna(subset=["truth"])
         if len(both) < 2:
             rule = f"X: needs two rows at least behind a window of {self.model_.pipeline.window}"
-            raise InputError(rule, got=len(both), remedy="give it more rows")
+            raise InputError(rule, got=len(both), remedy="pass more rows")
         return float(r2_score(both["truth"], both[target]))
 
     def _table(self, X: Table, y: Table | None) -> tuple[pd.DataFrame, str]:
@@ -202,7 +202,7 @@ class LSTMForecaster(BaseEstimator):  # type: ignore[misc]
             if len(values) != len(table):
                 rule = "y: must have a value for each row"
                 got = f"{len(values)} for {len(table)} rows"
-                raise InputError(rule, got=got, remedy="give as many")
+                raise InputError(rule, got=got, remedy="pass one for each row")
             table, target = table.assign(**{str(name): values}), str(name)
         table = RawTable.from_frame(table).frame
         if target is None:

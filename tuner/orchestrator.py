@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import signal
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import optuna
@@ -110,15 +112,15 @@ class SearchOptions:
             where, one = ("workers", "workers=1") if in_python else ("--workers", "--workers 1")
             remedy = f"write {one}, or leave it out"
             raise InputError("must be at least 1", where=where, got=self.workers, remedy=remedy)
-        check_study_name(self.study)
-        check_journal(self.journal)
+        check_study_name(self.study, in_python=in_python)
+        check_journal(self.journal, in_python=in_python)
         if self.register is not None:
             check_register(self.register, self.tracking)
         if self.reopen_test and not self.open_test:
             where, got = "--reopen-test", "--no-test as well"
             if in_python:
                 where, got = "reopen_test", "open_test=False"
-            rule = "evaluates on the test set"
+            rule = "needs the test set"
             raise InputError(rule, where=where, got=got, remedy="leave one out")
 
     def study_of(self, experiment: Experiment) -> str:
@@ -155,7 +157,7 @@ def run_search(
         notes: returns further notes for the start of the search.
 
     Returns:
-        The study, as its journal has it, and whether MLflow has a complete copy.
+        The study, as its journal has it, and whether tracking completed its copy in MLflow.
 
     Raises:
         TunerError: as `search` does; Interrupted also if standard output has no reader.
@@ -175,7 +177,7 @@ def run_search(
     chosen = replace(options, workers=choose_workers(options.workers, experiment, choice))
     with stopped_without_reader():
         record = search(experiment, chosen, observers, make_executor=choice.make, stop=stop)
-    return record, tracking.complete
+    return record, options.tracking and tracking.complete
 
 
 def journal_option(journal: str | None) -> str:
@@ -224,6 +226,46 @@ def worker_notes(workers: int | None, experiment: Experiment, choice: ExecutorCh
 
 
 @contextlib.contextmanager
+def stopped_by_signals(
+    stop: threading.Event | None = None, *, process_ends: bool = True
+) -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets: `stop`, or a new one.
+
+    The second one, SIGTERM (of a batch system) or SIGHUP (of a closed terminal) end the search at
+    once. Later signals are ignored while it cleans up or, if the process ends, until its end.
+
+    Raises:
+        Interrupted: on the second Ctrl-C with status 130, on others with 128 and their number.
+    """
+    stop = stop or threading.Event()
+    ended_by: list[int] = []
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if ended_by:
+            return
+        if signum == signal.SIGINT and not stop.is_set():
+            stop.set()  # the search prints it: a handler must not
+            return
+        ended_by.append(signum)
+        raise KeyboardInterrupt
+
+    handled = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        handled.append(signal.SIGHUP)
+    before = {signum: signal.signal(signum, handle) for signum in handled}
+    try:
+        yield stop
+    except KeyboardInterrupt:
+        remedy = "what was finished is kept, and the same command resumes"
+        stopped = Interrupted("stopped at once", remedy=remedy)
+        stopped.exit_status = 128 + (ended_by or [signal.SIGINT])[0]
+        raise stopped from None
+    finally:
+        for signum, handler in before.items():  # at its end, Python would reset its own handlers
+            signal.signal(signum, signal.SIG_IGN if ended_by and process_ends else handler)
+
+
+@contextlib.contextmanager
 def stopped_without_reader() -> Iterator[None]:
     """Raise Interrupted if standard output has no reader any more."""
     try:
@@ -250,7 +292,7 @@ def tracking_observer(
     study: str, journal: str | None, note: Callable[[str], None]
 ) -> TrackingObserver:
     """Return the observer that copies a search to MLflow, and notes what it could not copy."""
-    to_sync = sync_command(study, journal).removeprefix("tuner sync ")
+    to_sync = sync_command(study, journal)
     return TrackingObserver(
         lambda read: MlflowTracker(read, to_sync, note, study_artifacts, final_artifacts)
     )

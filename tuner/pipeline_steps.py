@@ -103,7 +103,7 @@ def parse_transform(value: Any) -> Any:
         rule = "log and box_cox straighten the same growth"
         raise ExperimentError(rule, got=" and ".join(pointwise), remedy="keep one")
     if pointwise and steps[0] != pointwise[0]:
-        rule = f"{pointwise[0]} has no sense of differences, which fall below 0"
+        rule = f"{pointwise[0]} cannot follow a difference, whose values may be negative"
         raise ExperimentError(rule, got=f"it after {_written(steps[0])}", remedy="write it first")
     return steps if len(steps) > 1 else steps[0] if steps else "none"
 

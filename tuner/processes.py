@@ -1,4 +1,4 @@
-"""Processes: how worker processes start, and how a search stops on a signal.
+"""How worker processes start.
 
 Python puts the folder of a script, or with `-m` the current one, before its own library. A worker
 would import a `statistics.py` of the user's from there in place of Python's. The coordinator gets
@@ -9,14 +9,9 @@ from __future__ import annotations
 
 import json
 import runpy
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import FrameType
 
 _PACKAGE = Path(__file__).absolute().parent
 
@@ -67,51 +62,6 @@ def _main(module: str, argument: str, import_path: str) -> None:
     sys.modules["tuner"] = module_from_spec(spec)
     spec.loader.exec_module(sys.modules["tuner"])
     runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-@contextmanager
-def stopped_by_signals(
-    stop: threading.Event | None = None, *, process_ends: bool = True
-) -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C sets: `stop`, or a new one.
-
-    The second one, SIGTERM (of a batch system) or SIGHUP (of a closed terminal) end the search at
-    once. Later signals are ignored during the clean-up, which takes seconds, or, if the process
-    ends, until its end.
-
-    Raises:
-        Interrupted: on the second Ctrl-C with status 130, on another signal with 128 and its
-            number, as shells and batch systems expect.
-    """
-    from tuner.errors import Interrupted  # not above: as a script, this file finds tuner itself
-
-    stop = stop or threading.Event()
-    ended_by: list[int] = []
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        if ended_by:
-            return
-        if signum == signal.SIGINT and not stop.is_set():
-            stop.set()  # the search prints it: a handler must not
-            return
-        ended_by.append(signum)
-        raise KeyboardInterrupt
-
-    handled = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-        handled.append(signal.SIGHUP)
-    before = {signum: signal.signal(signum, handle) for signum in handled}
-    try:
-        yield stop
-    except KeyboardInterrupt:
-        stopped = Interrupted(
-            "stopped at once", remedy="what was finished is kept, and the same command resumes"
-        )
-        stopped.exit_status = 128 + (ended_by or [signal.SIGINT])[0]
-        raise stopped from None
-    finally:
-        for signum, handler in before.items():  # at its end, Python would reset its own handlers
-            signal.signal(signum, signal.SIG_IGN if ended_by and process_ends else handler)
 
 
 if __name__ == "__main__":

@@ -31,37 +31,40 @@ _FACTS = ("trial", "status", "epochs", "seconds", "weights", "latency_ms", "seed
 """Columns of `Study.trials` that are no part of a configuration."""
 
 
-def check_study_name(study: str | None) -> str | None:
-    """Return the normalized name of a study.
+def check_study_name(study: str | None, *, in_python: bool = False) -> str | None:
+    """Return the normalized name of a study; messages name the option, or a Python argument.
 
     Raises:
         InputError: it cannot be the name of a file, or is reserved for finalists.
     """
     if study is None:
         return None
-    study = normalized(study)
+    study, where = normalized(study), "study" if in_python else "--study"
     if why := why_refused(study, STUDY_BYTES):
-        near = shlex.quote(mended(study, STUDY_BYTES) or "first")
-        remedy = f"write --study {near}, say"
-        raise InputError(why, where="--study", got=shown(study), remedy=remedy)
+        near = mended(study, STUDY_BYTES) or "first"
+        write = f"study={near!r}" if in_python else f"--study {shlex.quote(near)}"
+        raise InputError(why, where=where, got=shown(study), remedy=f"write {write}, say")
     if study.endswith(".finalists"):
         rule = "names that end in .finalists are reserved"
-        raise InputError(rule, where="--study", got=repr(study), remedy="leave it out")
+        raise InputError(rule, where=where, got=repr(study), remedy="leave it out")
     return study
 
 
-def check_journal(journal: str | None) -> None:
-    """Check that `--journal` can name a file or a database.
+def check_journal(journal: str | None, *, in_python: bool = False) -> None:
+    """Check that a journal can name a file or a database.
 
     Raises:
         InputError: it names neither, or its folder is missing or may not be written to.
     """
     if journal is None:
         return
+    where = "journal" if in_python else "--journal"
     if journal in ("", "sqlite://", "sqlite:///") or journal.endswith(":memory:"):
         rule = "must name a file or a database that lasts"
-        remedy = "write --journal studies/first.journal, say"
-        raise InputError(rule, where="--journal", got=repr(journal), remedy=remedy)
+        write = (
+            "journal='studies/first.journal'" if in_python else "--journal studies/first.journal"
+        )
+        raise InputError(rule, where=where, got=repr(journal), remedy=f"write {write}, say")
     scheme, in_database, database = journal.partition(":///")
     if "://" in journal and not (in_database and scheme.partition("+")[0] == "sqlite"):
         return
@@ -69,10 +72,10 @@ def check_journal(journal: str | None) -> None:
     folder = next((p for p in path.absolute().parents if p.exists()), Path("/"))
     if not folder.is_dir() or (not path.exists() and not os.access(folder, os.W_OK)):
         rule = f"cannot be written in {folder}"
-        raise InputError(rule, where="--journal", got=repr(journal), remedy="give another folder")
+        raise InputError(rule, where=where, got=repr(journal), remedy="give another folder")
     if not path.parent.exists() and path.parent != Path("studies"):  # created on demand
         rule = f"no folder {path.parent}"
-        raise InputError(rule, where="--journal", got=repr(journal), remedy="create it first")
+        raise InputError(rule, where=where, got=repr(journal), remedy="create it first")
 
 
 def read(study: str, journal: str | None) -> StudyRecord:

@@ -69,7 +69,7 @@ def winner_experiment(record: StudyRecord) -> Experiment:
     return Experiment.model_validate(exported(record, Path.cwd(), "best.yaml", record.data["path"]))
 
 
-def model_name(record: StudyRecord, *, ensemble: bool = False) -> str:
+def training_name(record: StudyRecord, *, ensemble: bool = False) -> str:
     """Return a name for the winner's model that is unique among the models of the study."""
     winner = find_winner(record)
     run, epochs = winner.reproducible, refit_epochs(record, winner)
@@ -260,7 +260,7 @@ def log_winner(
             exported.
         Exception: MLflow's own.
     """
-    client, name = open_store(), model_name(record, ensemble=ensemble)
+    client, name = open_store(), training_name(record, ensemble=ensemble)
     run_id = _study_run(client, record)
     with scratch_folder() as made:
         if _find_model(client, run_id, name) is None and folder is None:

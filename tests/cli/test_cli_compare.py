@@ -285,8 +285,8 @@ def test_where_every_trial_fails_it_says_so(compare, recorded):
     [
         (["--strategies", "tpe,wao"], "--strategies: unknown strategy 'wao'; did you mean 'woa'?"),
         (["--strategies", "tpe,pso,tpe"], "--strategies: must name each once, got 'tpe' twice"),
-        (["--strategies", "tpe,"], "--strategies: must name two at least, got 'tpe,'"),
-        (["--strategies", ""], "--strategies: must name two at least, got ''; write --strat"),
+        (["--strategies", "tpe,"], "--strategies: must name at least two, got 'tpe,'"),
+        (["--strategies", ""], "--strategies: must name at least two, got ''; write --strat"),
         (["--seeds", "0"], "--seeds: must be at least 1, got 0; write --seeds 5"),
         (["--seeds", "few"], "--seeds: must be a whole number, got 'few'; write --seeds 5"),
         (["--set", "seed=4294967294"], "--seeds: the last one must be at most 4294967295, got 42"),
@@ -333,8 +333,8 @@ def test_another_searchs_study_stops_all_before_the_first(compare, refused, reco
     assert other.endswith("put it back, or give another --journal")
     paced = refused(*both, "--trials", "60")
     assert paced.endswith(
-        "study 'air-woa-1' was begun with budget.trials=5: woa schedules by them, got 60; "
-        "give --trials 5, or another --journal"
+        "study 'air-woa-1' was begun with budget.trials=5: woa is scheduled by it, "
+        "got 60; give --trials 5, or another --journal"
     )
     text = Path("air.csv").read_text()
     Path("air.csv").write_text(text.replace("112", "113", 1))

@@ -138,7 +138,7 @@ TRAIN = ["train", "best.yaml"]
         (TRAIN, ["--ensemble"], "--ensemble: is for the trained model; add -o DIR"),
         (["train", "air.yaml"], ["--ensemble", "-o", "m"], "--ensemble: needs two or more recor"),
         (TRAIN, ["--set", "recorded.seeds=[3]", "--ensemble", "-o", "m"],
-         "--ensemble: needs two or more recorded.seeds, got 1; give a file by"),
+         "--ensemble: needs two or more recorded.seeds, got 1; give a file that"),
     ],
 )  # fmt: skip
 def test_impossible_wishes_are_refused_first(here, tuner, refused, command, arguments, text):

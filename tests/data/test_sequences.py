@@ -466,7 +466,7 @@ def test_step_baselines_are_the_most_frequent_and_a_copy(tmp_path):
     assert scores["most_frequent"] == pytest.approx((truth[:, 0] == most).mean())
     read = ref.load("copied")[ref.evaluate_samples()][:, 0]
     assert scores["copy"] == pytest.approx((read == truth[:, 0]).mean())
-    assert plain.left_out == {"linear": "a linear model says no texts"}
+    assert plain.left_out == {"linear": "a linear model cannot predict texts"}
 
 
 def test_a_pair_without_a_target_is_refused(tmp_path):

@@ -318,6 +318,14 @@ def test_every_word_leads_to_a_key_that_exists(tmp_path, key):
     assert refusal(tmp_path, RAW | {word: 3}).endswith(f"unknown key {word!r}; did you mean {key}?")
 
 
+@pytest.mark.parametrize("key", ["hyperparameters", "search_space"])
+@pytest.mark.parametrize("value", [5, [{"a": 1}]])
+def test_a_malformed_block_of_a_record_is_refused(key, value):
+    data = {"path": "x.csv", "text": "t", "target": "y"}
+    with pytest.raises(InputError, match=f"{key}: must be a block of keys"):
+        Experiment.from_dict(RAW | {"data": data, "recorded": {"score": 1.0}, key: value})
+
+
 def test_generations_are_trials_over_the_population(tmp_path):
     for raw in ({"strategy": {"name": "pso", "iterations": 50}}, {"maxIter": 50}):
         message = refusal(tmp_path, RAW | raw)

@@ -501,7 +501,10 @@ def test_other_sequences_get_no_linear_path(init, why):
             "--task: must be one of forecast, classify, label, regress, regress_steps, got",
         ),
         (["--task", "classify"], "--task: classify needs the column that tells sequences apart"),
-        (["--id", "who", "--target", "y", "--horizon", "3"], "--horizon: is of forecasts, got 3"),
+        (
+            ["--id", "who", "--target", "y", "--horizon", "3"],
+            "--horizon: applies to forecasts only, got 3",
+        ),
         (["--id", "who", "--target", "y", "--features", "y"], "no column of numbers beside"),
     ],
 )

@@ -65,7 +65,7 @@ def with_value(value, column="sales"):
 DATA = [
     (months().rename(columns={"sales": "sale"}), "no column 'sales'", "; did you mean 'sale'?"),
     (months().drop(columns="month"), "no column 'month'"),
-    (months(5), "the model needs 6 rows, got 5; give it more rows"),
+    (months(5), "the model needs 6 rows, got 5; pass more rows"),
     (every("D"), "trained on rows at frequency MS, got D; give it rows at frequency MS"),
     (every("h")[:2], "trained on rows at frequency MS, got a first step of 01:00:00"),
     (every("QS"), "trained on rows at frequency MS, got QS-JAN"),  # all of them the model's too
@@ -111,7 +111,7 @@ def test_rows_not_resampled_as_in_training_are_refused(made, refuses):
     write(frame.drop(frame.index[[20, 21]]), Path("data.csv"))
     refuses("resample: no step may lack rows, got", "; add the rows\n")
     write(frame[:11], Path("data.csv"))
-    refuses("the model needs 6 rows, got 5 of 2D; give it more rows")
+    refuses("the model needs 6 rows, got 5 of 2D; pass more rows")
     write(frame[:13], Path("data.csv"))
     assert run(["predict", "model", "data.csv", "-o", "out.csv"]) == 0
     assert pd.read_csv("out.csv")["month"].tolist() == ["2020-01-13", "2020-01-15"]
@@ -122,7 +122,7 @@ def test_series_that_are_too_short_are_refused_only_if_all_are(made, refuses, ca
     made(SALES | {"data": SALES["data"] | {"id": "store"}}, frame)
     short = [months(n).assign(store=f"new {n}") for n in (3, 4)]
     write(pd.concat(short), Path("data.csv"))
-    refuses("the model needs 6 rows, got 4 in the longest series; give it more rows")
+    refuses("the model needs 6 rows, got 4 in the longest series; pass more rows")
 
     write(pd.concat([*short, months(20).assign(store="another")]), Path("data.csv"))
     assert run(["predict", "model", "data.csv"]) == 0

@@ -16,9 +16,9 @@ from optuna.testing.pytest_samplers import (
 from optuna.trial import TrialState
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
-from tuner.strategies import rng as keys
 from tuner.strategies.base import Record
 from tuner.strategies.population import CmaSampler
+from tuner.strategies.rng import seed32
 from tuner.strategies.samplers import KeyedSampler
 from tuner.strategies.swarms import WhaleStrategy
 
@@ -38,7 +38,7 @@ def test_the_distribution_matches_the_package_after_generations():
         theirs.tell(list(zip(points, costs.tolist(), strict=True)))
         assert past is not None
         assert past.mean == pytest.approx(theirs.mean, rel=1e-9)
-        theirs.reseed_rng(keys.seed32(4, "cmaes", generation + 1, 2))
+        theirs.reseed_rng(seed32(4, "cmaes", generation + 1, 2))
         drawn = sampler.move(past, generation + 1, 2).position
         assert drawn == pytest.approx(theirs.ask(), rel=1e-6)
 

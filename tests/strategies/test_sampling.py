@@ -16,14 +16,14 @@ from pydantic import TypeAdapter
 
 from tuner.experiment import SearchSpace
 from tuner.experiment.space import to_distributions
-from tuner.strategies import rng as keys
 from tuner.strategies.codec import Codec, count_of
+from tuner.strategies.rng import generator, new_seed, seed32
 from tuner.strategies.samplers import KeyedSampler
 
 
 def test_equal_keys_give_equal_numbers_and_others_do_not():
     def draw(*key):
-        return keys.generator(*key).random(3).tolist()  # type: ignore[arg-type]
+        return generator(*key).random(3).tolist()  # type: ignore[arg-type]
 
     assert draw(1, "a", 2, "x") == draw(1, "a", 2, "x")
     assert draw(np.int64(1), "a") == draw(1, "a")
@@ -32,12 +32,12 @@ def test_equal_keys_give_equal_numbers_and_others_do_not():
 
 
 def test_numbers_stay_the_same_from_one_version_to_the_next():
-    assert keys.seed32(0, "independent", 7, "x") == 1528970149
+    assert seed32(0, "independent", 7, "x") == 1528970149
 
 
 def test_seeds_for_libraries_fit_in_32_bits():
-    assert all(0 <= keys.seed32(n, "a") < 2**32 for n in range(100))
-    assert keys.new_seed() != keys.new_seed()
+    assert all(0 <= seed32(n, "a") < 2**32 for n in range(100))
+    assert new_seed() != new_seed()
 
 
 KEYED_SPACE = {"x": FloatDistribution(0, 1), "y": CategoricalDistribution(["a", "b", "c"])}

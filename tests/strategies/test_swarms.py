@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tuner.strategies import ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler
-from tuner.strategies import rng as keys
 from tuner.strategies.base import Record
 from tuner.strategies.population import CmaSampler
+from tuner.strategies.rng import generator, seed32
 from tuner.strategies.swarms import WhaleStrategy, move_particle
 
 
@@ -32,7 +32,7 @@ def past_of(sampler, positions, costs, velocities):
 
 
 def drawn(seed, generation, shape):
-    stream = np.random.RandomState(keys.seed32(seed, "pso", generation))
+    stream = np.random.RandomState(seed32(seed, "pso", generation))
     return stream.uniform(0, 1, shape), stream.uniform(0, 1, shape)
 
 
@@ -105,7 +105,7 @@ def test_a_search_matches_pyswarms_given_its_random_numbers(
 
     def sphere(x):
         theirs.append(x.copy())
-        np.random.seed(keys.seed32(5, "pso", len(theirs)))  # noqa: NPY002
+        np.random.seed(seed32(5, "pso", len(theirs)))  # noqa: NPY002
         return np.asarray(((x - 0.3) ** 2).sum(axis=1))
 
     before = np.random.get_state()  # noqa: NPY002
@@ -252,7 +252,7 @@ def test_a_particle_jumps_by_its_best_the_leader_and_the_mean():
         past = sampler.options.learn(
             past, 1, [Record(x) for x in last], np.array([2.5, 4.0, math.inf])
         )
-        phi, u, coin = keys.generator(seed, "qpso", 2, 0).random((3, 4))
+        phi, u, coin = generator(seed, "qpso", 2, 0).random((3, 4))
         expected = move_particle(
             last[0],
             last[0],
@@ -269,7 +269,7 @@ def test_a_particle_without_a_value_is_outside_the_mean():
     x = np.array([[0.1, 0.9], [0.4, 0.4], [0.6, 0.2]])
     sampler = QuantumSwarmSampler(population_size=3, seed=2)
     past = sampler.options.learn(None, 0, [Record(p) for p in x], np.array([math.inf, 1.0, 2.0]))
-    _, u, coin = keys.generator(2, "qpso", 1, 0).random((3, 2))
+    _, u, coin = generator(2, "qpso", 1, 0).random((3, 2))
     jump = (1 - 0.5 / 20) * np.abs(np.array([0.5, 0.3]) - x[0]) * -np.log(1 - u)
     expected = x[1] + np.where(coin < 0.5, -jump, jump)
     assert sampler.move(past, 1, 0).position == pytest.approx(expected.clip(0, 1))
@@ -328,7 +328,7 @@ def test_a_whale_moves_in_unit_bounds_by_the_leader(individual):
     first, last = np.random.default_rng(0).random((2, 3, 2))
     past = whales_past((first, [3.0, 1.0, 2.0]), (last, [4.0, 5.0, 6.0]))
     for seed in range(20):
-        rng = keys.generator(seed, "woa", 2, individual)
+        rng = generator(seed, "woa", 2, individual)
         r1, r2, p = rng.random(3)
         ell, other = rng.uniform(-1, 1), rng.integers(3)
         a = 2 - 2 * 2 / 5

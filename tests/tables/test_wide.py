@@ -91,7 +91,7 @@ def test_id_and_target_are_those_of_the_block():
 @pytest.mark.parametrize(
     ("wide", "text"),
     [
-        ({"columns": "shop_*"}, "columns: no column of the file is like 'shop_*', got day, price"),
+        ({"columns": "shop_*"}, "columns: no column of the file matches 'shop_*', got day, price"),
         ({"columns": ["store_1", "stor_2"]}, "columns: no column 'stor_2' in the file; did you"),
         ({"columns": "*"}, "columns: must not name the time column, got 'day'; write a narrower"),
         ({"id": "price"}, "id: must be a new name, got 'price', which is a column of the file"),

@@ -106,7 +106,7 @@ UNUSABLE = [
         f"mlflow.db: was written by an older MLflow than {mlflow.__version__}; copy it, then run "
         "`mlflow db upgrade sqlite:///{here}/mlflow.db`",
     ),
-    (half_created, "mlflow.db: holds nothing, it was not created to its end; delete it"),
+    (half_created, "mlflow.db: holds nothing, as its creation was interrupted; delete it"),
     (no_database, f"mlflow.db: is no SQLite database; {OTHER}"),
     (journal_of_optuna, f"mlflow.db: holds another program's tables, not MLflow's; {OTHER}"),
 ]
@@ -128,7 +128,7 @@ def test_a_store_of_another_mlflow_is_refused_unchanged(
             pass
     assert str(refused.value) == text
     told, begun = [], time.monotonic()
-    tracker = MlflowTracker(make_record, "s1", told.append)
+    tracker = MlflowTracker(make_record, "tuner sync s1", told.append)
     wait_for(lambda: told)
     assert not tracker.close(done=True)
     assert time.monotonic() - begun < 5
@@ -239,7 +239,7 @@ def test_a_database_server_can_be_the_store_itself(
     nobody = postgresql_url.partition("@")[0] + "@127.0.0.1:1/postgres"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody)
     told, begun = [], time.monotonic()
-    tracker = MlflowTracker(lambda: record, "s1", told.append)
+    tracker = MlflowTracker(lambda: record, "tuner sync s1", told.append)
     assert not tracker.close(done=True)
     assert time.monotonic() - begun < 10
     assert "Connection refused" in told[0]

@@ -21,7 +21,10 @@ def test_a_search_is_copied_while_it_runs(client, make_record, make_trial, capfd
     records = [record]
     at_end = {"best.yaml": "x: 1\n", "pictures/history.png": b"\x89PNG"}
     tracker = MlflowTracker(
-        lambda: records[-1], "s1", warnings.append, artifacts_at_end_of=lambda record: at_end
+        lambda: records[-1],
+        "tuner sync s1",
+        warnings.append,
+        artifacts_at_end_of=lambda record: at_end,
     )
     wait_for(lambda: len(runs_of(client, record)) == 1)
     records.append(make_record(make_trial(0), id=record.id))
@@ -44,13 +47,13 @@ def test_a_search_is_copied_while_it_runs(client, make_record, make_trial, capfd
 def test_an_interrupted_search_is_killed_in_mlflow(client, make_record, make_trial, monkeypatch):
     monkeypatch.setattr("tuner.tracking.tracker._SHORT_S", 60)
     record = make_record(make_trial(0))
-    assert MlflowTracker(lambda: record, "s1", pytest.fail).close(done=False)
+    assert MlflowTracker(lambda: record, "tuner sync s1", pytest.fail).close(done=False)
     assert runs_of(client, record)[0].info.status == "KILLED"
 
 
 def test_closing_twice_says_the_same(make_record):
     record = make_record()
-    tracker = MlflowTracker(lambda: record, "s1", pytest.fail)
+    tracker = MlflowTracker(lambda: record, "tuner sync s1", pytest.fail)
     assert tracker.close(done=True)
     assert tracker.close(done=False)
     tracker.wake()
@@ -65,7 +68,7 @@ def test_a_copy_goes_on_when_mlflow_is_back(client, make_record, make_trial, wai
             raise failures.pop()
         return record
 
-    tracker = MlflowTracker(read, "s1", warnings.append)
+    tracker = MlflowTracker(read, "tuner sync s1", warnings.append)
     wait_for(lambda: len(runs_of(client, record)) == 2)  # without a wake
     assert tracker.close(done=True)
     assert warnings == [
@@ -82,7 +85,7 @@ def test_waking_never_waits(make_record):
         gate.wait(10)
         return record
 
-    tracker = MlflowTracker(read, "s1", pytest.fail)
+    tracker = MlflowTracker(read, "tuner sync s1", pytest.fail)
     begun = time.monotonic()
     for _ in range(1000):
         tracker.wake()

@@ -116,7 +116,7 @@ def test_copying_takes_a_small_share_of_a_processor(
         reads.append(record)
         return record
 
-    tracker = MlflowTracker(read, "s1", pytest.fail)
+    tracker = MlflowTracker(read, "tuner sync s1", pytest.fail)
     wait_for(lambda: len(reads) == 1)
     until = time.monotonic() + 3  # three times the shortest pause
     while time.monotonic() < until:
@@ -133,7 +133,7 @@ def test_a_tracker_copies_live_and_ends_on_closing(
 ):
     monkeypatch.setattr("tuner.tracking.tracker._SHORT_S", 60)
     record = make_record(in_progress(make_trial(0)))
-    tracker = MlflowTracker(lambda: record, "s1", pytest.fail)
+    tracker = MlflowTracker(lambda: record, "tuner sync s1", pytest.fail)
     tracker.live.began(TrialKey(Role.TRIAL, 0), T)
     for e in range(3):
         tracker.live.epoch(TrialKey(Role.TRIAL, 0), Epoch(e, 1.0, 1.0, 5.0, T + e + 0.12345))

@@ -239,7 +239,7 @@ _Workers = Annotated[
 _Executor = Annotated[str, _given("Where trials run: local, ray or ray://HOST:PORT.", "NAME")]
 _Tracking = Annotated[bool, _given("Copy the trials to MLflow.", None, "--tracking/--no-tracking")]
 _Strategy = Annotated[
-    str | None, _given("Search with this one instead; tuner strategies lists them.", "NAME")
+    str | None, _given("Search with this strategy; tuner strategies lists them.", "NAME")
 ]
 _Register = Annotated[
     str | None, _given("Register the winner's model in MLflow under this name.", "NAME")
@@ -393,7 +393,7 @@ class Export:
     model: Path | None = _option("Train it again, and write the model here.", "DIR")
     trial: Annotated[
         int | None,
-        _whole("--trial", 3, "This trial, one of the Pareto front say. [default: the winner]"),
+        _whole("--trial", 3, "This trial, such as one of the Pareto front. [default: the winner]"),
     ] = None
     all_data: _AllData = False
     ensemble: _Ensemble = False
@@ -424,7 +424,7 @@ class Predict:
     model: Annotated[Path, _argument("MODEL_DIR", "Written by train -o or export --model.")]
     data: Annotated[Path, _argument("DATA.csv", "A CSV or Parquet file like the training's.")]
     output: _Output = None
-    all_: bool = _flag("Forecast from every row on, not only after the last one.", "--all")
+    all_: bool = _flag("Forecast after every row, not only the last.", "--all")
     future: Path | None = _option(
         "Rows to come, with the columns that are known ahead. [default: DATA's last]", "FILE"
     )

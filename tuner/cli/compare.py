@@ -45,11 +45,11 @@ from tuner.orchestrator import (
     choose_workers,
     default_study_name,
     search,
+    stopped_by_signals,
     stopped_without_reader,
     tracking_observer,
     worker_notes,
 )
-from tuner.processes import stopped_by_signals
 from tuner.progress.display import PipeConsole, console, number, show_next
 from tuner.progress.progress import clock_text
 from tuner.progress.reporters import (
@@ -107,7 +107,7 @@ def strategy_names(text: str) -> list[str]:
             raise InputError("must name each once", where=where, got=got, remedy="name others")
     if len(names) < 2:
         remedy = f"write {where} tpe,random"
-        raise InputError("must name two at least", where=where, got=repr(text), remedy=remedy)
+        raise InputError("must name at least two", where=where, got=repr(text), remedy=remedy)
     return names
 
 
@@ -222,7 +222,7 @@ def _check_schedule(experiment: Experiment, begun: int | None, where: str) -> No
     size = strategy.rhythm.size
     if begun is None or math.ceil(begun / size) != math.ceil(trials / size):
         was, same = ("null", "") if begun is None else (begun, f"--trials {begun}, or ")
-        rule = f"{where} was begun with budget.trials={was}: {strategy.name} schedules by them"
+        rule = f"{where} was begun with budget.trials={was}: {strategy.name} is scheduled by it"
         raise StudyError(rule, got=trials, remedy=f"give {same}another --journal")
 
 

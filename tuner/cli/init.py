@@ -58,7 +58,7 @@ def init(command: Init) -> None:
             if kind != "forecast" and value is not None:
                 got = f"{value}, and {why}: {kind}"
                 raise InputError(
-                    "is of forecasts", where=f"--{option}", got=got, remedy="leave it out"
+                    "applies to forecasts only", where=f"--{option}", got=got, remedy="leave it out"
                 )
         written = forecast_file(asked) if kind == "forecast" else sequence_file(asked, kind)
         facts = check_text(written.text, sample.path, file).facts
@@ -190,7 +190,7 @@ def _on_file(written: Proposal) -> Iterator[str]:
     made_up, rows = written.made_up
     if made_up > _MANY * rows:
         yield (
-            f"look at: {made_up} of {rows} rows are in no line of the file and filled in; "
+            f"look at: {made_up} of {rows} rows are missing from the file and filled in; "
             f"--no-time takes the rows as they come"
         )
 

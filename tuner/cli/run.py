@@ -24,8 +24,13 @@ from tuner.experiment.hyperparameters import WIDTH
 from tuner.experiment.yaml_files import read_mapping
 from tuner.journal.records import StudyRecord
 from tuner.metrics import COSTS
-from tuner.orchestrator import SearchOptions, journal_option, run_search, sync_command
-from tuner.processes import stopped_by_signals
+from tuner.orchestrator import (
+    SearchOptions,
+    journal_option,
+    run_search,
+    stopped_by_signals,
+    sync_command,
+)
 from tuner.progress.display import console, counted, show_advice
 from tuner.progress.reporters import make_reporter, reported_end
 from tuner.results.advice import advice_on_budget, advice_on_data, why_not_exportable

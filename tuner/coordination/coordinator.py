@@ -73,8 +73,8 @@ class WinnerModel(Protocol):
 class Observer:
     """Receives the events of a search; this one ignores them.
 
-    All methods are called in the coordinator's thread, except `note`, which any thread calls. All
-    but `on_winner` must return at once.
+    All methods are called in the coordinator's thread, except `note`, which any thread calls. Only
+    `on_winner` and `on_end` may take time.
     """
 
     def on_start(self, start: SearchStart) -> None:

@@ -123,7 +123,7 @@ class Finalist:
 
 @dataclass(frozen=True)
 class Default(Finalist):
-    """The untuned default; its trial is that which found and retrained the same configuration."""
+    """The untuned default; `trial` is the trial with the same configuration, if any."""
 
     failed: int = 0  # trainings that failed
 

@@ -409,7 +409,7 @@ def plan_warm_start(experiment: Experiment, sha256: str, earlier: Sequence[Earli
         tried.insert(0, start)
     n_taken, n_trials = len(taken), experiment.n_trials
     if taken and n_trials is not None and n_taken >= n_trials:
-        trials = f"{n_taken} trials are taken over, and trials are {n_trials} in all"
+        trials = f"{n_taken} trials are taken over, and budget.trials is {n_trials}"
         rule, remedy = f"leaves nothing to train: {trials}", f"write --trials {n_taken + n_trials}"
         raise StudyError(rule, where="--from", remedy=remedy)
     sources = tuple(source.name for source in earlier)

@@ -289,7 +289,7 @@ class LinearOfSequences:
 def why_no_linear(ref: DataRef) -> str | None:
     """Return why there is no linear model; None where there is one."""
     if ref.shape.task == "translate":
-        return "a linear model says no texts"
+        return "a linear model cannot predict texts"
     features, vocabulary = ref.shape.features, ref.shape.vocabulary
     if of_values(ref):
         if (n_columns := _n_columns(ref, ref.window)) <= _MOST_COLUMNS:

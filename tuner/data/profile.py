@@ -15,7 +15,7 @@ from tuner.data.series_table import Series
 SUSPECTS = ("sentinel", "outlier", "stands still", "unit", "suspect")  # the names of such notes
 _CODE = re.compile(r"-?(9{2,}(\.9+)?|9+\.(25|99*)|32768|32767|65535|2147483647)|-1e[23]\d|1e[23]\d")
 _CODE_APART, _APART, _ALONE_APART = 0.5, 3.0, 10.0  # ranges of the rest that lie in between:
-# of a repeated value that is written as people write nothing, of another, of a single value
+# of a repeated value that is written as people write a missing one, of another, of a single value
 _FEWEST_OTHERS = 10  # different values, for their range to be known
 _MOST_SHARE = 0.5  # of the rows may be no measurements
 _STILL = 0.5  # of the rows of a series, one after another, that are the same

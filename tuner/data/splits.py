@@ -49,7 +49,7 @@ def own_cuts(table: RawTable, data: Data, read: Series, even: Series) -> OwnCuts
         return None
     rows = read.lines if table.lines is None else table.lines.searchsorted(read.lines)
     codes = codes[rows]
-    _check_order_of_parts(table, data, read, codes)
+    _check_order_of_parts(table, read, codes)
     cuts = [_begins(read, even, codes, part) for part in (1, 2)]
     return OwnCuts(cuts[1], None if isinstance(table, JoinedTable) else cuts[0])
 
@@ -191,7 +191,7 @@ def _group_of_sequences(table: SequenceTable, name: str) -> np.ndarray:
     return table.one_of_each(_GROUP, name, words, words)
 
 
-def _check_order_of_parts(table: RawTable, data: Data, read: Series, codes: np.ndarray) -> None:
+def _check_order_of_parts(table: RawTable, read: Series, codes: np.ndarray) -> None:
     """Refuse rows that are of an earlier part than a row before them."""
     if read.times is None:
         inside = np.ones(len(codes), bool)

@@ -442,7 +442,8 @@ class Data(Section):
             remedy = "write it in data.categories instead" if key == "static" else "remove it"
             return None if key == "categories" else ("must not name the id column", got, remedy)
         if in_features and self.features is not None and column not in self.features:
-            near = near_miss(column, self.features)
+            own_id = [self.id] if key == "categories" and self.id else []
+            near = near_miss(column, [*self.features, *own_id])
             meant = "" if near is None else f" ({near!r}?)"
             return f"must be among data.features{meant}", got, "add it there"
         rule, others = _NOT_IN.get(key, ("", ()))
@@ -507,7 +508,9 @@ class Task(Section):
         for key in self.unused_keys:
             if (value := getattr(self, key)) != getattr(default, key):
                 got = f"{value!r} with kind {self.kind}"
-                raise ExperimentError("is of forecasts", key=key, got=got, remedy="remove it")
+                raise ExperimentError(
+                    "applies to forecasts only", key=key, got=got, remedy="remove it"
+                )
         for key, values in (("quantiles", self.quantiles), ("intervals", self.intervals)):
             if any(a >= b for a, b in pairwise(values)):
                 raise ExperimentError("must rise", key=key, got=values, remedy="sort them")

@@ -419,8 +419,9 @@ def _completed(record: Any) -> Any:
     """
     if not isinstance(record, dict) or not isinstance(data := record.get("data"), dict):
         return record
-    fixed = record.get("hyperparameters") or {}
+    fixed, space = record.get("hyperparameters") or {}, record.get("search_space")
+    searched = space if isinstance(space, dict) else {}
     embeds = any(data.get(key) for key in ("text", "tokens", "categories"))
-    if not embeds or "unknown_rate" in {*fixed, *(record.get("search_space") or {})}:
+    if not embeds or not isinstance(fixed, dict) or "unknown_rate" in {*fixed, *searched}:
         return record
     return record | {"hyperparameters": fixed | {"unknown_rate": 0.0}}

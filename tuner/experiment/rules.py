@@ -264,7 +264,7 @@ class _Rules:
             self._only("beam", [1], f"is of predicted texts, and {kind} predicts none")
             return
         ways, cells = ["last", "mean", "max"], list(CELLS)
-        self._only("pooling", ways, "is what a text begins with", f"write {', '.join(ways)}")
+        self._only("pooling", ways, "initializes the decoder of a text", f"write {', '.join(ways)}")
         rule = "translate has a decoder of the same cell"
         self._only("cell", cells, rule, f"write {', '.join(cells)}")
 
@@ -274,10 +274,10 @@ class _Rules:
         tokens = self.data.text is not None or self.data.tokens is not None
         if kind != "forecast":
             what = "predicts no value" if task.of_coming_class else "has no window"
-            self._only("normalize", ["none"], f"is of forecasts, and {kind} {what}")
+            self._only("normalize", ["none"], f"applies to forecasts only, and {kind} {what}")
             rule = None
             if task.of_coming_class:
-                rule = "is of forecasts and of whole sequences, and classify reads windows here"
+                rule = "applies to forecasts and whole sequences, and classify reads windows here"
             elif task.each_step:
                 rule = f"is of whole sequences, and {kind} is of steps"
             elif tokens:
@@ -296,7 +296,7 @@ class _Rules:
             self._only("segment", [1], "is of numbers, and the steps are tokens")
         elif not self.data.categories:
             for name in ("embedding_size", "unknown_rate"):
-                rule = "is of tokens and data.categories, and there are none"
+                rule = "applies to tokens and data.categories only, and there are none"
                 self._only(name, [_default(name)], rule)
         if task.of_series:
             self._check_in_window(self._key("segment"), max(self._values("segment")))
@@ -391,7 +391,7 @@ class _Rules:
         if self.task.each_step and data.max_length is not None:
             rule, got = "every step has a target", f"{data.max_length} with kind {kind}"
             _refuse("data.max_length", rule, got, "remove it, or give each piece an id of its own")
-        self._without(_FORECAST_KEYS, "is of forecasts", f"with {kind}")
+        self._without(_FORECAST_KEYS, "applies to forecasts only", f"with {kind}")
         if data.missing == "skip":
             rule, remedy = "leaves out windows of a series", "write ffill, or interpolate"
             _refuse("data.missing", rule, f"'skip' with {kind}", remedy)

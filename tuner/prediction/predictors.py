@@ -392,7 +392,7 @@ class _Forecast:
             got += " in the longest series" if len(lengths) > 1 else ""
             if lengths.max() >= pipeline.window + lost:
                 got += ", of which the first lack values that nothing before can fill in"
-            raise refusal(series.path, "data.path", needs, got=got, remedy="give it more rows")
+            raise refusal(series.path, "data.path", needs, got=got, remedy="pass more rows")
         names = [name for name, enough in zip(series.names, long_enough, strict=True) if not enough]
         _warn(f"no forecast for {_first_names(names)}: {needs} in a series")
 

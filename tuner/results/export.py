@@ -332,7 +332,7 @@ def _export(training: Training, given: Executor | None) -> Outcome:
         if given is None:
             executor.close()
     if outcome.exported is None and not own:
-        raise RunError("the worker brought none back", where=MODEL, remedy="run the command again")
+        raise RunError("the worker returned none", where=MODEL, remedy="run the command again")
     return outcome
 
 

@@ -507,7 +507,7 @@ def seeds_of_ensemble(experiment: Experiment) -> list[int]:
     seeds = experiment.recorded.seeds if experiment.recorded else []
     if len(seeds) < 2:
         rule = "needs two or more recorded.seeds"
-        remedy = "give a file by `tuner export` of a study with several repeats of finalists"
+        remedy = "give a file that `tuner export` wrote for a study with repeated finalists"
         raise InputError(rule, where="--ensemble", got=len(seeds), remedy=remedy)
     return list(seeds)
 

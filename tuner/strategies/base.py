@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
 from tuner.errors import ExperimentError, SpaceError
-from tuner.strategies import rng as keys
+from tuner.strategies.rng import generator
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-_GENERATIONS = 4  # in the budget, at least, with the default population
-_N_GENERATIONS = 20  # in a cycle of the schedules, without a budget of trials
+_FEWEST_GENERATIONS = 4  # in the budget, at least, with the default population
+_CYCLE = 20  # in a cycle of the schedules, without a budget of trials
 
 
 _RULES = {
@@ -144,7 +144,7 @@ class Strategy(Section):
         Raises:
             SpaceError: It cannot search this space.
         """
-        n_generations = _N_GENERATIONS if trials is None else math.ceil(trials / self.rhythm.size)
+        n_generations = _CYCLE if trials is None else math.ceil(trials / self.rhythm.size)
         try:
             return self.sampler(distributions, seed, n_generations)
         except SpaceError:
@@ -192,7 +192,7 @@ class Turn:
 
     def rng(self, role: str) -> np.random.Generator:
         """Return this turn's random numbers for a role, such as the strategy's name."""
-        return keys.generator(self.seed, role, self.generation, self.individual)
+        return generator(self.seed, role, self.generation, self.individual)
 
 
 class GenerationalStrategy(Strategy):
@@ -213,7 +213,9 @@ class GenerationalStrategy(Strategy):
         """
         if n_trials is None or "population" in self.model_fields_set:
             return self
-        population = min(self.population, max(self.least_population(), n_trials // _GENERATIONS))
+        population = min(
+            self.population, max(self.least_population(), n_trials // _FEWEST_GENERATIONS)
+        )
         changed = self.model_copy(update={"population": population})
         changed.model_fields_set.discard("population")  # it still follows the budget
         return changed
@@ -229,7 +231,7 @@ class GenerationalStrategy(Strategy):
         """
         from scipy.stats import qmc
 
-        rng = keys.generator(seed, "spread", generation)
+        rng = generator(seed, "spread", generation)
         points = qmc.LatinHypercube(d=n_columns, rng=rng).random(self.population)
         return [Record(point) for point in points]
 

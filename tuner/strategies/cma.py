@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from tuner.strategies import rng as keys
 from tuner.strategies.base import FloatArray, PopulationStrategy, Record, Turn
+from tuner.strategies.rng import seed32
 
 if TYPE_CHECKING:
     import cmaes
@@ -52,7 +52,7 @@ class CmaEsStrategy(PopulationStrategy):
 
     def move(self, past: cmaes.CMA, turn: Turn) -> Record:
         optimizer = copy.deepcopy(past)  # to draw from it changes it
-        optimizer.reseed_rng(keys.seed32(turn.seed, "cmaes", turn.generation, turn.individual))
+        optimizer.reseed_rng(seed32(turn.seed, "cmaes", turn.generation, turn.individual))
         return Record(np.clip(optimizer.ask(), 0, 1))
 
     def _begin(self, n_columns: int) -> cmaes.CMA:

@@ -16,8 +16,8 @@ import numpy as np
 from pydantic import Field
 
 from tuner.errors import SpaceError
-from tuner.strategies import rng as keys
 from tuner.strategies.base import BatchStrategy
+from tuner.strategies.rng import generator
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -63,7 +63,7 @@ class _Grid:
         self._distributions, self._seed = distributions, seed
         self._values = {name: values[name] for name in sorted(values)}
         self._n = _require_few(len(v) for v in values.values())
-        self._order = keys.generator(seed, "grid").permutation(self._n)
+        self._order = generator(seed, "grid").permutation(self._n)
 
     def sampler(self) -> BaseSampler:
         from tuner.strategies.samplers import SpaceSampler
@@ -81,7 +81,7 @@ class _Grid:
         if index is not None:
             return self._at(index)
         codec = Codec(self._distributions, one_hot=False)
-        rng = keys.generator(self._seed, "after the grid", trial.number)
+        rng = generator(self._seed, "after the grid", trial.number)
         return codec.decode(rng.random(codec.n_columns))
 
     def _at(self, index: int) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class QuasiRandomStrategy(BatchStrategy):
             if not codec.n_columns:
                 return {}
             engine = qmc.Sobol if self.sequence == "sobol" else qmc.Halton
-            points = engine(codec.n_columns, rng=keys.generator(seed, "quasi-random"))
+            points = engine(codec.n_columns, rng=generator(seed, "quasi-random"))
             if trial.number:
                 points.fast_forward(trial.number)
             return codec.decode(points.random(1)[0])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from tuner.strategies import rng as keys
 from tuner.strategies.base import BatchStrategy, GenerationalStrategy
+from tuner.strategies.rng import seed32
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler, NSGAIISampler
@@ -116,7 +116,7 @@ class _Family:
             return self._codec.decode(spread[individual].position)
         earlier = all_trials(study)[: generation * size]
         known = [t.params for t in earlier if t.state.is_finished()]
-        genetics = self._genetics(keys.seed32(self._seed, "relative", trial.number), parents)
+        genetics = self._genetics(seed32(self._seed, "relative", trial.number), parents)
         for _ in range(_ATTEMPTS):
             child = genetics._child_generation_strategy(study, search_space, parents)
             for name, distribution in search_space.items():

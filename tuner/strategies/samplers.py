@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tuner.strategies import rng as keys
+from tuner.strategies.rng import new_seed, seed32
 
 Space = dict[str, BaseDistribution]
 
@@ -52,7 +52,7 @@ class KeyedSampler(BaseSampler):
         seed: int | None = None,
         proposal_attr: str | None = None,
     ) -> None:
-        self.seed = keys.new_seed() if seed is None else int(seed)
+        self.seed = new_seed() if seed is None else int(seed)
         self._build = build
         self._proposal_attr = proposal_attr
 
@@ -74,13 +74,13 @@ class KeyedSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        seed = keys.seed32(self.seed, "independent", trial.number, param_name)
+        seed = seed32(self.seed, "independent", trial.number, param_name)
         return self._build(seed=seed).sample_independent(
             study, trial, param_name, param_distribution
         )
 
     def _relative(self, trial: FrozenTrial) -> BaseSampler:
-        return self._build(seed=keys.seed32(self.seed, "relative", trial.number))
+        return self._build(seed=seed32(self.seed, "relative", trial.number))
 
 
 class SpaceSampler(KeyedSampler):

@@ -26,8 +26,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tuner.errors import ExperimentError
-from tuner.strategies import rng as keys
 from tuner.strategies.base import FloatArray, Past, Record, SwarmStrategy, Turn, check_order
+from tuner.strategies.rng import generator, seed32
 
 _Inertia = Annotated[float, Field(ge=0, lt=1, strict=True)]
 _Pull = Annotated[float, Field(ge=0, le=4, strict=True)]
@@ -88,7 +88,7 @@ class ParticleSwarmStrategy(SwarmStrategy):
 
     def spread(self, seed: int, generation: int, n_columns: int) -> list[Record]:
         """Return a generation spread over the cube, with random velocities within the clamp."""
-        rng = keys.generator(seed, "velocities", generation)
+        rng = generator(seed, "velocities", generation)
         velocities = rng.uniform(*self.clamp, (self.population, n_columns))
         places = super().spread(seed, generation, n_columns)
         return [Record(place.position, v) for place, v in zip(places, velocities, strict=True)]
@@ -121,7 +121,7 @@ class ParticleSwarmStrategy(SwarmStrategy):
             swarm.best_pos, _ = parts.star.compute_gbest(swarm)
         compute_velocity = _drawing_from(
             parts.backend.compute_velocity,
-            np.random.RandomState(keys.seed32(turn.seed, "pso", turn.generation)),
+            np.random.RandomState(seed32(turn.seed, "pso", turn.generation)),
         )
         swarm.velocity = compute_velocity(swarm, self.clamp, parts.unmodified, bounds)
         swarm.position = parts.backend.compute_position(swarm, bounds, parts.reflect)

@@ -378,13 +378,3 @@ def _trimmed(rows: list[list[str]]) -> list[list[str]]:
 def _too_large(path: Path) -> Exception:
     rule = f"unpacks to more than 1 GiB, or {_MOST_COLUMNS:,} columns"
     return refusal(path, "data.path", rule, remedy="give a smaller table")
-
-
-def without_blank_end(text: str) -> str:
-    """Return a text without the line ends and the blank lines after its last value.
-
-    White space behind the last value stays, as it does in every other line.
-    """
-    end = len(text.rstrip())
-    padding = re.match(r"[^\r\n]*", text[end:])
-    return text[:end] + (padding[0] if padding else "")

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,6 @@ from pandas.tseries.offsets import BaseOffset
 from tuner.errors import DataError
 from tuner.pipeline_steps import Dialect
 from tuner.tables.timestamps import as_times, possible_orders, show_time, some_ambiguous
-
-if TYPE_CHECKING:
-    pass
 
 
 def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -422,8 +422,8 @@ def _found(table: RawTable, wide: Wide, time: str | None) -> list[str]:
         for name in wide.columns:
             table.check_has("data.wide.columns", name)
     if not found:
-        rule = f"no column of the file is like {wide.columns!r}"
-        remedy = "write a pattern that some are like"
+        rule = f"no column of the file matches {wide.columns!r}"
+        remedy = "write a pattern that some match"
         raise refusal(path, "data.wide.columns", rule, ", ".join(names[:8]), remedy)
     if time is not None and time in found:
         rule = "must not name the time column"

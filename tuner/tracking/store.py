@@ -368,7 +368,7 @@ def _check_revision(uri: str, found: _Found) -> None:
         return
     shown = _shown(uri)
     if not found.is_whole and sqlite_path(uri):
-        rule = "holds nothing, it was not created to its end"
+        rule = "holds nothing, as its creation was interrupted"
         raise InputError(rule, where=shown, remedy="delete it")
     if found.revision in known:
         rule = f"was written by an older MLflow than {mlflow.__version__}"

@@ -64,7 +64,7 @@ class MlflowTracker:
 
     Args:
         read: reads the study from its journal; called in the tracker's thread.
-        study: the argument of `tuner sync`, for warnings.
+        sync_command: what completes the copy, for warnings.
         warn: called once, in either thread, when MLflow cannot be written to; attempts continue.
             Called at the end if the copy is complete then, and for files that failed.
         artifacts_of: the files of the study's run; called at the beginning and at the end.
@@ -74,13 +74,13 @@ class MlflowTracker:
     def __init__(
         self,
         read: Callable[[], StudyRecord],
-        study: str,
+        sync_command: str,
         warn: Callable[[str], None],
         artifacts_of: Callable[[StudyRecord], Files] = experiment_file,
         artifacts_at_end_of: Callable[[StudyRecord], Files] = lambda record: {},
     ) -> None:
         self.live = LiveCurves()
-        self._read, self._study, self._warn = read, study, warn
+        self._read, self._sync_command, self._warn = read, sync_command, warn
         self._artifacts_of, self._artifacts_at_end_of = artifacts_of, artifacts_at_end_of
         self._client: MlflowClient | None = None
         self._state = SyncState()
@@ -111,7 +111,7 @@ class MlflowTracker:
             self._warn_once(f"{describe_store()} takes too long to answer")
         elif self._complete and self._lacking:
             files = "; ".join(self._lacking)
-            adds = f"`tuner sync {self._study}` adds what is lacking once that is mended"
+            adds = f"`{self._sync_command}` adds what is lacking once that is mended"
             self._send(f"MLflow has all but {files}; {adds}")
         elif self._complete and self._warned:
             self._send("MLflow answers again, and has all of it")
@@ -166,7 +166,7 @@ class MlflowTracker:
     def _warn_once(self, reason: str) -> None:
         with self._warning:
             warned, self._warned = self._warned, True
-        copies = f"`tuner sync {self._study}` completes the copy"
+        copies = f"`{self._sync_command}` completes the copy"
         if not self._closing.is_set():
             copies = f"the search continues, and {copies} later"
         if not warned:
