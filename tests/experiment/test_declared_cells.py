@@ -105,7 +105,7 @@ def test_an_entry_point_is_a_name_for_a_class(tmp_path, monkeypatch):
         ({"cell": LEAKY, "leak": 1.5}, "leak: must lie in what its cell declares, 0 to 0.99, got "),
         ({"cell": LEAKY, "gate": "step"}, "gate: must lie in .* one of tanh, relu, got 'step'"),
         ({"cell": LEAKY, "decoder": "recursive"}, "decoder: a decoder begins with a state"),
-        ({"cell": LEAKY, "bias": False}, "bias: is of tuner's own cells, got False"),
+        ({"cell": LEAKY, "bias": False}, "bias: applies to tuner's own cells, got False"),
         ({"cell": LEAKY, "proj_size": 3}, "proj_size: own_classes:Leaky has no projection"),
         ({"cell": "own_classes:Counting", "dropout": 0.5}, "is a whole model and does not take it"),
         ({"cell": "gru", "leak": 0.5}, "hyperparameters.leak: unknown key 'leak'"),

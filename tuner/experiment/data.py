@@ -155,7 +155,7 @@ class Decomposition(Section):
                 raise ExperimentError(rule, key=key, remedy=remedy)
             if kind != self.kind and value is not None:
                 got = f"{value} with {self.kind}"
-                raise ExperimentError(f"is of {kind}", key=key, got=got, remedy="remove it")
+                raise ExperimentError(f"applies to {kind}", key=key, got=got, remedy="remove it")
         return self
 
 

@@ -159,7 +159,7 @@ class _Rules:
                 continue
             rule = "a decoder begins with a state, which a layer from user code does not return"
             self._only("decoder", ["direct"], rule, beside=cell.name)
-            self._only("bias", [True], "is of tuner's own cells", beside=cell.name)
+            self._only("bias", [True], "applies to tuner's own cells", beside=cell.name)
         wholes = [cell for cell in declared if cell is not None and cell.whole]
         if len(wholes) == len(declared):
             self._check_whole_models(wholes)
@@ -169,7 +169,7 @@ class _Rules:
             self._only("proj_size", [0], rule)
         nonlinear = [name for name, cell in CELLS.items() if cell.nonlinear]
         if others := [name for name in names if name not in nonlinear]:
-            rule = f"is of the cell {' and '.join(nonlinear)}, and {others[0]} has its own"
+            rule = f"applies to the cell {' and '.join(nonlinear)}, and {others[0]} has its own"
             self._only("nonlinearity", ["tanh"], rule)
         of_layers = [name for name in self.space if WIDTH.fullmatch(name)] or ["hidden_size"]
         widths = [value for name in of_layers for value in self._values(name)]
@@ -261,7 +261,7 @@ class _Rules:
                 remedy = "write task.window too for the class of a series' coming row, or remove it"
             self._only("window", [None], f"{kind} reads whole sequences", remedy)
         if kind != "translate":
-            self._only("beam", [1], f"is of predicted texts, and {kind} predicts none")
+            self._only("beam", [1], f"applies to predicted texts, and {kind} predicts none")
             return
         ways, cells = ["last", "mean", "max"], list(CELLS)
         self._only("pooling", ways, "initializes the decoder of a text", f"write {', '.join(ways)}")
@@ -279,9 +279,9 @@ class _Rules:
             if task.of_coming_class:
                 rule = "applies to forecasts and whole sequences, and classify reads windows here"
             elif task.each_step:
-                rule = f"is of whole sequences, and {kind} is of steps"
+                rule = f"applies to whole sequences, and {kind} predicts steps"
             elif tokens:
-                rule = "is of numbers, and the steps are tokens"
+                rule = "applies to numbers, and the steps are tokens"
             if rule is not None:
                 self._only("linear_path", [False], rule)
         elif unread := self._unread_target():
@@ -293,7 +293,7 @@ class _Rules:
             self._only("pooling", ["last"], rule)
             self._only("segment", [1], rule)
         if tokens:
-            self._only("segment", [1], "is of numbers, and the steps are tokens")
+            self._only("segment", [1], "applies to numbers, and the steps are tokens")
         elif not self.data.categories:
             for name in ("embedding_size", "unknown_rate"):
                 rule = "applies to tokens and data.categories only, and there are none"
@@ -301,7 +301,7 @@ class _Rules:
         if task.of_series:
             self._check_in_window(self._key("segment"), max(self._values("segment")))
         if max(self._values("conv_channels")) == 0:
-            rule = "is of the convolution, and conv_channels is 0"
+            rule = "applies to the convolution, and conv_channels is 0"
             self._only("conv_kernel", [_default("conv_kernel")], rule, "write that first")
 
     def _unread_target(self) -> tuple[str, str] | None:
@@ -327,7 +327,7 @@ class _Rules:
         """Check the data of a forecast."""
         data, task, decompose = self.data, self.task, self.data.decompose
         remedy = "write task.kind: classify, say, or remove it"
-        self._without(_SEQUENCE_KEYS, "is of sequences", "with kind forecast", remedy)
+        self._without(_SEQUENCE_KEYS, "applies to sequences", "with kind forecast", remedy)
         if decompose != "none":
             if unread := self._unread_target():
                 rule, remedy = unread
@@ -343,7 +343,7 @@ class _Rules:
         if (group := data.split.group) is not None:
             got = f"{group!r} with kind forecast"
             remedy = "remove it: series are cut in order of time"
-            _refuse("data.split.group", "is of independent sequences", got, remedy)
+            _refuse("data.split.group", "applies to independent sequences", got, remedy)
         short = [n for n in differences_of(data.transform) if n < task.horizon]
         if task.quantiles and short:
             step = "difference" if short[0] == 1 else f"seasonal_difference: {short[0]}"
@@ -357,8 +357,10 @@ class _Rules:
         """Check the data of a series whose coming row is classified: classes are no numbers."""
         data = self.data
         self._check_one_target()
-        self._without(_SEQUENCE_KEYS, "is of sequences", "with task.window", "remove one of them")
-        self._without(_NUMBER_KEYS, "is of numbers that are forecast", "with classify")
+        self._without(
+            _SEQUENCE_KEYS, "applies to sequences", "with task.window", "remove one of them"
+        )
+        self._without(_NUMBER_KEYS, "applies to numbers that are forecast", "with classify")
         if data.missing == "interpolate":
             got, remedy = "'interpolate' with classify", "write ffill, or refuse"
             _refuse("data.missing", "classes lie on no line", got, remedy)
@@ -428,7 +430,7 @@ class _Rules:
                 rule, got = "must be a column of its own", f"{name!r}, which is data.{role}"
                 _require(column != name, "data.weight", rule, got, "remove it")
             if self.kind == "translate":
-                _refuse("data.weight", "is of values and classes", f"{name!r} with translate")
+                _refuse("data.weight", "applies to values and classes", f"{name!r} with translate")
         key = "data.weight" if name is not None else "task.step_weights"
         rule = "user code cannot be weighted"
         if (own := METRICS[self.experiment.objective.metric].definition) is not None:
