@@ -61,9 +61,7 @@ def check_journal(journal: str | None, *, in_python: bool = False) -> None:
     where = "journal" if in_python else "--journal"
     if journal in ("", "sqlite://", "sqlite:///") or journal.endswith(":memory:"):
         rule = "must name a file or a database that lasts"
-        write = (
-            "journal='studies/first.journal'" if in_python else "--journal studies/first.journal"
-        )
+        write = "journal='studies/a.journal'" if in_python else "--journal studies/a.journal"
         raise InputError(rule, where=where, got=repr(journal), remedy=f"write {write}, say")
     scheme, in_database, database = journal.partition(":///")
     if "://" in journal and not (in_database and scheme.partition("+")[0] == "sqlite"):
