@@ -165,7 +165,7 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
         original(self, job)
 
     def make_tracker(read: Callable[[], Any]) -> MlflowTracker:
-        return MlflowTracker(read, "study", print, study_artifacts)
+        return MlflowTracker(read, "tuner sync study", print, study_artifacts)
 
     tracking = [TrackingObserver(make_tracker)] if tracks else []
     with mock.patch.object(LocalExecutor, "submit", submit):

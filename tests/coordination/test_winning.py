@@ -38,7 +38,7 @@ from tuner.report.page import report
 from tuner.report.trials import curves_figure
 from tuner.results.export import exported
 from tuner.results.summary import summarize
-from tuner.winner import model_name
+from tuner.winner import training_name
 
 
 def good(workers=2, **keys):
@@ -94,7 +94,7 @@ def test_everything_that_shows_the_best_shows_the_default(record, tmp_path, caps
     assert "The configuration of default LSTM was evaluated on the test set once" in page
     assert "(3 models" in page
     assert "None" not in page
-    assert model_name(record).startswith("default LSTM seed ")
+    assert training_name(record).startswith("default LSTM seed ")
 
     study = Study(record)
     assert (study.best.trial, study.best.name, study.best.search_score) == (

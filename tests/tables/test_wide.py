@@ -134,7 +134,7 @@ def test_a_model_predicts_from_files_as_wide_as_in_training():
     assert len(predicted) == 6
     pd.testing.assert_frame_equal(predicted, of_long.predict("long/data.csv"))
     pd.testing.assert_frame_equal(predicted, of_wide.predict(frame))
-    with pytest.raises(DataError, match="no column of the file is like"):
+    with pytest.raises(DataError, match="no column of the file matches"):
         of_wide.predict("long/data.csv")
     record = json.loads(Path("wide/model/pipeline.json").read_text())
     assert record.pop("wide") == WIDE

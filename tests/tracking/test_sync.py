@@ -328,7 +328,7 @@ def test_a_tracker_names_missing_files_once_and_copies_the_rest(
     record, told = make_record(make_trial(0), test={"verdict": "better"}), []
     tracker = MlflowTracker(
         lambda: record,
-        "s1",
+        "tuner sync s1",
         told.append,
         lambda record: {"experiment.yaml": "a: 1\n", "best.yaml": BAD},
         lambda record: {"report.html": BAD, "pictures/a.png": b"\x89"},

@@ -53,7 +53,7 @@ def test_a_server_that_fails_costs_one_warning_that_says_how(
 ):
     gateway.status = status
     told = []
-    failing = MlflowTracker(make_record, "s1", told.append)
+    failing = MlflowTracker(make_record, "tuner sync s1", told.append)
     wait_for(lambda: told)
     for _ in range(3):
         failing.wake()
@@ -95,7 +95,7 @@ def test_closing_waits_for_a_silent_server_as_long_as_it_should(
     trackers = []
     for done, timeout_s, at_least_s in ((False, 30, 0.3), (True, 1, 1)):
         told = []
-        hanging = MlflowTracker(make_record, "s1", told.append)
+        hanging = MlflowTracker(make_record, "tuner sync s1", told.append)
         trackers.append(hanging)
         begun = time.monotonic()
         assert not hanging.close(done=done, timeout_s=timeout_s)
@@ -111,7 +111,7 @@ def test_closing_does_not_wait_long_for_a_server_that_has_failed(
     monkeypatch.setattr(tracker, "_SHORT_S", 0.3)
     gateway.status = 500
     told = []
-    failing = MlflowTracker(make_record, "s1", told.append)
+    failing = MlflowTracker(make_record, "tuner sync s1", told.append)
     wait_for(lambda: told)
     gateway.silent = True
     begun = time.monotonic()
@@ -126,7 +126,7 @@ def test_an_attempt_that_timed_out_is_not_repeated(gateway, make_record, monkeyp
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     gateway.silent = True
     told = []
-    hanging = MlflowTracker(make_record, "s1", told.append)
+    hanging = MlflowTracker(make_record, "tuner sync s1", told.append)
     begun = time.monotonic()
     assert not hanging.close(done=True)
     assert time.monotonic() - begun < 9  # twice would be ten
@@ -140,7 +140,7 @@ def test_what_cannot_be_warned_of_ends_nothing(gateway, make_record):
     def broken(text):
         raise BrokenPipeError
 
-    failing = MlflowTracker(make_record, "s1", broken)
+    failing = MlflowTracker(make_record, "tuner sync s1", broken)
     assert not failing.close(done=True)
 
 
