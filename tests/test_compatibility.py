@@ -100,9 +100,10 @@ def facts(shown):
 
 
 def repeatable(value):
-    """The same without times."""
+    """The same without times, and without the sentences on why a baseline is left out."""
     if isinstance(value, dict):
-        return {k: repeatable(v) for k, v in value.items() if k not in OF_THE_RUN}
+        of_any = {k: v for k, v in value.items() if k not in OF_THE_RUN}
+        return {k: sorted(v or ()) if k == "left_out" else repeatable(v) for k, v in of_any.items()}
     return [repeatable(each) for each in value] if isinstance(value, list) else value
 
 
