@@ -428,12 +428,11 @@ def choose(
     """
     every = [({}, ref), *others]
     left_out = kinds_left_out(ref, season) if of_values(ref) else {}
-    if reason := why_no_linear(ref):
-        left_out = {"linear": reason} | left_out
+    why_not = [why_no_linear(prepared) for _, prepared in every]
     preparations: dict[str, Mapping[str, str]] = {}
     linear, least = None, math.inf
-    for preparation, prepared in every:
-        if why_no_linear(prepared):
+    for (preparation, prepared), reason in zip(every, why_not, strict=True):
+        if reason:
             continue
         found, cost = choose_linear(metric, prepared), 0.0
         if len(every) > 1:
@@ -442,8 +441,8 @@ def choose(
             cost = cost_of(metric, prepared, samples, predicted)
         if linear is None or cost < least:
             linear, least, preparations["linear"] = found, cost, preparation
-    if linear is not None:
-        left_out.pop("linear", None)
+    if linear is None and why_not[0]:
+        left_out = {"linear": why_not[0]} | left_out
     levels = {  # the classical models read nothing else of a preparation
         prepared.transform.pointwise: (preparation, prepared)
         for preparation, prepared in reversed(every)
