@@ -77,17 +77,22 @@ class ExperimentError(InputError, ValueError):
     Args:
         rule: see `TunerError`, as the other fields.
         example: a value that obeys the rule, as YAML.
-        others: the number of other broken rules.
+        others: what else is wrong, each with its own fields.
     """
 
     def __init__(
-        self, rule: object, *, example: str | None = None, others: int = 0, **fields: Any
+        self,
+        rule: object,
+        *,
+        example: str | None = None,
+        others: Sequence[ExperimentError] = (),
+        **fields: Any,
     ) -> None:
         super().__init__(rule, **fields)
         self.example, self.others = example, others
 
     def __str__(self) -> str:
-        return super().__str__() + (f" (and {self.others} more)" if self.others else "")
+        return super().__str__() + (f" (and {len(self.others)} more)" if self.others else "")
 
 
 class SpaceError(ExperimentError):

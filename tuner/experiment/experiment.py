@@ -352,27 +352,33 @@ def _located(
     problems: list[ExperimentError], source: str, overrides: list[Override], space_file: str | None
 ) -> ExperimentError:
     """Return the first problem with its remedy and its origin, a file or an option."""
-    first, key, origin = problems[0], problems[0].key or "", None
+    located = [_located_one(problem, source, overrides, space_file) for problem in problems]
+    return located[0].with_(others=tuple(located[1:]))
+
+
+def _located_one(
+    problem: ExperimentError, source: str, overrides: list[Override], space_file: str | None
+) -> ExperimentError:
+    key, origin = problem.key or "", None
     for override in overrides:
         inner, outer = sorted((f"{key}.", f"{override.key}."), key=len, reverse=True)
         origin = override.origin if inner.startswith(outer) else origin
-    remedy = first.remedy
-    if remedy is None and first.example is not None:
-        written = f"{key.rpartition('.')[2]}: {first.example}"
+    remedy = problem.remedy
+    if remedy is None and problem.example is not None:
+        written = f"{key.rpartition('.')[2]}: {problem.example}"
         if origin == "--set":
-            written = f"--set {shlex.quote(f'{key}={first.example}')}"
+            written = f"--set {shlex.quote(f'{key}={problem.example}')}"
         elif origin is not None:
-            written = f"{origin} {first.example}"
+            written = f"{origin} {problem.example}"
         remedy = f"write `{written}`, say"
-    if strategy := _strategy_meant(first, overrides):
+    if strategy := _strategy_meant(problem, overrides):
         remedy = f"write `--strategy {strategy}`, which takes that strategy's defaults"
     error_type, where = ExperimentError, origin or source
     if key == "search_space" or key.startswith("search_space."):
         error_type = SpaceError
         if space_file is not None and origin is None:
             where, key = space_file, key.partition(".")[2]
-    others = len(problems) - 1
-    return error_type(first.rule, where=where, key=key, got=first.got, remedy=remedy, others=others)
+    return error_type(problem.rule, where=where, key=key, got=problem.got, remedy=remedy)
 
 
 def _strategy_meant(problem: ExperimentError, overrides: list[Override]) -> str | None:

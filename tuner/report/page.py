@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import html
 import re
-import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.coordination.finalists import default_of, tested_name
@@ -20,6 +18,7 @@ from tuner.experiment import CategoricalDomain, Domain, Split, flat
 from tuner.journal.records import ModelScores, Scores, Status, StudyRecord, TrialRecord
 from tuner.report import predictions, trials
 from tuner.report.plotting import Picture, number
+from tuner.report.rendering import duration, make_environment
 from tuner.results.differences import ENOUGH
 from tuner.results.export import made, study_artifacts
 from tuner.results.summary import Configuration, Summary, minute, summarize
@@ -141,7 +140,7 @@ def report(record: StudyRecord, pictures: Sequence[Picture] | None = None) -> st
         pictures=draw_all(record) if pictures is None else pictures,
         n_trials=_trials_of(summary.trials["trained"], summary.budget, "at most "),
         outcomes=_outcomes(summary.trials),
-        duration=_duration(record.seconds),
+        duration=duration(record.seconds),
         space=[(name, _domain(domain)) for name, domain in space.items()],
         settings=[(key, _value(value)) for key, value in settings.items()],
         parts=_parts(record),
@@ -297,13 +296,6 @@ def _value(value: Any) -> str:
     return number(value, 6) if isinstance(value, float) else str(value)
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{minutes:.1f} min" if hours < 1 else f"{hours:.1f} h"
-
-
 def _parts(record: StudyRecord) -> list[tuple[str, str, str]]:
     """Return name, size and span of the training, validation and test set."""
     parts = record.data.get("parts") or (record.test.parts if record.test else ())
@@ -329,22 +321,6 @@ def render(template: str, **values: Any) -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("tuner.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "base64": lambda content: base64.b64encode(content).decode(),
-        "number": number,
-        "quote": shlex.quote,
-        "sentence": lambda text: f"{text[:1].upper()}{text[1:]}.",
-        "file_name": lambda path: PurePath(str(path)).name,
-        "s": lambda count: "s" if count != 1 else "",
-        "with_std": _with_std,
-    }
+    environment = make_environment("tuner.report")
+    environment.filters["with_std"] = _with_std
     return environment
