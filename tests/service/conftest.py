@@ -1,0 +1,40 @@
+"""Applications of the service, and clients of them."""
+
+import pytest
+from starlette.testclient import TestClient
+
+from tuner.service.access import Access, TokenFile, new_token
+from tuner.service.app import make_app
+from tuner.service.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(root=tmp_path / "root")
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    """A file of tokens, and the tokens in it by owner and role."""
+    path = tmp_path / "tokens.yaml"
+    given = {(o, r): new_token(path, o, r) for o in ("ana", "ben") for r in ("read", "write")}
+    return path, given
+
+
+@pytest.fixture
+def client(settings):
+    """A client of a service without tokens."""
+    return TestClient(make_app(None, Access(), settings), base_url="http://127.0.0.1:8080")
+
+
+@pytest.fixture
+def guarded(settings, tokens):
+    """A client of a service with tokens."""
+    app = make_app(None, Access(TokenFile(tokens[0])), settings)
+    return TestClient(app, base_url="http://127.0.0.1:8080")
+
+
+@pytest.fixture
+def as_(tokens):
+    """A function that returns the headers of an owner with a role."""
+    return lambda owner, role="write": {"Authorization": f"Bearer {tokens[1][owner, role]}"}

@@ -1,0 +1,1 @@
+"""The service: searches over HTTP, in a queue, on workers that they share."""

@@ -1,0 +1,251 @@
+"""Errors as answers: problem+json (RFC 9457), with tuner's one line as its detail.
+
+No answer has a traceback, a path of the server, or the content of a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import re
+import secrets
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import ErrorDetails
+from starlette.responses import Response
+from starlette.routing import Match
+
+from tuner.errors import (
+    InputError,
+    Interrupted,
+    JournalError,
+    ModelError,
+    StudyError,
+    TunerError,
+    one_line,
+)
+from tuner.strategies.base import broken_rule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fastapi import FastAPI
+    from starlette.requests import Request
+
+MEDIA_TYPE = "application/problem+json"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_STATUS: tuple[tuple[type[TunerError], int], ...] = (
+    (JournalError, 503),  # all journals are the server's
+    (StudyError, 409),
+    (ModelError, 409),
+    (InputError, 422),
+    (Interrupted, 503),
+)
+_log = logging.getLogger("tuner.service")
+
+
+class Problem(Exception):
+    """An answer other than success.
+
+    Args:
+        status: the HTTP status, 400 to 599.
+        detail: one line: key, rule, value, remedy.
+        headers: of the answer, such as `Retry-After`.
+        members: further members of the JSON object.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: object,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        self.status, self.detail = status, one_line(str(detail))
+        super().__init__(self.detail)
+        self.headers, self.members = dict(headers or {}), members
+
+    @classmethod
+    def of(
+        cls, error: TunerError, *, status: int | None = None, root: Path | None = None
+    ) -> Problem:
+        """Return an error as a problem, with its fields `key`, `rule`, `got` and `remedy`.
+
+        Args:
+            error: the error.
+            status: overrides that of the kind of error: 422 where the input breaks a rule.
+            root: the server's folder; of the files in it only the names are shown.
+        """
+        if status is None:
+            status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+        fields = {"key": error.key, "rule": error.rule, "got": error.got, "remedy": error.remedy}
+        members = {name: without_paths(text, root) for name, text in fields.items() if text}
+        headers = {"Retry-After": "5"} if status == 503 else None
+        return cls(status, without_paths(str(error), root), headers=headers, **members)
+
+    @property
+    def title(self) -> str:
+        """The phrase of the status."""
+        return HTTPStatus(self.status).phrase
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON object."""
+        known = {"type": "about:blank", "title": self.title}
+        return {**known, "status": self.status, "detail": self.detail, **self.members}
+
+    def response(self) -> Response:
+        """Return the answer."""
+        content = json.dumps(self.body, ensure_ascii=False).encode(errors="replace")
+        return Response(content, self.status, self.headers, MEDIA_TYPE)
+
+
+def not_found(what: str, name: str) -> Problem:
+    """Return the answer for something that does not exist, or is of another owner."""
+    return Problem(404, f"no such {what}: {name!r}")
+
+
+def without_paths(text: str, root: Path | None) -> str:
+    """Return a text in which each file below `root` is shown by its name alone."""
+    if root is None:
+        return text
+    folders = {str(root), str(root.resolve())}
+    folder = "|".join(re.escape(f) for f in sorted(folders, key=len, reverse=True) if f != ".")
+    return re.sub(rf"(?:{folder})/(?:[^/\s:;,'\"]+/)*", "", text)
+
+
+def validation_problem(errors: Sequence[ErrorDetails]) -> Problem:
+    """Return the first broken rule of a request, from the errors of pydantic.
+
+    The status is 400 where the body is no JSON, else 422.
+    """
+    details = errors[0]
+    place, *keys = details["loc"] or ("body",)
+    if details["type"] == "json_invalid":
+        where = f"at character {keys[0]}" if keys else ""
+        rule = one_line(f"the body is not JSON: {details.get('ctx', {}).get('error', '')} {where}")
+        return Problem(400, TunerError(rule, remedy="correct it"))
+    key = ".".join(map(str, keys)) or None
+    own = details.get("ctx", {}).get("error")
+    if isinstance(own, TunerError):
+        dotted = ".".join(filter(None, (key, own.key))) or None
+        return Problem.of(own.with_(key=dotted), status=422)
+    error = TunerError(
+        _rule(details, str(place)),
+        where=None if place == "body" else str(place),
+        key=key,
+        got=None if details["type"] in _WITHOUT_VALUE else _shown(details["input"]),
+        remedy=_remedy(details),
+    )
+    others = len(errors) - 1
+    problem = Problem.of(error, status=422)
+    problem.detail += f" (and {others} more)" if others else ""
+    return problem
+
+
+_WITHOUT_VALUE = ("missing", "extra_forbidden")
+
+
+def _rule(details: ErrorDetails, place: str) -> str:
+    match details["type"]:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "unknown parameter" if place == "query" else "unknown key"
+        case "value_error":
+            return one_line(str(details["ctx"]["error"]))
+        case "model_attributes_type" | "model_type" | "dict_type":
+            return "must be a JSON object"
+    return broken_rule(details)
+
+
+def _remedy(details: ErrorDetails) -> str | None:
+    match details["type"]:
+        case "extra_forbidden":
+            return "remove it"
+        case "model_attributes_type" if isinstance(details["input"], bytes):
+            return "send the header Content-Type: application/json"
+    return None
+
+
+def _shown(value: object) -> str:
+    """Return a value of a request, at most 80 characters."""
+    text = "a body that is no JSON" if isinstance(value, bytes) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def add_handlers(app: FastAPI, root: Path | None = None) -> None:
+    """Answer every error with a problem; `root` is the folder whose paths are not shown."""
+    from fastapi.exceptions import RequestValidationError
+    from starlette.exceptions import HTTPException
+
+    async def of_problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return error.response()
+
+    async def of_tuner(request: Request, error: Exception) -> Response:
+        assert isinstance(error, TunerError)
+        return Problem.of(error, root=root).response()
+
+    async def of_validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return validation_problem(error.errors()).response()
+
+    async def of_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _http_problem(request, error).response()
+
+    async def of_any(request: Request, error: Exception) -> Response:
+        return unexpected(error).response()
+
+    app.add_exception_handler(Problem, of_problem)
+    app.add_exception_handler(TunerError, of_tuner)
+    app.add_exception_handler(RequestValidationError, of_validation)
+    app.add_exception_handler(HTTPException, of_http)
+    app.add_exception_handler(OSError, of_any)
+    app.add_exception_handler(Exception, of_any)
+
+
+def unexpected(error: BaseException) -> Problem:
+    """Log an error that tuner does not raise on purpose, and return what a client may know."""
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        _log.error("the disk is full: %s", error)
+        return Problem(507, "the server's disk is full; tell its administrator to make room")
+    number = secrets.token_hex(4)
+    _log.error("error %s", number, exc_info=error)
+    detail = f"the server failed; its log has the reason under error {number}"
+    return Problem(500, detail, error=number)
+
+
+def _http_problem(request: Request, error: Any) -> Problem:
+    status, headers = error.status_code, dict(error.headers or {})
+    path, method = request.url.path, request.method
+    match status:
+        case 404:
+            return Problem(404, f"no such path: {path!r}; GET /openapi.json lists what there is")
+        case 405:
+            allowed = ", ".join(allowed_methods(request))
+            detail = f"{path!r} has no method {method}; it has {allowed}"
+            return Problem(405, detail, headers={**headers, "Allow": allowed})
+        case 413:
+            return Problem(413, "the body is too large; GET /v1/me shows the limits")
+        case 400:
+            return Problem(400, "the body cannot be read; send JSON in UTF-8")
+    return Problem(status, error.detail, headers=headers)
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """Return the methods of a request's path: of all its routes together."""
+    kept = {k: request.scope[k] for k in ("type", "path", "root_path", "headers")}
+    routes = request.app.router.routes
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**kept, "method": method})[0] is Match.FULL for route in routes)
+    ]

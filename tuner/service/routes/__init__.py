@@ -1,0 +1,1 @@
+"""Routes of the service, a file for each kind of resource."""

@@ -1,0 +1,49 @@
+"""Whether the service lives and is ready, and who the caller is."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from tuner.service.access import Reader, Role
+from tuner.service.problems import Problem
+
+router = APIRouter(tags=["service"])
+
+
+class Health(BaseModel):
+    """The service lives."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Me(BaseModel):
+    """The caller."""
+
+    owner: str
+    role: Role
+    limits: dict[str, int | None]
+
+
+@router.get("/health")
+async def health() -> Health:
+    """Return that the process lives. It needs no token."""
+    return Health()
+
+
+@router.get("/ready", responses={503: {"description": "It starts, or stands by."}})
+async def ready(request: Request) -> Health:
+    """Return whether searches can be submitted. It needs no token."""
+    if (why := getattr(request.app.state, "not_ready", None)) is not None:
+        raise Problem(503, why, headers={"Retry-After": "5"})
+    return Health()
+
+
+@router.get("/v1/me")
+async def me(owner: Reader) -> Me:
+    """Return whose token it is, and the limits."""
+    limits: dict[str, Any] = dataclasses.asdict(owner.limits)
+    return Me(owner=owner.name, role=owner.role, limits=limits)
