@@ -16,7 +16,7 @@ HEAVY_OF_SEARCH = {"optuna", "pyswarms", "mlflow"}
 ORDER = """
     base outputs pipeline_steps user_code metrics processes strategies experiment tables data jobs
     training executors journal coordination prediction tracking results report progress winner
-    studies orchestrator planning api service cli forecaster
+    studies orchestrator planning api client service cli forecaster
 """
 LAYERS = ORDER.split()
 

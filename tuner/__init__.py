@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner.api import Best, Report, Study, load_study, search
+    from tuner.client import Client
     from tuner.errors import InputError, Interrupted, RunError, TunerError
     from tuner.experiment import Experiment
     from tuner.forecaster import LSTMForecaster
@@ -19,6 +20,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "Best",
+    "Client",
     "Experiment",
     "InputError",
     "Interrupted",
@@ -31,7 +33,11 @@ __all__ = [
     "search",
 ]
 
-_ELSEWHERE = {"Experiment": "tuner.experiment", "LSTMForecaster": "tuner.forecaster"}
+_ELSEWHERE = {
+    "Client": "tuner.client",
+    "Experiment": "tuner.experiment",
+    "LSTMForecaster": "tuner.forecaster",
+}
 
 
 def __getattr__(name: str) -> Any:

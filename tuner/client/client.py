@@ -1,0 +1,308 @@
+"""The client: data, experiments and studies of a service."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from tuner.client.connection import SERVER, TOKEN, Connection, RefusedError, segment
+from tuner.client.external import ExternalStudy
+from tuner.client.study import RemoteStudy
+from tuner.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tuner.experiment import Experiment
+
+DEFAULT_SERVER = "http://127.0.0.1:8080"
+_REFERENCE = re.compile(r"dataset:[0-9a-f]{64}")
+_NOT_FOUND = 404
+_FILE_KEYS = (("data", "path"), ("data", "split", "test_file"))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A file that the service has.
+
+    Attributes:
+        id: SHA-256 of its content, in hexadecimal digits.
+        name: of the file.
+        bytes: its size.
+        rows: number of rows.
+        columns: of each its `name` and `kind`.
+        uploaded: when, ISO 8601, UTC.
+        used_by: names of the studies that use it.
+    """
+
+    id: str
+    name: str
+    bytes: int
+    rows: int | None = None
+    columns: Sequence[Mapping[str, Any]] = ()
+    uploaded: str | None = None
+    used_by: Sequence[str] = ()
+
+    @property
+    def reference(self) -> str:
+        """The value of `data.path` in an experiment on this data."""
+        return f"dataset:{self.id}"
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Dataset:
+        """Read an answer of the service; unknown keys are ignored."""
+        return cls(**{key: raw[key] for key in cls.__dataclass_fields__ if key in raw})
+
+
+class Client:
+    """A service of `tuner serve`.
+
+    Requests are repeated for half a minute while the service restarts or is busy. Methods raise
+    RefusedError, an InputError, with the service's line if it refuses a request, and RunError if
+    it fails or does not answer.
+
+    Args:
+        server: URL; by default that of the environment variable TUNER_SERVER, or
+            `http://127.0.0.1:8080`.
+        token: by default that of TUNER_TOKEN; a service without tokens needs none.
+
+    Raises:
+        InputError: the URL or the token cannot be one.
+    """
+
+    def __init__(self, server: str | None = None, token: str | None = None) -> None:
+        given = server or os.environ.get(SERVER) or DEFAULT_SERVER
+        self._connection = Connection(given, token or os.environ.get(TOKEN) or None)
+
+    @property
+    def server(self) -> str:
+        """The URL of the service."""
+        return self._connection.server
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.server!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the client can still be used."""
+        self._connection.close()
+
+    def me(self) -> dict[str, Any]:
+        """Return the owner of the token, its role and its limits."""
+        found: dict[str, Any] = self._connection.json("GET", "/v1/me")
+        return found
+
+    def upload(self, data: pd.DataFrame | str | Path, name: str | None = None) -> Dataset:
+        """Upload a file or a data frame, unless the service has the same content.
+
+        Args:
+            data: a file that an experiment can read; or a data frame, (rows, columns), which is
+                sent as Parquet.
+            name: of the file, there; by default as here.
+
+        Raises:
+            InputError: the file cannot be read here, or the service cannot read it as a table.
+        """
+        if isinstance(data, str | Path):
+            return self._upload_file(Path(data), name)
+        from tuner.studies import keep_frame  # with pandas
+
+        with tempfile.TemporaryDirectory(prefix="lstm-tuner-upload-") as folder:
+            path = keep_frame(data, Path(folder), Path(name or "table").stem)
+            return self._upload_file(path, name or path.name)
+
+    def _upload_file(self, path: Path, name: str | None) -> Dataset:
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                file.seek(0)
+                if (known := self._dataset(digest)) is not None:
+                    return known
+                sent = self._connection.send(
+                    "PUT",
+                    f"/v1/datasets/{digest}",
+                    query={"name": name or path.name},
+                    file=file,
+                    headers={"Content-Type": "application/octet-stream"},
+                )
+        except OSError as error:
+            rule = f"cannot be read: {error.strerror}"
+            raise InputError(rule, where=path, remedy="check the path") from None
+        return Dataset.from_json(self._connection.parsed(sent))
+
+    def _dataset(self, digest: str) -> Dataset | None:
+        try:
+            return self.dataset(digest)
+        except RefusedError as error:
+            if error.status != _NOT_FOUND:
+                raise
+            return None
+
+    def dataset(self, id: str) -> Dataset:
+        """Return what the service knows of a file; `id` is the SHA-256 of its content."""
+        return Dataset.from_json(self._connection.json("GET", f"/v1/datasets/{segment(id)}"))
+
+    def datasets(self) -> Iterator[Dataset]:
+        """Yield the files that the service has."""
+        return map(Dataset.from_json, self._connection.pages("/v1/datasets"))
+
+    def delete_dataset(self, id: str) -> None:
+        """Delete a file that no study uses."""
+        self._connection.json("DELETE", f"/v1/datasets/{segment(id)}")
+
+    def init(
+        self, data: Dataset | pd.DataFrame | str | Path, **options: Any
+    ) -> tuple[str, list[str]]:
+        """Return an experiment for a file, based on its columns, as YAML, and notes on it.
+
+        Args:
+            data: uploaded first, unless it is.
+            options: those of `tuner init`: `target`, `features`, `time`, `id`, `no_time`,
+                `resample`, `wide`, `horizon`, `task`, `read`.
+        """
+        dataset = data if isinstance(data, Dataset) else self.upload(data)
+        body = {"dataset": dataset.id, **options}
+        answer = self._connection.json("POST", "/v1/experiments:init", body=body)
+        return answer["yaml"], list(answer["notes"])
+
+    def check(
+        self,
+        experiment: Experiment | Mapping[str, Any] | str | Path,
+        data: Dataset | pd.DataFrame | str | Path | None = None,
+    ) -> dict[str, Any]:
+        """Check an experiment and its data, and start nothing; arguments as of `submit`.
+
+        Returns:
+            `experiment`, completed, and `check`, what `tuner check` shows.
+        """
+        body = self._with_uploads(experiment, data)
+        found: dict[str, Any] = self._connection.json("POST", "/v1/experiments:check", body=body)
+        return found
+
+    def submit(
+        self,
+        experiment: Experiment | Mapping[str, Any] | str | Path,
+        data: Dataset | pd.DataFrame | str | Path | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> RemoteStudy:
+        """Submit a search, with its data. It is queued, and runs on the service.
+
+        The same submission again returns the same study.
+
+        Args:
+            experiment: an experiment, the path of its file, or nested dicts; it is checked here
+                first. Its files are uploaded; `data.path` may be a `Dataset.reference`.
+            data: replaces `data.path`.
+            name: of the study; by default `<experiment>-<strategy>-<seed>`.
+            options: `priority`, -10 to 10, by default 0; `max_workers`; `tracking`, whether the
+                service copies the trials to MLflow; `test`, whether the winner is evaluated on
+                the test set, by default true; `from`, names of studies to start from.
+
+        Raises:
+            InputError: the experiment or the data is refused, or the name is that of another
+                study.
+        """
+        body = self._with_uploads(experiment, data)
+        body |= {
+            key: value for key, value in {"name": name, **options}.items() if value is not None
+        }
+        answer = self._connection.json("POST", "/v1/studies", body=body)
+        return self.study(answer["name"])
+
+    def _with_uploads(
+        self,
+        experiment: Experiment | Mapping[str, Any] | str | Path,
+        data: Dataset | pd.DataFrame | str | Path | None,
+    ) -> dict[str, Any]:
+        """Return an experiment as JSON, with the ids of its uploaded files."""
+        from tuner.studies import with_data  # with optuna
+
+        if data is not None and not isinstance(data, Dataset | str | Path):
+            data = self.upload(data)
+        path = data.reference if isinstance(data, Dataset) else data
+        raw = with_data(experiment, path, None).to_dict()
+        uploaded = {}
+        for *blocks, key in _FILE_KEYS:
+            block = raw
+            for each in blocks:
+                block = block[each]
+            if (given := block.get(key)) is None:
+                continue
+            if _REFERENCE.fullmatch(Path(given).name):  # made absolute, as every path is
+                block[key] = Path(given).name
+            else:
+                uploaded[given] = self.upload(given).id
+        return {"experiment": raw, "datasets": uploaded}
+
+    def studies(self, state: str | None = None, q: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yield what the service lists of each study, the newest first; see `RemoteStudy.facts`.
+
+        Args:
+            state: `queued`, `running`, `cancelled`, `done` or `failed`; None for all.
+            q: a part of the name.
+        """
+        return self._connection.pages("/v1/studies", state=state, q=q)
+
+    def study(self, name: str) -> RemoteStudy:
+        """Return a study, which the service is asked for when it is used.
+
+        An external one has `trials` and `best` of its own: see `external_study`.
+        """
+        return RemoteStudy(self._connection, name)
+
+    def queue(self) -> dict[str, Any]:
+        """Return the number of workers, how many are busy, and the queue."""
+        found: dict[str, Any] = self._connection.json("GET", "/v1/queue")
+        return found
+
+    def external(
+        self,
+        name: str,
+        space: Mapping[str, Any],
+        strategy: str | Mapping[str, Any] = "tpe",
+        direction: str = "minimize",
+        **options: Any,
+    ) -> ExternalStudy:
+        """Create an external study: the service proposes configurations, and you train.
+
+        The same call again, by any client of the owner, returns the same study.
+
+        Args:
+            name: of the study.
+            space: the domain of each parameter, as `search_space` of an experiment:
+                `{"x": {"type": "float", "low": 0, "high": 1}}`.
+            strategy: its name, or its options with the key `name`.
+            direction: `minimize` or `maximize`.
+            options: `metric`, by default "value"; `seed`, 0; `trials`, the budget; `lease_s`, the
+                seconds after which a trial whose client vanished is given out again, 60;
+                `asynchronous`, False; `pruner`; `distinct`, True; `retries`.
+
+        Raises:
+            InputError: a value breaks a rule, or the name is that of another study.
+        """
+        chosen = {"name": strategy} if isinstance(strategy, str) else dict(strategy)
+        body = {"name": name, "space": dict(space), "strategy": chosen, "direction": direction}
+        body |= options
+        answer = self._connection.json("POST", "/v1/external-studies", body=body)
+        return self.external_study(answer["name"], options.get("lease_s", 60.0))
+
+    def external_study(self, name: str, lease_s: float = 60.0) -> ExternalStudy:
+        """Return an external study that exists.
+
+        Args:
+            name: of the study.
+            lease_s: its lease in seconds; the leases here are renewed three times as often.
+        """
+        return ExternalStudy(self._connection, name, lease_s)

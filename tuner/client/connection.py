@@ -1,0 +1,290 @@
+"""The connection to a service: its address and token, retries, and errors in one line."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from email.utils import mktime_tz, parsedate_tz
+from typing import IO, Any
+from urllib.parse import quote, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.response import BaseHTTPResponse
+from urllib3.util import Retry
+
+import tuner
+from tuner.errors import InputError, RunError, one_line
+
+SERVER, TOKEN = "TUNER_SERVER", "TUNER_TOKEN"  # environment variables
+
+_CONNECT_S, _READ_S = 5.0, 120.0
+SILENT_S = 45.0  # of a stream of events; the service sends a comment every 15 s
+_LONGEST_S = 10.0  # between two attempts, also where the service asks for more
+_BUSY = (429, 502, 503, 504)  # statuses after which the same request may succeed
+
+
+class InsecureServerWarning(UserWarning):
+    """A token travels unencrypted to another machine."""
+
+
+class RefusedError(InputError):
+    """The service refuses a request; the text is the service's own line.
+
+    Attributes:
+        status: the HTTP status, 400 to 499: 404 for what does not exist, 409 for a wrong state.
+    """
+
+    status: int = 400
+
+
+class _Patience(Retry):
+    """Retries with a backoff, for half a minute in all, and never longer than `_LONGEST_S`."""
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        wanted = super().get_retry_after(response)
+        return None if wanted is None else min(wanted, _LONGEST_S)
+
+
+def _patience(attempts: int) -> Retry:
+    # Every request may be repeated: a POST has an idempotency key.
+    return _Patience(
+        total=attempts,
+        status_forcelist=_BUSY,
+        allowed_methods=None,
+        backoff_factor=0.2,
+        backoff_max=3.0,
+        raise_on_status=False,
+        redirect=0,
+    )
+
+
+_AT_FIRST = _patience(4)  # about 3 s: the address may be wrong
+_LATER = _patience(14)  # about 30 s: the service restarts
+
+
+def _authorization(token: str | None) -> Callable[[requests.PreparedRequest], Any]:
+    """Return what adds the token to a request; with it, nothing of a `.netrc` is sent."""
+
+    def add(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if token is not None:
+            request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    return add
+
+
+class Connection:
+    """A service, over HTTP.
+
+    Args:
+        server: its URL, such as `http://127.0.0.1:8080`.
+        token: of the caller; None for a service without tokens.
+
+    Raises:
+        InputError: the URL or the token cannot be one.
+    """
+
+    def __init__(self, server: str, token: str | None) -> None:
+        self.server, host = _checked_url(server)
+        _check_token(token)
+        loopback = _is_loopback(host)
+        if token is not None and not loopback and self.server.startswith("http://"):
+            text = f"the token travels unencrypted to {host}; use https://, or a tunnel"
+            warnings.warn(text, InsecureServerWarning, stacklevel=3)
+        self._session = requests.Session()
+        self._session.auth = _authorization(token)
+        self._session.headers["User-Agent"] = f"lstm-tuner/{tuner.__version__}"
+        if loopback:  # no proxy
+            self._session.trust_env = False
+        self._adapter = HTTPAdapter(max_retries=_AT_FIRST, pool_maxsize=64)
+        self._session.mount(self.server, self._adapter)
+        self.server_time = 0.0
+        """Time of the newest answer by the service's clock: seconds since 1970, rounded down."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.server!r})"
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._session.close()
+
+    def json(self, method: str, path: str, **how: Any) -> Any:
+        """Send a request and return the JSON of its answer; arguments as of `send`.
+
+        Raises:
+            RefusedError: the service refuses the request.
+            RunError: the service does not answer, fails, or is none of tuner.
+        """
+        return self.parsed(self.send(method, path, **how))
+
+    def parsed(self, answer: requests.Response) -> Any:
+        """Return the JSON of an answer; None if it is empty.
+
+        Raises:
+            RunError: it is no JSON.
+        """
+        if not answer.content:
+            return None
+        try:
+            return answer.json()
+        except ValueError:
+            raise self._no_service() from None
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        file: IO[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        stream: bool = False,
+        silent_s: float = _READ_S,
+    ) -> requests.Response:
+        """Send a request, again while the service restarts or is busy, and return the answer.
+
+        Args:
+            method: of HTTP.
+            path: below the server's URL, quoted.
+            query: parameters of the URL; those that are None are left out.
+            body: sent as JSON.
+            file: sent as it is.
+            headers: further ones.
+            stream: whether the caller reads the content bit by bit.
+            silent_s: the longest time without a byte, in seconds.
+
+        Raises:
+            RefusedError: the service refuses the request.
+            RunError: the service does not answer, or fails.
+        """
+        sent = {"Accept": "application/json", **(headers or {})}
+        if method == "POST":
+            sent["Idempotency-Key"] = str(uuid.uuid4())
+        data: Any = file
+        if body is not None:
+            data, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
+        try:
+            answer = self._session.request(
+                method,
+                self.server + path,
+                params={k: v for k, v in (query or {}).items() if v is not None},
+                data=data,
+                headers=sent,
+                stream=stream,
+                timeout=(_CONNECT_S, silent_s),
+                allow_redirects=False,  # they would carry the token elsewhere
+            )
+        except requests.RequestException as error:
+            raise self.unreachable(error) from None
+        self._adapter.max_retries = _LATER
+        if (date := parsedate_tz(answer.headers.get("Date"))) is not None:
+            self.server_time = float(mktime_tz(date))
+        self._check(answer)
+        return answer
+
+    def pages(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
+        """Yield the items of a list, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.json("GET", path, query={**query, "cursor": cursor})
+            if not isinstance(page, dict) or "items" not in page:
+                raise self._no_service()
+            yield from page["items"]
+            if (cursor := page.get("next")) is None:
+                return
+
+    def unreachable(self, error: Exception) -> RunError:
+        """Return the error about a service that does not answer."""
+        rule = f"the service does not answer ({_reason(error)})"
+        remedy = f"start it with `tuner serve`, or check --server and {SERVER}"
+        return RunError(rule, where=self.server, remedy=remedy)
+
+    def _no_service(self) -> RunError:
+        rule = "what answers there is no service of tuner"
+        return RunError(rule, where=self.server, remedy=f"check --server and {SERVER}")
+
+    def _check(self, answer: requests.Response) -> None:
+        status = answer.status_code
+        if status < 300:
+            return
+        if status < 400:
+            target = answer.headers.get("Location", "another address")
+            rule = f"the server redirects to {one_line(target)[:200]}"
+            raise RunError(rule, where=self.server, remedy="give that address as --server")
+        detail = self._detail(answer)
+        if status >= 500 or status == 429:
+            raise RunError(detail, where=self.server)
+        remedy = f"set {TOKEN}" if status == 401 and TOKEN not in detail else None
+        refused = RefusedError(detail, where=self.server if remedy else None, remedy=remedy)
+        refused.status = status
+        raise refused
+
+    def _detail(self, answer: requests.Response) -> str:
+        """Return the line of a problem+json, or of an answer that a proxy has made."""
+        try:
+            detail = answer.json()["detail"]
+            if isinstance(detail, str) and detail:
+                return one_line(detail)
+        except (ValueError, KeyError, TypeError, requests.RequestException):
+            pass
+        return f"answers {answer.status_code} {answer.reason}"
+
+
+def segment(name: str) -> str:
+    """Return a name as one part of a path."""
+    return quote(name, safe="")
+
+
+def _checked_url(server: str) -> tuple[str, str]:
+    """Return the URL without a slash at the end, and its host."""
+    remedy = "write http://127.0.0.1:8080, say"
+    try:
+        parts = urlsplit(server.strip())
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        shown = repr(re.sub(r"//[^/]*@", "//…@", server))
+        raise InputError("must be the URL of a service", where="server", got=shown, remedy=remedy)
+    if parts.username is not None or parts.password is not None:
+        rule = "must be without a password"
+        raise InputError(rule, where="server", remedy=f"give the token as {TOKEN}")
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"), host
+
+
+def _check_token(token: str | None) -> None:
+    if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
+        rule = "must be letters, digits and signs of ASCII, without spaces"
+        raise InputError(rule, where=TOKEN, remedy="copy the token again")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a connection failed, without the addresses of Python's objects."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+        cause = getattr(cause, "reason", None) or cause.__cause__ or cause.__context__
+        if not isinstance(cause, BaseException):
+            break
+    text = one_line(error)
+    if "timed out" in text:
+        return "no answer in time"
+    if "resolve" in text:
+        return "no such host"
+    return re.sub(r"<[^>]*>:? ?|HTTPS?ConnectionPool\([^)]*\):? ?", "", text)[:120]

@@ -1,0 +1,341 @@
+"""External studies: the service proposes configurations, and the models train here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from tuner.client.connection import Connection, RefusedError, segment
+from tuner.client.study import RemoteStudy
+from tuner.errors import InputError, RunError, one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_WAIT_S = 20.0  # for the next trial, in one request
+_RENEWALS = 3  # of a lease before it expires
+_PAUSE_S = 1.0  # after an answer that there is nothing to ask yet
+_REASON_CHARACTERS = 500
+_GONE, _CONFLICT = 410, 409
+
+
+class Pruned(Exception):
+    """Raised by an objective that ends a trial early, after `ExternalTrial.report`."""
+
+
+class ExternalTrial:
+    """A trial to train: its configuration and its lease. `ExternalStudy.ask` returns it.
+
+    As a context manager it fails with the reason if the block raises, and is given out again, to
+    any client, if the block ends without a `tell`. Its lease is renewed while this object exists.
+    """
+
+    def __init__(self, connection: Connection, study: str, facts: Mapping[str, Any]) -> None:
+        self._connection, self._facts = connection, dict(facts)
+        path = f"/v1/external-studies/{segment(study)}/trials/{self.number}"
+        self._path, self._step, self._is_open = path, 0, True
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.number}, {self.params})"
+
+    @property
+    def number(self) -> int:
+        """The number in the study, from 0."""
+        return int(self._facts["number"])
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The value of every parameter of the space."""
+        return dict(self._facts["params"])
+
+    @property
+    def seed(self) -> int:
+        """The seed for everything random in the training, below 2**32."""
+        return int(self._facts["seed"])
+
+    @property
+    def attempt(self) -> int:
+        """How often the trial was given out, this time included."""
+        return int(self._facts.get("attempt", 1))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither `tell`, `prune`, `fail` nor `release` has ended it here."""
+        return self._is_open
+
+    def report(self, value: float) -> bool:
+        """Report the value after the next step, from step 0, and return whether to stop.
+
+        Args:
+            value: the metric, so far.
+
+        Returns:
+            Whether the pruner ends the trial: call `prune`, or raise `Pruned`.
+
+        Raises:
+            RefusedError: another client has the trial, as the lease here has expired.
+        """
+        return self._report([float(value)])
+
+    def _report(self, values: list[float]) -> bool:
+        body = {"step": self._step, "values": values}
+        answer = self._send("report", body)
+        self._step += len(values)
+        return bool(answer["prune"])
+
+    def renew(self) -> None:
+        """Renew the lease."""
+        self._report([])
+
+    def tell(self, value: float) -> None:
+        """End the trial with its value.
+
+        Raises:
+            RefusedError: another client has the trial, or it has ended with another value.
+        """
+        self._end("tell", {"value": float(value)})
+
+    def prune(self) -> None:
+        """End the trial early; its last report counts."""
+        self._end("tell", {"pruned": True})
+
+    def fail(self, reason: str) -> None:
+        """End the trial without a value."""
+        self._end("tell", {"failed": one_line(reason)[:_REASON_CHARACTERS] or "no reason"})
+
+    def release(self) -> None:
+        """Give the trial back: any client gets it, with the same parameters and seed."""
+        self._end("release", {})
+
+    def _end(self, verb: str, body: dict[str, Any]) -> None:
+        self._is_open = False  # it is renewed no more
+        try:
+            self._send(verb, body)
+        except RunError:
+            self._is_open = True
+            raise
+
+    def _send(self, verb: str, body: dict[str, Any]) -> Any:
+        body = {"lease": self._facts["lease"], **body}
+        return self._connection.json("POST", f"{self._path}/{verb}", body=body)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if not self._is_open:
+            return False
+        if error is None or not isinstance(error, Exception):  # Ctrl-C: another client trains it
+            self.release()
+            return False
+        if _is_pruned(error):
+            self.prune()
+            return True
+        self.fail(f"{type(error).__name__}: {error}")
+        return False
+
+
+def _is_pruned(error: BaseException) -> bool:
+    optuna = sys.modules.get("optuna")
+    return isinstance(error, Pruned) or (
+        optuna is not None and isinstance(error, optuna.TrialPruned)
+    )
+
+
+class ExternalStudy(RemoteStudy):
+    """A study whose models train here. `Client.external` returns it.
+
+    Iterating yields trials until the budget is used:
+
+        for trial in study:
+            with trial:
+                trial.tell(train(**trial.params, seed=trial.seed))
+    """
+
+    def __init__(self, connection: Connection, name: str, lease_s: float = 60.0) -> None:
+        super().__init__(connection, name)
+        self._asks = f"/v1/external-studies/{segment(name)}/ask"
+        self._client = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._leases = _Leases(lease_s / _RENEWALS)
+        self._done = False
+
+    @property
+    def done(self) -> bool:
+        """Whether `ask` was answered that the budget is used."""
+        return self._done
+
+    def ask(self, n: int = 1, wait_s: float = 0.0) -> list[ExternalTrial]:
+        """Ask for trials.
+
+        Args:
+            n: their number at most, 1 to 100.
+            wait_s: how long to wait for the first one, in seconds, at most 60.
+
+        Returns:
+            The trials. None if there is nothing to ask yet: in the repeatable mode the next ones
+            depend on trials that are running. None as well, and `done` is true, if the budget is
+            used.
+        """
+        body = {"n": n, "client": self._client, "wait_s": wait_s}
+        try:
+            answer = self._connection.json("POST", self._asks, body=body)
+        except RefusedError as error:
+            if error.status != _GONE:
+                raise
+            self._done = True
+            return []
+        trials = [ExternalTrial(self._connection, self.name, facts)
+                  for facts in (answer or {}).get("trials", ())]  # fmt: skip
+        self._leases.add(trials)
+        return trials
+
+    def __iter__(self) -> Iterator[ExternalTrial]:
+        return self._asked(threading.Event())
+
+    def _asked(self, stop: threading.Event) -> Iterator[ExternalTrial]:
+        while not self._done and not stop.is_set():
+            begun = time.monotonic()
+            trials = self.ask(1, _WAIT_S)
+            if trials and stop.is_set():
+                trials.pop().release()
+            elif trials:
+                yield trials.pop()
+            elif not self._done and time.monotonic() - begun < _PAUSE_S:
+                time.sleep(_PAUSE_S)
+
+    def optimize(
+        self,
+        objective: Callable[[ExternalTrial], float],
+        n_jobs: int = 1,
+        catch: Sequence[type[Exception]] = (),
+    ) -> Self:
+        """Train trials here until the budget is used; other clients may do the same.
+
+        Args:
+            objective: trains a trial and returns its value. It may call `trial.report` and raise
+                `Pruned`. A trial for which it raises another exception has failed.
+            n_jobs: number of threads.
+            catch: exceptions after which the next trial follows; others are raised here.
+
+        Returns:
+            This study.
+        """
+        if n_jobs < 1:
+            rule, remedy = "must be at least 1", "write n_jobs=1"
+            raise InputError(rule, where="n_jobs", got=n_jobs, remedy=remedy)
+        stop = threading.Event()
+        caught = tuple(catch)
+        if n_jobs == 1:
+            self._work(objective, caught, stop)
+            return self
+        with ThreadPoolExecutor(n_jobs) as threads:
+            works = [threads.submit(self._work, objective, caught, stop) for _ in range(n_jobs)]
+            try:
+                for work in works:
+                    work.result()
+            finally:  # after an exception here or in a thread, the other threads end as well
+                stop.set()
+        return self
+
+    def _work(
+        self,
+        objective: Callable[[ExternalTrial], float],
+        catch: tuple[type[Exception], ...],
+        stop: threading.Event,
+    ) -> None:
+        try:
+            for trial in self._asked(stop):
+                self._train(trial, objective, catch)
+        except BaseException:
+            stop.set()
+            raise
+
+    def _train(
+        self,
+        trial: ExternalTrial,
+        objective: Callable[[ExternalTrial], float],
+        catch: tuple[type[Exception], ...],
+    ) -> None:
+        try:
+            with trial:
+                value = objective(trial)
+                if trial.is_open:
+                    trial.tell(value)
+        except RefusedError as error:
+            if error.status != _CONFLICT:
+                raise
+            text = f"trial {trial.number} of {self.name} has ended elsewhere: {error}"
+            warnings.warn(text, stacklevel=2)
+        except catch:
+            pass
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """All trials: (trials, columns), indexed by number: status, value, and the parameters."""
+        import pandas as pd
+
+        rows = list(self._connection.pages(f"{self._path}/trials", limit=1000))
+        table = pd.DataFrame(
+            [{"status": r["status"], "value": r["value"], **r["params"]} for r in rows],
+            index=pd.Index([r["number"] for r in rows], name="trial"),
+        )
+        return table.astype({"value": "float64"}) if rows else table
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best trial: `trial`, its number, `score` and `params`; None before one is told."""
+        found: dict[str, Any] | None = self.facts()["best"]
+        return found
+
+
+class _Leases:
+    """Renews the leases of trials in a thread, while their objects exist and are open."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._trials: weakref.WeakSet[ExternalTrial] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def add(self, trials: Sequence[ExternalTrial]) -> None:
+        """Renew the leases of these trials as well."""
+        if not trials:
+            return
+        with self._lock:
+            self._trials.update(trials)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._renew, daemon=True)
+                self._thread.start()
+
+    def _renew(self) -> None:
+        time.sleep(self._every_s)
+        while self._renewed():
+            time.sleep(self._every_s)
+
+    def _renewed(self) -> bool:
+        """Renew all leases, and return False if there is none; then the thread ends."""
+        with self._lock:
+            trials = [trial for trial in self._trials if trial.is_open]
+            if not trials:
+                self._thread = None
+                return False
+        for trial in trials:
+            with contextlib.suppress(InputError, RunError):  # the trial's next call raises it
+                trial.renew()
+        return True

@@ -1,0 +1,57 @@
+"""Data frames as rows of JSON, and rows as data frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tuner.errors import InputError
+from tuner.tables.table import RawTable
+
+
+def rows_of(data: pd.DataFrame | Mapping[str, Any]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Return a table with its named index as columns, and its rows as JSON.
+
+    Args:
+        data: a data frame, (rows, columns), or columns by name.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(data, Mapping):
+        data = pd.DataFrame(data)
+    if not isinstance(data, pd.DataFrame):
+        rule, remedy = "must be a pandas DataFrame", "give pd.read_csv('sales.csv'), say"
+        raise InputError(rule, where="data", got=f"a {type(data).__name__}", remedy=remedy)
+    table = RawTable.from_frame(data).frame
+    names = [str(name) for name in table.columns]
+    columns = [[_plain(value) for value in table[name]] for name in table.columns]
+    return table, [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; None for a missing one."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or value is pd.NaT or value is pd.NA:
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(each) for each in value]
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def frame_of(rows: list[dict[str, Any]], like: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of JSON as a table; columns that are times in `like` are times in it."""
+    table = pd.DataFrame(rows)
+    for name in table:
+        if name in like and pd.api.types.is_datetime64_any_dtype(like[name].dtype):
+            table[name] = pd.to_datetime(table[name])
+    return table
