@@ -56,6 +56,9 @@ class Owner:
 LOCAL = "local"
 """The only owner of a service without tokens."""
 
+ANYBODY = Owner("", "read")
+"""Who sends requests that need no token; no owner has this name."""
+
 _Whole = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -271,8 +274,3 @@ async def writer(request: Request, _: _Credentials) -> Owner:
 
 Reader = Annotated[Owner, Depends(reader)]
 Writer = Annotated[Owner, Depends(writer)]
-
-__all__ = [
-    *("LOCAL", "OWNER", "PREFIX", "Access", "Owner", "Reader", "Role", "TokenFile", "TunerError"),
-    *("Writer", "caller", "hash_of", "new_token", "reader", "writer"),
-]

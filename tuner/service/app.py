@@ -1,4 +1,4 @@
-"""The application: routes, errors and access put together."""
+"""The application: routes, errors, access and the guard put together."""
 
 from __future__ import annotations
 
@@ -9,19 +9,32 @@ from fastapi import APIRouter, FastAPI
 from tuner import __version__
 from tuner.service import problems
 from tuner.service.access import Access
+from tuner.service.audit import AuditLog
+from tuner.service.guard import Condition, Guard
+from tuner.service.metrics import Metrics
+from tuner.service.openapi import describe
 from tuner.service.routes import health
 from tuner.service.settings import Settings
 
 DESCRIPTION = "Submit searches, watch them, fetch the best; or ask for trials that train elsewhere."
 
 
-def make_app(service: Any, access: Access, settings: Settings) -> FastAPI:
+def make_app(
+    service: Any,
+    access: Access,
+    settings: Settings,
+    *,
+    condition: Condition | None = None,
+    audit: AuditLog | None = None,
+) -> FastAPI:
     """Return the ASGI application.
 
     Args:
         service: a `Service`; routes find it as `request.app.state.service`.
         access: who may call.
         settings: of the server.
+        condition: of the service; by default it is ready.
+        audit: the log of who did what.
     """
     app = FastAPI(
         title="tuner",
@@ -30,12 +43,22 @@ def make_app(service: Any, access: Access, settings: Settings) -> FastAPI:
         docs_url=None,  # both load scripts of other hosts
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
+    condition, metrics = condition or Condition(), Metrics()
     app.state.service, app.state.access, app.state.settings = service, access, settings
-    app.state.not_ready = None
+    app.state.condition, app.state.metrics = condition, metrics
     problems.add_handlers(app, settings.root)
     for router in _routers():
         app.include_router(router)
+    describe(app)
+    app.add_middleware(
+        Guard,
+        access=access,
+        settings=settings,
+        condition=condition,
+        observers=(metrics, *([audit] if audit else [])),
+    )
     return app
 
 

@@ -6,9 +6,12 @@ import dataclasses
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel
 
 from tuner.service.access import Reader, Role
+from tuner.service.guard import Condition
+from tuner.service.metrics import MEDIA_TYPE, Metrics
 from tuner.service.problems import Problem
 
 router = APIRouter(tags=["service"])
@@ -37,9 +40,17 @@ async def health() -> Health:
 @router.get("/ready", responses={503: {"description": "It starts, or stands by."}})
 async def ready(request: Request) -> Health:
     """Return whether searches can be submitted. It needs no token."""
-    if (why := getattr(request.app.state, "not_ready", None)) is not None:
-        raise Problem(503, why, headers={"Retry-After": "5"})
+    condition: Condition = request.app.state.condition
+    if condition.not_ready is not None:
+        raise Problem(503, condition.not_ready, headers={"Retry-After": "5"})
     return Health()
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(request: Request, _: Reader) -> Response:
+    """Return figures of the service for Prometheus."""
+    measured: Metrics = request.app.state.metrics
+    return Response(measured.text(), media_type=MEDIA_TYPE)
 
 
 @router.get("/v1/me")

@@ -1,0 +1,72 @@
+"""Figures for Prometheus."""
+
+import re
+
+from tuner.service.guard import Answered
+from tuner.service.metrics import BUCKETS, Metrics, gauge
+
+
+def answered(route="/v1/me", status=200, seconds=0.02):
+    return Answered("GET", "/v1/x", route, status, seconds, "ana", None)
+
+
+def read(text):
+    """The samples of a text by name and labels; checks each line."""
+    samples = {}
+    for line in text.splitlines():
+        if line.startswith("#"):
+            assert re.fullmatch(r"# (HELP [a-z_]+ .+|TYPE [a-z_]+ (counter|gauge|histogram))", line)
+            continue
+        name, value = re.fullmatch(
+            r'([a-z_]+(?:\{(?:[a-z]+="(?:[^"\\\n]|\\.)*",?)+\})?) (\S+)', line
+        ).groups()
+        assert name not in samples
+        samples[name] = float(value)
+    return samples
+
+
+def test_answers_are_counted_by_route_and_status():
+    metrics = Metrics()
+    for status in (200, 200, 404):
+        metrics(answered(status=status))
+    samples = read(metrics.text())
+    name = 'tuner_http_requests_total{method="GET",route="/v1/me",status="%d"}'
+    assert (samples[name % 200], samples[name % 404]) == (2, 1)
+    assert "ana" not in metrics.text()
+
+
+def test_durations_are_a_histogram_that_adds_up():
+    metrics = Metrics()
+    for seconds in (0.001, 0.02, 0.02, 3.0, 1000.0):
+        metrics(answered(seconds=seconds))
+    samples = read(metrics.text())
+    name = "tuner_http_request_duration_seconds"
+
+    def bucket(bound):
+        return samples[f'{name}_bucket{{route="/v1/me",le="{bound}"}}']
+
+    assert [bucket(b) for b in ("0.001", "0.025", "2.5", "5", "60", "+Inf")] == [1, 3, 3, 4, 4, 5]
+    assert samples[f'{name}_count{{route="/v1/me"}}'] == 5
+    assert abs(samples[f'{name}_sum{{route="/v1/me"}}'] - 1003.041) < 1e-6
+    assert len([n for n in samples if "_bucket" in n]) == len(BUCKETS) + 1
+
+
+def test_sources_are_asked_when_the_metrics_are_read():
+    metrics, busy = Metrics(), [1]
+    metrics.add_source(lambda: [gauge("tuner_workers_busy", "Workers that train.", busy[0])])
+    metrics.add_source(lambda: [gauge("tuner_studies", "Studies.", {'a"b\\\n': 2}, "state")])
+    assert read(metrics.text())["tuner_workers_busy"] == 1
+    busy[0] = 3
+    samples = read(metrics.text())
+    assert samples["tuner_workers_busy"] == 3
+    assert samples[r'tuner_studies{state="a\"b\\\n"}'] == 2
+
+
+def test_the_route_of_the_metrics_counts_itself(client):
+    client.get("/v1/me")
+    client.get("/nothing")
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    samples = read(answer.text)
+    assert samples['tuner_http_requests_total{method="GET",route="/v1/me",status="200"}'] == 1
+    assert samples['tuner_http_requests_total{method="GET",route="",status="404"}'] == 1
