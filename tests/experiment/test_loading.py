@@ -15,6 +15,7 @@ from tuner.errors import ExperimentError, InputError
 from tuner.experiment import Experiment, Override, dump_yaml, parse_value, space_size
 from tuner.experiment.messages import GENERATIONS, WORDS
 from tuner.experiment.schema import EXPERIMENT_BYTES, STUDY_BYTES, mended, normalized, why_refused
+from tuner.experiment.yaml_files import line_of
 from tuner.orchestrator import sync_command
 from tuner.results.export import render
 from tuner.strategies.swarms import ParticleSwarmStrategy
@@ -346,3 +347,40 @@ def test_the_page_has_every_word_once():
     assert ", ".join(GENERATIONS) in text
     every = [word for words in (*WORDS.values(), GENERATIONS) for word in words]
     assert len(every) == len(set(every))
+
+
+LINES = """\
+name: air          # 1
+data:
+  path: air.csv    # 3
+  split: {test: 0.1, validation: 0.2}
+task:
+  quantiles:
+    - 0.1
+    - 0.9          # 8
+"a.b":
+  c: 1             # 10
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("name", 1),
+        ("data.path", 3),
+        ("data.split.validation", 4),
+        ("data.target", 2),
+        ("task.quantiles.1", 8),
+        ("task.quantiles.7", 6),
+        ("a.b.c", 10),
+        ("seed", 1),
+        ("name.inner", 1),
+    ],
+)
+def test_a_dotted_key_is_found_in_its_line(key, line):
+    assert line_of(LINES, key) == line
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "a: [", "a: 1960-13-01", "just text"])
+def test_no_line_is_found_where_there_is_no_mapping(text):
+    assert line_of(text, "a.b") in (None, 1)

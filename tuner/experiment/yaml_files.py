@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.composer import ComposerError
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from tuner.errors import ExperimentError, InputError, TunerError, one_line
@@ -67,6 +68,40 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         if not isinstance(key, str):
             raise wrong("keys must be texts", got=repr(key), remedy="put it in quotes")
     return value
+
+
+def line_of(text: str, key: str) -> int | None:
+    """Return the line of a dotted key in YAML, from 1; None for a text that is no mapping.
+
+    Of a key that is missing it is the line of the innermost block on the way to it.
+    """
+    try:
+        node: Node | None = YAML(typ="safe", pure=True).compose(text)
+    except _NOT_YAML:
+        return None
+    if not isinstance(node, MappingNode):
+        return None
+    line, parts = 1, key.split(".")
+    while parts:
+        found = _entry(node, parts)
+        if found is None:
+            break
+        line, node, parts = found
+    return line
+
+
+def _entry(node: Node | None, parts: list[str]) -> tuple[int, Node, list[str]] | None:
+    """Return line and value of the entry that the first parts name, and the other parts."""
+    if isinstance(node, SequenceNode) and parts[0].isdigit() and int(parts[0]) < len(node.value):
+        item = node.value[int(parts[0])]
+        return item.start_mark.line + 1, item, parts[1:]
+    if not isinstance(node, MappingNode):
+        return None
+    for n in range(len(parts), 0, -1):  # a key may have dots
+        for key, value in node.value:
+            if key.value == ".".join(parts[:n]):
+                return key.start_mark.line + 1, value, parts[n:]
+    return None
 
 
 def parse_value(text: str, origin: str) -> Any:

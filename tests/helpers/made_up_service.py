@@ -1,0 +1,172 @@
+"""Stands for a `Service` in tests of the page: studies, trials and data in memory."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tuner.errors import TunerError
+from tuner.experiment import Experiment
+from tuner.service.access import Owner
+from tuner.service.problems import Problem
+
+BEGUN = "2026-11-30T08:{:02d}:12.345+00:00"
+
+
+def make_study(name: str = "air_passengers-woa-0", **changes: Any) -> dict[str, Any]:
+    """Return a study as GET /v1/studies/{name} answers it."""
+    study = {
+        "name": name,
+        "kind": "search",
+        "state": "running",
+        "owner": "local",
+        "experiment": "air_passengers",
+        "strategy": "woa",
+        "seed": 0,
+        "metric": "rmse",
+        "direction": "minimize",
+        "trials": 60,
+        "trained": 40,
+        "best": None,
+        "submitted": BEGUN.format(1),
+        "began": BEGUN.format(2),
+        "ended": None,
+        "error": None,
+        "priority": 0,
+        "max_workers": None,
+        "position": None,
+        "datasets": [],
+    }
+    return study | changes
+
+
+def make_rows(n: int, seed: int = 0, params: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Return trials as `tuner show --json` prints them; the scores fall slowly."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(n):
+        value = 18 + 20 * math.exp(-number / max(8, n / 8)) + float(rng.gamma(2, 2.5))
+        status = "failed" if number % 17 == 5 else "pruned" if number % 7 == 3 else "complete"
+        searched = {
+            "hidden_size": int(rng.integers(4, 64)),
+            "dropout": float(rng.uniform(0, 0.5)),
+            "learning_rate": float(10 ** rng.uniform(-4, -2)),
+            "batch_size": int(rng.choice([8, 16, 32])),
+            "normalize": str(rng.choice(["none", "last", "mean"])),
+        }
+        searched |= {name: float(rng.uniform()) for name in params}
+        rows.append(
+            {
+                "number": number,
+                "status": status,
+                "value": value if status == "complete" else None,
+                "params": searched,
+                "repeat_of": None,
+                "seed": number,
+                "epochs": int(rng.integers(4, 80)),
+                "seconds": float(rng.gamma(2, 4)),
+                "weights": 1234,
+                "latency_ms": None,
+                "reason": "the loss is not finite in epoch 3" if status == "failed" else None,
+            }
+        )
+    return rows
+
+
+class MadeUpService:
+    """What `routes/page.py` uses of a service."""
+
+    def __init__(self) -> None:
+        self.settings = SimpleNamespace(root=Path(f"made-up-{id(self)}"))
+        self.known: dict[str, dict[str, Any]] = {}
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.data: dict[str, dict[str, Any]] = {}
+        self.proposal: dict[str, Any] | Exception = {"yaml": "name: a\n", "notes": []}
+        self.mlflow: Any = None
+        self.results = self.datasets = self
+        self.events = SimpleNamespace(of=lambda owner, name: SimpleNamespace(end=7))
+
+    def add(self, study: dict[str, Any], rows: list[dict[str, Any]] = ()) -> None:
+        """Add a study with its trials; its progress follows from them."""
+        self.rows[study["name"]] = list(rows)
+        scored = [row for row in rows if row["value"] is not None]
+        if scored:
+            sign = 1 if study["direction"] == "minimize" else -1
+            best = min(scored, key=lambda row: sign * row["value"])
+            study |= {
+                "best": {
+                    "trial": best["number"],
+                    "score": best["value"],
+                    "params": best["params"],
+                }
+            }
+        self.known[study["name"]] = study | {"trained": len(rows)}
+
+    def study(self, owner: str, name: str) -> dict[str, Any]:
+        found = self.known.get(name)
+        if found is None or found["owner"] != owner:
+            raise Problem(404, f"no study {name!r}")
+        return dict(found)
+
+    def studies(self, owner, state, query, cursor, limit):
+        own = [s for s in reversed(self.known.values()) if s["owner"] == owner]
+        found = [dict(s) for s in own if state in (None, s["state"]) and (query or "") in s["name"]]
+        start = int(cursor or 0)
+        more = str(start + limit) if len(found) > start + limit else None
+        return {"items": found[start : start + limit], "next": more}
+
+    def queue(self, owner):
+        own = [s for s in self.known.values() if s["owner"] == owner]
+        waiting = [dict(s) for s in own if s["state"] in ("running", "queued")]
+        busy = min(2, sum(s["state"] == "running" for s in waiting))
+        return {"workers": 2, "busy": busy, "studies": waiting}
+
+    def trials(self, owner, name, status, order, cursor, limit):
+        study, rows = self.study(owner, name), self.rows[name]
+        rows = [row for row in rows if status in (None, row["status"])]
+        sign = 1 if study["direction"] == "minimize" else -1
+        if order == "score":
+            rows = sorted(
+                rows, key=lambda r: (r["value"] is None, sign * (r["value"] or 0), r["number"])
+            )
+        elif order == "-number":
+            rows = rows[::-1]
+        start = int(cursor or 0)
+        more = str(start + limit) if len(rows) > start + limit else None
+        return {"items": rows[start : start + limit], "next": more, "total": len(rows)}
+
+    def scores(self, owner, name):
+        return [row["value"] for row in self.rows[name]]
+
+    def links(self, owner, name):
+        return self.mlflow
+
+    def list(self, owner):
+        return list(self.data.values())
+
+    def get(self, owner, dataset):
+        if dataset not in self.data:
+            raise Problem(404, f"no dataset {dataset!r}")
+        return self.data[dataset]
+
+    def propose(self, owner: Owner, asked):
+        if isinstance(self.proposal, Exception):
+            raise self.proposal
+        return self.proposal
+
+    def check(self, owner: Owner, text: str, *, data: bool):
+        from tuner.experiment.yaml_files import parse_value
+
+        experiment = Experiment.from_dict(parse_value(text, "experiment"))
+        if experiment.name == "refused":
+            raise TunerError("is no file", key="data.path")
+        return {
+            "rows": [["task", experiment.task.kind]],
+            "space": [],
+            "advice": [],
+            "verdict": "Nothing is wrong",
+        }
