@@ -208,7 +208,10 @@ def test_hostile_names_are_text_in_every_view(browse, service):
 
 def test_nothing_in_the_page_is_inline(browse, service):
     for url in ("/", "/?study=alpha", "/?new=1", f"/?new=1&dataset={'a' * 64}"):
-        text = browse(url).text
+        answer = browse(url)
+        policy, text = answer.headers["content-security-policy"], answer.text
+        assert "unsafe" not in policy
+        assert "default-src 'none'" in policy
         assert "<style" not in text
         assert " style=" not in text
         assert not re.findall(r"<script(?! src=)", text)
