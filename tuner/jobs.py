@@ -96,6 +96,13 @@ class ExportJob:
 Job = TrainJob | PredictJob | ExportJob
 
 
+def data_of(job: Job) -> tuple[DataRef, ...]:
+    """Return the data that a job reads, one reference for each fold."""
+    if isinstance(job, ExportJob):
+        return ()
+    return job.folds if isinstance(job, TrainJob) else (job.data,)
+
+
 @dataclass(frozen=True)
 class Exported:
     """A model as ONNX."""

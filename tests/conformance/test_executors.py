@@ -12,6 +12,7 @@ from simulated import Landscape, Recording, SimulatedExecutor
 from tuner.executors import Finished, LocalExecutor, Lost, Reported
 from tuner.executors.ray_executor import RayExecutor
 from tuner.jobs import OutcomeState, TrainJob
+from tuner.service.pool import SharedPool, StudyExecutor
 
 HYPERPARAMETERS = {"hidden_size": 4, "batch_size": 16}
 BAD = {"hidden_size": -1, "batch_size": 16}
@@ -28,9 +29,34 @@ def on_ray(n_workers, **options):
     return RayExecutor(n_workers, cpus=0.5, **options)
 
 
-MAKERS = {"local": LocalExecutor, "ray": on_ray, "simulated": simulated}
+class OnlyStudy(StudyExecutor):
+    """The executor of the one study in a shared pool; the pool ends with it."""
+
+    @classmethod
+    def of(cls, n_workers, make=LocalExecutor):
+        pool = SharedPool(make, max(1, n_workers))
+        executor = pool.executor("owner", "study", max_workers=n_workers)
+        executor.__class__ = cls
+        return executor
+
+    def close(self):
+        super().close()
+        self._pool.close()
+
+
+def local_hanging(n_workers):
+    return LocalExecutor(n_workers, module="helpers.workers.hanging")
+
+
+MAKERS = {
+    "local": LocalExecutor,
+    "shared": OnlyStudy.of,
+    "ray": on_ray,
+    "simulated": simulated,
+}
 HANGING = {
-    "local": lambda n_workers: LocalExecutor(n_workers, module="helpers.workers.hanging"),
+    "local": local_hanging,
+    "shared": lambda n_workers: OnlyStudy.of(n_workers, local_hanging),
     "ray": lambda n_workers: on_ray(n_workers, training="helpers.workers.hanging"),
 }
 REAL = tuple(HANGING)  # executors that train
@@ -232,7 +258,7 @@ def test_closing_twice_abandons_jobs_in_progress(executor, job):
 
 
 def test_fewer_than_one_worker_is_refused(executor):
-    with pytest.raises(ValueError, match="n_workers must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         executor(0)
 
 

@@ -7,8 +7,9 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from typing import Generic, Protocol, TypeVar
 
 from tuner.errors import Interrupted, RunError
@@ -51,7 +52,9 @@ class Executor(Protocol):
     the outcome of `tuner.jobs.timed_out`; waiting for a worker or an answer does not count.
     """
 
-    n_workers: int
+    @property
+    def n_workers(self) -> int:
+        """Workers at a time, at least 1."""
 
     def submit(self, job: Job) -> None:
         """Queue a job; returns at once. Keys must differ among the jobs in progress."""
@@ -184,6 +187,63 @@ class PooledWorker(ABC):
         return limit - self._trained_s - (time.monotonic() - self._since)
 
 
+class JobSource(Protocol):
+    """Where a pool of workers gets its jobs."""
+
+    def __len__(self) -> int:
+        """Return how many jobs could begin now if there were a worker for each."""
+
+    def take(self) -> Job | None:
+        """Return the next job for a worker that is free now; None if there is none."""
+
+    def left(self, key: str) -> None:
+        """Note that a job which was taken has left its worker, whichever way."""
+
+
+class JobQueue(deque[Job]):
+    """Jobs in the order of their submission."""
+
+    def take(self) -> Job | None:
+        """Return the first job, or None."""
+        return self.popleft() if self else None
+
+    def left(self, key: str) -> None:
+        """Nothing depends on it."""
+
+
+class Alarm:
+    """Wakes a thread that waits in `multiprocessing.connection.wait`."""
+
+    def __init__(self) -> None:
+        self._receiver, self._sender = Pipe(duplex=False)
+        self._lock = threading.Lock()
+        self._is_set = False
+
+    def fileno(self) -> int:
+        """Return the file descriptor to wait for."""
+        return self._receiver.fileno()
+
+    def set(self) -> None:
+        """Wake the thread, or have its next wait return at once; called from any thread."""
+        with self._lock:
+            if not self._is_set and not self._sender.closed:
+                self._is_set = True
+                self._sender.send_bytes(b"!")
+
+    def clear(self) -> None:
+        """Let the next wait last."""
+        with self._lock:
+            if self._is_set:
+                self._is_set = False
+                self._receiver.recv_bytes()
+
+    def close(self) -> None:
+        """Close it; it wakes nobody any more."""
+        with self._lock:
+            self._receiver.close()
+            self._sender.close()
+
+
 W = TypeVar("W", bound=PooledWorker)
 
 
@@ -203,8 +263,9 @@ class WorkerPool(ABC, Generic[W]):
     def __init__(self, n_workers: int) -> None:
         if n_workers < 1:
             raise ValueError(f"n_workers must be at least 1, got {n_workers}")
-        self.n_workers = n_workers
-        self._queue: deque[Job] = deque()
+        self._n_workers = n_workers
+        self._queue = JobQueue()
+        self._source: JobSource = self._queue
         self._workers: list[W] = []
         self._failed_starts = 0  # since the last worker that became ready
 
@@ -214,7 +275,30 @@ class WorkerPool(ABC, Generic[W]):
 
     @abstractmethod
     def _listen(self, timeout_s: float) -> list[tuple[W, Message]]:
-        """Return messages of workers, waiting up to `timeout_s` for the first."""
+        """Return messages of workers, waiting up to `timeout_s` for the first, or for `wake`."""
+
+    @property
+    def n_workers(self) -> int:
+        """Workers at a time."""
+        return self._n_workers
+
+    @property
+    def busy(self) -> int:
+        """Workers that have a job."""
+        return sum(worker.job is not None for worker in self._workers)
+
+    def take_from(self, source: JobSource) -> None:
+        """Take jobs from a source in place of `submit`; called before the first `poll`."""
+        self._source = source
+
+    def wake(self) -> None:
+        """Have a `poll` that waits in another thread return soon; the one method for any thread.
+
+        A pool that has no way to do it returns when the time of its `poll` is over.
+        """
+
+    def forget(self, folders: Iterable[str]) -> None:
+        """Release what is kept of the data in these folders: no job will refer to it."""
 
     def submit(self, job: Job) -> None:
         """Queue a job, and hand it to a worker if one is free."""
@@ -237,6 +321,7 @@ class WorkerPool(ABC, Generic[W]):
             self._remove(worker)
             if worker.ready:
                 assert isinstance(worker.job, TrainJob)
+                self._source.left(worker.job.key)
                 events.append(Finished(worker.job.key, timed_out(worker.job)))
             else:
                 self._count_failed_start(f"it was not ready after {worker.start_limit_s:g} s")
@@ -248,6 +333,12 @@ class WorkerPool(ABC, Generic[W]):
         for worker in self._workers:
             if worker.waits and worker.job is not None and worker.job.key == key:
                 worker.answer(go_on)
+
+    def end_job(self, key: str) -> None:
+        """End a job at once, with its worker; no event follows. Others keep theirs."""
+        for worker in [w for w in self._workers if w.job is not None and w.job.key == key]:
+            self._remove(worker)
+            self._source.left(key)
 
     def withdraw(self) -> list[str]:
         """Drop the jobs that no worker has begun, and return their keys."""
@@ -263,13 +354,15 @@ class WorkerPool(ABC, Generic[W]):
 
     def _assign(self) -> None:
         """Hand jobs to free workers, and start workers for the other jobs."""
-        while self._queue:
+        while True:
             free = next((w for w in self._workers if w.ready and w.job is None), None)
             if free is not None:
-                free.begin(self._queue.popleft())
+                if (job := self._source.take()) is None:
+                    return
+                free.begin(job)
                 continue
             n_starting = sum(not w.ready for w in self._workers)
-            if n_starting >= len(self._queue) or len(self._workers) >= self.n_workers:
+            if n_starting >= len(self._source) or len(self._workers) >= self.n_workers:
                 return
             self._workers.append(self._start_worker())
 
@@ -286,10 +379,12 @@ class WorkerPool(ABC, Generic[W]):
                 return [message]
             case Finished():
                 worker.job = None
+                self._source.left(message.key)
                 return [message]
             case Died():
                 self._remove(worker)
                 if worker.job is not None:
+                    self._source.left(worker.job.key)
                     return [Lost(worker.job.key, message.reason)]
                 if not worker.ready:
                     self._count_failed_start(message.reason)

@@ -18,7 +18,7 @@ from multiprocessing.connection import wait
 from typing import IO, TYPE_CHECKING, Any
 
 from tuner.errors import RunError, one_line
-from tuner.executors.base import Died, Executor, Message, PooledWorker, WorkerPool
+from tuner.executors.base import Alarm, Died, Executor, Message, PooledWorker, WorkerPool
 from tuner.executors.choice import Machines, n_cores
 from tuner.jobs import Job
 from tuner.processes import start_command
@@ -157,11 +157,21 @@ class LocalExecutor(WorkerPool[_Process]):
     ) -> None:
         super().__init__(n_workers)
         self._module, self._gpus_each = module, gpus_each
+        self._alarm = Alarm()
 
     @property
     def pids(self) -> list[int]:
         """The process ids of the workers."""
         return [w.process.pid for w in self._workers]
+
+    def wake(self) -> None:
+        """Have a `poll` that waits return at once."""
+        self._alarm.set()
+
+    def close(self) -> None:
+        """End the workers."""
+        super().close()
+        self._alarm.close()
 
     @cached_property
     def _gpus(self) -> tuple[str, ...]:
@@ -180,7 +190,11 @@ class LocalExecutor(WorkerPool[_Process]):
 
     def _listen(self, timeout_s: float) -> list[tuple[_Process, Message]]:
         by_connection = {w.connection: w for w in self._workers}
-        ready: list[Any] = wait(list(by_connection), timeout_s)
+        alarm = self._alarm.fileno()
+        ready: list[Any] = wait([*by_connection, alarm], timeout_s)
+        if alarm in ready:
+            self._alarm.clear()
+            ready.remove(alarm)
         return [(by_connection[c], by_connection[c].receive()) for c in ready]
 
 

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from tuner import __version__
-from tuner.data import DataRef
 from tuner.data.reference import hold_arrays, read_arrays
 from tuner.errors import InputError, RunError, one_line
 from tuner.executors.base import (
     Died,
     Event,
     Executor,
+    JobSource,
     Message,
     PooledWorker,
     Ready,
@@ -36,7 +36,7 @@ from tuner.executors.base import (
 )
 from tuner.executors.choice import Machines, n_cores, room
 from tuner.executors.local import find_gpus, this_machine
-from tuner.jobs import ExportJob, Job, TrainJob
+from tuner.jobs import Job, data_of
 
 if TYPE_CHECKING:
     from tuner.experiment.schema import Resources
@@ -247,6 +247,7 @@ def _silence(ray: Any) -> Callable[[], None]:
 _STRANDED_S = 60.0  # without a node that has room for a worker, until the executor gives up
 _PATIENT_S = 20.0  # that jobs wait for a first worker, until a note
 _LOOK_S = 1.0  # between two requests for the nodes of the cluster
+_WOKEN_S = 0.01  # at most so long until a pool that waits is woken
 _N_CALLS = 3  # to an actor at a time: `train`, `hear`, and a `next_messages` that waits
 
 
@@ -300,7 +301,7 @@ class _Actor(PooledWorker):
         self.training: Any = None  # the end of its job
 
     def send_job(self, job: Job) -> None:
-        folders = sorted({data.folder for data in _data_of(job)})
+        folders = sorted({data.folder for data in data_of(job)})
         references = [self._share(folder) for folder in folders]
         self.training = self._handle.train.remote(job, folders, *references)
 
@@ -357,6 +358,7 @@ class RayExecutor(WorkerPool[_Actor]):
         self._stranded_since: float | None = None  # the same, without a node that has room for it
         self._looked = -_LOOK_S  # at the nodes
         self._has_noted = False  # since the last worker that was ready
+        self._alarm: threading.Event | None = None  # of a pool that another thread wakes
         self._is_open = False
         self._connection.hold()
         self._is_open = True
@@ -379,6 +381,26 @@ class RayExecutor(WorkerPool[_Actor]):
         """Answer a job that waits; raises as `poll` does."""
         with self._failures_named():
             super().answer(key, go_on)
+
+    def take_from(self, source: JobSource) -> None:
+        """Take jobs from a source; the pool can then be woken."""
+        super().take_from(source)
+        self._alarm = threading.Event()
+
+    def wake(self) -> None:
+        """Have a `poll` that waits return within 10 ms."""
+        if self._alarm is not None:
+            self._alarm.set()
+
+    def end_job(self, key: str) -> None:
+        """End a job with its worker; raises as `poll` does."""
+        with self._failures_named():
+            super().end_job(key)
+
+    def forget(self, folders: Iterable[str]) -> None:
+        """Let the object store drop the data of these folders."""
+        for folder in folders:
+            self._shared.pop(folder, None)
 
     def close(self) -> None:
         """End the workers, and release the connection."""
@@ -428,14 +450,30 @@ class RayExecutor(WorkerPool[_Actor]):
             ref: w for w in self._workers for ref in (w.messages, w.training) if ref is not None
         }
         if not workers:
-            time.sleep(timeout_s)  # nothing can happen
+            (self._alarm or threading.Event()).wait(timeout_s)  # nothing else can happen
+        ready = self._wait(list(workers), timeout_s) if workers else []
+        if self._alarm is not None:
+            self._alarm.clear()
+        if not workers:
             return []
-        ready, _ = ray.wait(list(workers), timeout=timeout_s)
         if ready:  # then all that are
             ready, _ = ray.wait(list(workers), num_returns=len(workers), timeout=0)
         received = [(workers[ref], m) for ref in ready for m in self._receive(workers[ref], ref)]
         self._check_room()
         return received
+
+    def _wait(self, references: list[Any], timeout_s: float) -> list[Any]:
+        """Return references that are ready, waiting for the first, or for `wake`."""
+        ray = import_ray()
+        if self._alarm is None:
+            return list(ray.wait(references, timeout=timeout_s)[0])
+        # Ray has no way to end a wait from another thread.
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_s = max(0.0, deadline - time.monotonic())
+            ready, _ = ray.wait(references, timeout=min(left_s, _WOKEN_S))
+            if ready or left_s <= _WOKEN_S or self._alarm.is_set():
+                return list(ready)
 
     def _receive(self, worker: _Actor, reference: Any) -> list[Message]:
         ray = import_ray()
@@ -460,7 +498,7 @@ class RayExecutor(WorkerPool[_Actor]):
 
     def _check_room(self) -> None:
         """Note that jobs wait for a first worker; raise if no node is left for one."""
-        if any(w.ready for w in self._workers) or not self._queue:
+        if any(w.ready for w in self._workers) or not len(self._source):
             self._waiting_since = self._stranded_since = None
             self._has_noted = False
             return
@@ -509,12 +547,6 @@ def open_ray(
     return machines, functools.partial(
         RayExecutor, address=address, cpus=cpus, gpus=gpus, note=note
     )
-
-
-def _data_of(job: Job) -> tuple[DataRef, ...]:
-    if isinstance(job, ExportJob):
-        return ()
-    return job.folds if isinstance(job, TrainJob) else (job.data,)
 
 
 def _reason(error: Exception) -> str:
