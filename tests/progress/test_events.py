@@ -67,6 +67,8 @@ def test_a_search_is_a_stream_of_events_from_begun_to_result(folder):
         number = event.pop("configuration")
         retrained = of(events, "asked", "finalist")[event["trial"]]["params"]
         assert asked[number] == retrained
+    for event in (e for e in events if e.get("role") in ("finalist", "baseline")):
+        assert event.pop("repeat") in (0, 1)
     assert events[0] | {"id": "", "time": 0} == {
         **{"event": "begun", "time": 0, "study": "air-random-0", "id": ""},
         **{"journal": "studies/air-random-0.journal", "experiment": "air", "strategy": "random"},
@@ -184,7 +186,7 @@ def test_events_of_a_finalist_name_the_trial_that_it_retrains():
     events = JsonReporter(stream)
     events.asked(Asked(TrialKey(Role.TRIAL, 0), None, {"x": 1, "y": 0.1}))
     for number, retrained in enumerate([2, 0]):
-        key = TrialKey(Role.FINALIST, number, retrained, 0)
+        key = TrialKey(Role.FINALIST, number, retrained, 1)
         events.asked(Asked(key, None, {"x": 1, "y": 0.1}))
         events.dispatched(key, 1.0)
         events.epoch(key, epoch(0))
@@ -193,7 +195,8 @@ def test_events_of_a_finalist_name_the_trial_that_it_retrains():
     of_trials, of_finalists = (
         [e for e in read(stream.getvalue()) if e["role"] == role] for role in ("trial", "finalist")
     )
-    assert not any("configuration" in e for e in of_trials)
+    assert not any({"configuration", "repeat"} & e.keys() for e in of_trials)
+    assert [e["repeat"] for e in of_finalists] == [1] * 10
     assert [e["configuration"] for e in of_finalists] == [2] * 5 + [0] * 5
 
 
@@ -302,3 +305,4 @@ def test_all_documented_keys_are_written_and_no_others(folder):
             assert f"`{key}`" in rows[event] or key in ("role", "trial"), (event, key)
     assert "result" in rows
     assert "`configuration`" in page
+    assert "`repeat`" in page

@@ -114,6 +114,9 @@ class Progress(Observer):
         self.lock = threading.Lock()  # never held while something is written
         self.stopping, self.clock, self._wall = stopping, clock, wall
         self.stages: dict[Role, Stage] = {}
+        self._clear()
+
+    def _clear(self) -> None:
         self.best: tuple[float, int] | None = None  # of the trials: score and number
         self.running: dict[TrialKey, InProgress] = {}
         self.waiting: dict[TrialKey, InProgress] = {}  # for a worker
@@ -133,7 +136,7 @@ class Progress(Observer):
         *,
         finalists: bool = True,
     ) -> None:
-        """Begin with a study.
+        """Begin with a study, also after another run of it.
 
         Args:
             experiment: the experiment of the search.
@@ -145,6 +148,7 @@ class Progress(Observer):
         total = math.inf if experiment.n_trials is None else experiment.n_trials
         settings, n_epochs = experiment.finalists, experiment.budget.epochs * experiment.n_folds
         title = "finalists" if settings.top else "default"
+        self._clear()
         self.metric = short_name(experiment.objective.metric)
         self.n_epochs, self._n_workers = n_epochs, n_workers
         self.stages = {

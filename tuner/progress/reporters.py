@@ -40,6 +40,9 @@ class Reporter(Observer):
     It is a context manager for the search; `result` and `ended` are called after its exit.
     """
 
+    muted = False
+    """Whether notes are not shown: they are of a time before the user joined the search."""
+
     def __enter__(self) -> Self:
         return self
 
@@ -72,7 +75,8 @@ class _ConsoleReporter(Progress, Reporter):
         self.note(f"{key.name} runs again: {reason}")
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        if not self.muted:
+            self.console.print(text, markup=False)
 
 
 _SILENCE_S = 20.0  # without a line, after which a line about a running trial is printed
@@ -349,6 +353,8 @@ class JsonReporter(Reporter):
         which: dict[str, Any] = {"role": key.role.value, "trial": key.number}
         if key.role is Role.FINALIST:
             which["configuration"] = key.configuration
+        if key.role is not Role.TRIAL:
+            which["repeat"] = key.repeat
         self._write(event, **which, **facts)
 
     def _write(self, event: str, **facts: Any) -> None:
@@ -380,7 +386,11 @@ class FailureNotice(Observer):
 
 
 def make_reporter(
-    stopping: Callable[[], bool], *, as_json: bool, transient: bool = False
+    stopping: Callable[[], bool],
+    *,
+    as_json: bool,
+    transient: bool = False,
+    clock: Callable[[], float] | None = None,
 ) -> Reporter:
     """Return the reporter for standard output: live on a terminal, else plain, or JSON.
 
@@ -388,14 +398,16 @@ def make_reporter(
         stopping: returns whether no further trial starts.
         as_json: whether to write events as JSON.
         transient: whether the live display vanishes when the search ends.
+        clock: returns seconds since 1970 where the search runs; None for this machine.
     """
     if as_json:
         return JsonReporter(sys.stdout)
+    clocks = {} if clock is None else {"clock": clock, "wall": clock}
     console = PipeConsole(highlight=False, soft_wrap=True)
     if not console.is_terminal or console.is_dumb_terminal:
-        return PlainReporter(console, stopping=stopping)
+        return PlainReporter(console, stopping=stopping, **clocks)
     terminal = Console(file=cast("IO[str]", Terminal(sys.stdout)), highlight=False, soft_wrap=True)
-    return LiveReporter(terminal, stopping=stopping, transient=transient)
+    return LiveReporter(terminal, transient=transient, stopping=stopping, **clocks)
 
 
 @contextlib.contextmanager

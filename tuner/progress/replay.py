@@ -1,0 +1,137 @@
+"""Events of a search elsewhere, as JSON objects, on the reporters of a search here."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tuner.coordination.coordinator import Asked, SearchStart
+from tuner.jobs import Epoch, Outcome, OutcomeState
+from tuner.journal.records import StudyRecord
+from tuner.journal.storage import Role, TrialKey
+from tuner.progress.reporters import Reporter
+
+
+class EventClock:
+    """The time where the events come from: that of the newest event, and what passed since.
+
+    With it, durations are right whatever the clock here shows, and also for events of long ago.
+
+    Args:
+        now: the time there, seconds since 1970.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.set(now)
+
+    def set(self, now: float) -> None:
+        """Set the time to that of an event."""
+        self._set = now, time.monotonic()
+
+    def __call__(self) -> float:
+        """Return the time there, seconds since 1970."""
+        now, since = self._set
+        return now + time.monotonic() - since
+
+
+class Replay:
+    """Turns the objects that `EventWriter` makes back into the calls of a reporter.
+
+    Args:
+        reporter: shows the search; its clocks should be `clock`.
+        clock: is set to the time of each event.
+        read: reads the record of the study.
+        muted_until: a time there: notes of earlier events are counted but not printed.
+    """
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        clock: EventClock,
+        read: Callable[[], StudyRecord],
+        muted_until: float = 0.0,
+    ) -> None:
+        self._reporter, self._clock, self._read = reporter, clock, read
+        self._muted_until = muted_until
+        self._epochs: dict[TrialKey, list[Epoch]] = {}
+        self._outcomes: dict[TrialKey, Outcome] = {}  # in the journal when the search began
+        self._has_begun = False
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        """Show one event; `result` and `ended` show nothing, nor does one of an unknown name."""
+        self._reporter.muted = event["time"] < self._muted_until
+        self._clock.set(event["time"])
+        name = event["event"]
+        if name == "begun":
+            self._begin(event)
+        elif name == "note":
+            self._reporter.note(event["text"])
+        elif self._has_begun and name in _OF_TRIALS:
+            _OF_TRIALS[name](self, _key(event), event)
+        self._reporter.muted = False
+
+    def _begin(self, event: Mapping[str, Any]) -> None:
+        record, self._has_begun = self._read(), True
+        trainings = (*record.trials, *record.finalists)
+        self._outcomes = {t.key: t.outcome for t in trainings if t.outcome is not None}
+        self._epochs.clear()
+        start = SearchStart(record, self._read, "", event["workers"], event["executor"])
+        self._reporter.on_start(start)
+
+    def _asked(self, key: TrialKey, event: Mapping[str, Any]) -> None:
+        self._reporter.asked(Asked(key, event["repeat_of"], event["params"]))
+
+    def _dispatched(self, key: TrialKey, event: Mapping[str, Any]) -> None:
+        self._epochs.pop(key, None)  # of an attempt that was lost
+        self._reporter.dispatched(key, event["cost"])
+
+    def _epoch(self, key: TrialKey, event: Mapping[str, Any]) -> None:
+        epoch = Epoch(
+            epoch=event["epoch"] - 1,
+            train_loss=_number(event["train_loss"]),
+            val_loss=_number(event["val_loss"]),
+            metric=_number(event["value"]),
+            time=event["time"],
+            fold=event["fold"],
+        )
+        self._epochs.setdefault(key, []).append(epoch)
+        self._reporter.epoch(key, epoch)
+
+    def _finished(self, key: TrialKey, event: Mapping[str, Any]) -> None:
+        history = self._epochs.pop(key, [])
+        if not history and key in self._outcomes:
+            history = list(self._outcomes[key].history)
+        outcome = Outcome(
+            state=OutcomeState(event["state"]),
+            objective=event["value"],
+            history=tuple(history),
+            reason=event["reason"],
+            seconds=event["seconds"],
+            finished_at=event["time"],
+            n_weights=event["weights"],
+            latency_ms=event["latency_ms"],
+        )
+        self._reporter.finished(key, outcome, event["earlier"])
+
+    def _lost(self, key: TrialKey, event: Mapping[str, Any]) -> None:
+        self._reporter.lost(key, event["reason"])
+
+
+_OF_TRIALS: Mapping[str, Callable[[Replay, TrialKey, Mapping[str, Any]], None]] = {
+    "asked": Replay._asked,
+    "dispatched": Replay._dispatched,
+    "epoch": Replay._epoch,
+    "finished": Replay._finished,
+    "lost": Replay._lost,
+}
+
+
+def _key(event: Mapping[str, Any]) -> TrialKey:
+    role, configuration = Role(event["role"]), event.get("configuration")
+    return TrialKey(role, event["trial"], configuration, event.get("repeat"))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
