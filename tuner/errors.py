@@ -149,6 +149,10 @@ class JournalError(InputError):
     """A journal cannot be read, is no journal, or is in use."""
 
 
+class JournalInUse(JournalError):
+    """Another process writes to a journal."""
+
+
 class ModelError(InputError):
     """A folder is not a model folder, is not as it was written, or is of another version."""
 

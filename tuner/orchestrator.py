@@ -53,12 +53,12 @@ from tuner.journal.storage import (
     REOPENED_ATTR,
     TEST_ATTR,
     TIME_ATTR,
+    Place,
     Role,
     TrialKey,
     journal_exists,
-    journal_location,
+    place_of,
     seed_of,
-    write_journal,
 )
 from tuner.outputs import scratch_folder, to_nowhere
 from tuner.progress.reporters import FailureNotice, Reporter
@@ -225,6 +225,15 @@ def worker_notes(workers: int | None, experiment: Experiment, choice: ExecutorCh
     return found
 
 
+def start_notes(experiment: Experiment, record: StudyRecord) -> Iterator[str]:
+    """Yield notes on what a search starts from, for the user."""
+    if not experiment.search_space:
+        text = "there is no search space: the one configuration is trained on seeds of this study"
+        known = experiment.recorded is not None
+        yield text + ("; `tuner train` reproduces the recorded score" if known else "")
+    yield from record.begun_from
+
+
 @contextlib.contextmanager
 def stopped_by_signals(
     stop: threading.Event | None = None, *, process_ends: bool = True
@@ -305,6 +314,8 @@ def search(
     *,
     make_executor: Callable[[int], Executor] = LocalExecutor,
     stop: threading.Event | None = None,
+    place: Place | None = None,
+    earlier: Sequence[Earlier] | None = None,
 ) -> StudyRecord:
     """Run an experiment to its end, or resume an earlier run.
 
@@ -314,6 +325,8 @@ def search(
         observers: receive the events.
         make_executor: makes the executor from the number of workers.
         stop: once set, no further trial starts, and the search stops after the running ones.
+        place: of the study's journal; by default as the options name it.
+        earlier: the sources of a new study's first trials; by default as the options name them.
 
     Returns:
         The study, as its journal has it.
@@ -324,15 +337,18 @@ def search(
         Interrupted: `stop` was set; the same call resumes.
     """
     options, observer = options or SearchOptions(), Observers(observers)
-    name, workers = options.study_of(experiment), options.workers or 1
-    location = journal_location(name, options.journal)
-    earlier = read_earlier(options.start_from, experiment, name, options.journal)
+    workers = options.workers or 1
+    if place is None:
+        place = place_of(options.study_of(experiment), options.journal)
+    name, location = place.study, place.location
+    if earlier is None:
+        earlier = read_earlier(options.start_from, experiment, name, options.journal)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
         data = prepare(experiment, folder / "search")
         if earlier and not journal_exists(location):  # a refused plan must leave no journal behind
             plan_warm_start(experiment, data.facts.sha256, earlier)
-        storage = stack.enter_context(write_journal(location, name, observer.note))
+        storage = stack.enter_context(place.open(observer.note))
         study, experiment = _opened(storage, location, name, experiment, data, options, earlier)
 
         def read() -> StudyRecord:

@@ -122,8 +122,12 @@ class TrainedWinner:
         write_model(self.training(), folder, self.executor, moves=True)
 
 
-def retrained(record: StudyRecord, *, ensemble: bool = False) -> Training:
+def retrained(
+    record: StudyRecord, *, ensemble: bool = False, executor: Executor | None = None
+) -> Training:
     """Train the winner again on the data of the search; with `ensemble`, all of its repeats.
+
+    It trains where the executor does, or else on this machine.
 
     Raises:
         DataError: the data cannot be read any more, or has changed.
@@ -132,7 +136,12 @@ def retrained(record: StudyRecord, *, ensemble: bool = False) -> Training:
             recorded one.
     """
     training = train_again(
-        winner_experiment(record), ensemble=ensemble, refit=True, must_reproduce=True, strict=True
+        winner_experiment(record),
+        ensemble=ensemble,
+        refit=True,
+        must_reproduce=True,
+        strict=True,
+        given=executor,
     )
     if training.reproduced is False:
         why = "; ".join(training.differences()) or "is the CPU of another kind?"

@@ -28,6 +28,7 @@ from tuner.orchestrator import (
     SearchOptions,
     journal_option,
     run_search,
+    start_notes,
     stopped_by_signals,
     sync_command,
 )
@@ -290,13 +291,9 @@ def run(command: Run) -> None:
 
 
 def _notes(experiment: Experiment, command: Run, record: StudyRecord) -> Iterator[str]:
-    if not experiment.search_space:
-        text = "there is no search space: the one configuration is trained on seeds of this study"
-        known = experiment.recorded is not None
-        yield text + ("; `tuner train` reproduces the recorded score" if known else "")
+    yield from start_notes(experiment, record)
     if replaced := _replaced_strategy(command.experiment, experiment):
         yield f"{strategy_in_words(record.experiment)} in place of the file's {replaced}"
-    yield from record.begun_from
     n_trials, trained = experiment.budget.trials, len(record.trained)
     if n_trials is not None and trained > n_trials:
         option = "--trials" if command.trials == n_trials else "budget.trials"

@@ -61,6 +61,7 @@ class Asked:
     key: TrialKey
     repeat_of: int | None  # the earlier trial with the same configuration: it is not trained
     params: Mapping[str, Any]
+    seed: int = 0  # of its training
 
 
 class WinnerModel(Protocol):
@@ -263,7 +264,7 @@ class Coordinator:
                 trial.handle.set_user_attr(REPEAT_ATTR, repeat_of)
         else:
             self.trained += 1
-        self.observer.asked(Asked(trial.key, repeat_of, trial.params))
+        self.observer.asked(Asked(trial.key, repeat_of, trial.params, trial.seed))
         if trial.original is None and trial.outcome is None:
             self._queue.append(trial)
         elif trial.original is None and trial.outcome is not None:

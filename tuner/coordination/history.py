@@ -54,6 +54,7 @@ class StudyTrial:
     key: TrialKey
     params: dict[str, Any]
     asked_after: int  # number of trials that had been told by then
+    seed: int  # of its training
     original: StudyTrial | None = None  # the earlier trial with the same configuration
     job: TrainJob | None = None
     outcome: Outcome | None = None
@@ -97,9 +98,11 @@ def ask(
     handle = study.ask()
     attrs = handle.user_attrs
     _suggest(handle, attrs, distributions)
-    handle.set_user_attr(SEED_ATTR, seed_of(attrs, handle.number, seed))
+    seed = seed_of(attrs, handle.number, seed)
+    handle.set_user_attr(SEED_ATTR, seed)
     handle.set_user_attr(ASKED_AFTER_ATTR, n_told)
-    return StudyTrial(handle, trial_key(handle.number, attrs), params_of(handle, attrs), n_told)
+    key = trial_key(handle.number, attrs)
+    return StudyTrial(handle, key, params_of(handle, attrs), n_told, seed)
 
 
 def restore(
@@ -116,10 +119,11 @@ def restore(
         handle, attrs = optuna.Trial(study, frozen._trial_id), frozen.user_attrs
         told = frozen.state is not TrialState.RUNNING
         n_told += told
+        own_seed = seed_of(attrs, frozen.number, seed)
         if not told:
             _suggest(handle, attrs, distributions)
             if SEED_ATTR not in attrs:
-                handle.set_user_attr(SEED_ATTR, seed_of(attrs, frozen.number, seed))
+                handle.set_user_attr(SEED_ATTR, own_seed)
         asked_after = attrs.get(ASKED_AFTER_ATTR)
         if asked_after is None:  # killed while asking; no trial was told since
             asked_after = n_told
@@ -129,6 +133,7 @@ def restore(
             trial_key(frozen.number, attrs),
             params_of(handle, attrs),
             asked_after,
+            own_seed,
             outcome=Outcome.from_json(attrs[OUTCOME_ATTR]) if attrs.get(OUTCOME_ATTR) else None,
             told=told,
             lost=list(attrs.get(LOST_ATTR, ())),

@@ -23,7 +23,14 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from tuner.errors import JournalError, RunError, TunerError, one_line, show_location
+from tuner.errors import (
+    JournalError,
+    JournalInUse,
+    RunError,
+    TunerError,
+    one_line,
+    show_location,
+)
 from tuner.journal.locks import JournalLocked, StudyLock
 
 _T = TypeVar("_T")
@@ -433,7 +440,7 @@ def _opening(url: str) -> Iterator[None]:
     except JournalError:
         raise
     except JournalLocked as locked:
-        raise JournalError(locked, where=show_location(url), remedy=locked.remedy) from None
+        raise JournalInUse(locked, where=show_location(url), remedy=locked.remedy) from None
     except TimeoutError:
         rule = f"does not answer within {_CONNECT_S:g} s"
         raise JournalError(rule, where=where, remedy="check the host and the port") from None

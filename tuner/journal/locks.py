@@ -24,7 +24,7 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from tuner.errors import JournalError
+from tuner.errors import JournalError, JournalInUse
 
 _WAIT_S = 1.0  # for a lock: a `tuner sync` is quick
 _CREATION_WAIT_S = 5.0  # creating tables takes a fraction of a second
@@ -113,7 +113,7 @@ def lock_file(
         while not _try_lock(file, shared=shared):
             if time.monotonic() > deadline:
                 locked = JournalLocked(_owner_in(owner_file), alternative)
-                raise JournalError(locked, where=path, remedy=locked.remedy)
+                raise JournalInUse(locked, where=path, remedy=locked.remedy)
             time.sleep(0.05)
         with contextlib.suppress(OSError):  # a killed process may have left it
             owner_file.unlink()

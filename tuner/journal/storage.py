@@ -57,6 +57,8 @@ BASELINE_ATTR = "baseline"  # of a training of the untuned default: its params, 
 DURABLE = frozenset({STUDY_ATTR, TEST_ATTR, REOPENED_ATTR, OUTCOME_ATTR})
 """Attributes that are on the disk before the search continues; the others can be recomputed."""
 
+SERVICE_PREFIX = "service "  # of the attributes in which a service keeps its records; durable, too
+
 
 class Role(StrEnum):
     """The purpose of a training run."""
@@ -130,6 +132,22 @@ _READ_ANOTHER = "check the study's name or --journal"
 def journal_location(study: str, journal: str | None) -> str:
     """Return the location of a study's journal: the given one, or a file named after the study."""
     return journal or str(Path("studies") / f"{study}.journal")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study's journal is, and how it is opened for writing."""
+
+    location: str  # a file, or a database's URL
+    study: str  # its name in that journal
+    open: Callable[[Callable[[str], None]], contextlib.AbstractContextManager[BaseStorage]]
+    """Takes a function that shows a note to the user; raises what `write_journal` does."""
+
+
+def place_of(study: str, journal: str | None) -> Place:
+    """Return the place of a study in a journal of its own, or in the given one."""
+    location = journal_location(study, journal)
+    return Place(location, study, lambda note: write_journal(location, study, note))
 
 
 def journal_exists(location: str) -> bool:
@@ -345,6 +363,12 @@ def _drop_torn_record(file: FileIO) -> None:
     file.seek(0, os.SEEK_END)
 
 
+def _is_durable(log: Mapping[str, Any]) -> bool:
+    """Return whether a record of the journal has to be on the disk before the search continues."""
+    keys = log.get("user_attr", {}).keys()
+    return bool(DURABLE & keys) or any(key.startswith(SERVICE_PREFIX) for key in keys)
+
+
 class _LockedFile(BaseJournalBackend):
     """A journal file that its single writer has locked, so that Optuna's own lock is not needed.
 
@@ -374,7 +398,7 @@ class _LockedFile(BaseJournalBackend):
         try:
             while content:  # the file is unbuffered: nothing is pending
                 content = content[self._file.write(content) :]
-            if any(DURABLE & log.get("user_attr", {}).keys() for log in logs):
+            if any(map(_is_durable, logs)):
                 os.fsync(self._file.fileno())
         except BaseException as error:  # also Ctrl-C, after which running trials are recorded
             with contextlib.suppress(OSError):  # the next record must not follow half a line

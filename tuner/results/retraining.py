@@ -417,6 +417,7 @@ def train_again(
     must_reproduce: bool = False,
     strict: bool = False,
     warn: Callable[[str], None] = lambda text: None,
+    given: Executor | None = None,
 ) -> Training:
     """Train an experiment's hyperparameters once, on its recorded seed if it has one.
 
@@ -429,6 +430,7 @@ def train_again(
         must_reproduce: no refit unless the recorded score is reproduced.
         strict: raise if the data differs from the recorded data; otherwise `warn`.
         warn: receives a message about other data, before training.
+        given: where it trains; None starts workers on this machine.
 
     Raises:
         DataError: the data cannot be used, or differs.
@@ -442,7 +444,7 @@ def train_again(
         data = prepare(experiment, folder / "first", all_data=all_data)
         if recorded is not None:
             _check_same(data.facts, recorded, strict, warn)
-        executor = LocalExecutor(min(len(seeds), n_cores()))
+        executor = given or LocalExecutor(min(len(seeds), n_cores()))
         try:
             training = _train(experiment, data, seeds, epochs, executor)
             if all_data and experiment.task.intervals:  # from unseen validation rows
@@ -457,7 +459,8 @@ def train_again(
                 training, refit=_train(experiment, both, seeds, again, executor)
             )
         finally:
-            executor.close()
+            if given is None:
+                executor.close()
 
 
 def _train(
