@@ -1,0 +1,113 @@
+"""The service's own records: by key, durable, in a journal that one service writes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+
+from tuner.errors import JournalInUse
+from tuner.journal.storage import SERVICE_PREFIX, Place, place_of, write_journal
+
+STUDY = "tuner.service"
+"""Name of the study whose attributes are the records; no search can have it in its namespace."""
+
+_LOCAL = "local"  # the owner without tokens: its studies have their plain names in a database
+_AGAIN_S = 0.5  # between two attempts to take over from another service
+
+
+class ServiceJournal:
+    """Records of the service, and the journals of its studies.
+
+    With files, each study has a file of its own. In a database, all studies share the one
+    connection that holds the lock, so two services never write to the same database.
+
+    Args:
+        storage: of the records, opened for writing.
+        root: the service's folder.
+        url: of the database; None for files.
+    """
+
+    def __init__(self, storage: BaseStorage, root: Path, url: str | None) -> None:
+        self._storage, self._root, self._url = storage, root, url
+        self._lock = threading.Lock()
+        self._study = optuna.create_study(study_name=STUDY, storage=storage, load_if_exists=True)
+        found = self._study.user_attrs
+        self._records: dict[str, Any] = {
+            key.removeprefix(SERVICE_PREFIX): value
+            for key, value in found.items()
+            if key.startswith(SERVICE_PREFIX) and value is not None
+        }
+
+    def put(self, key: str, value: Any) -> None:
+        """Write a record, as JSON; it is on the disk when this returns. None removes it.
+
+        Raises:
+            RunError: the journal cannot be written.
+        """
+        with self._lock:
+            self._study.set_user_attr(SERVICE_PREFIX + key, value)
+            if value is None:
+                self._records.pop(key, None)
+            else:
+                self._records[key] = value
+
+    def under(self, prefix: str) -> dict[str, Any]:
+        """Return the records whose keys begin with a prefix, by the rest of their keys."""
+        with self._lock:
+            found = self._records.items()
+            return {k.removeprefix(prefix): v for k, v in found if k.startswith(prefix)}
+
+    def place_of(self, owner: str, study: str) -> Place:
+        """Return the place of a study's journal."""
+        if self._url is not None:
+            name = study if owner == _LOCAL else f"{owner}:{study}"  # no name has a colon
+            return Place(self._url, name, lambda note: contextlib.nullcontext(self._storage))
+        return place_of(study, str(self._root / "studies" / owner / f"{study}.journal"))
+
+
+@contextlib.contextmanager
+def hold_records(
+    root: Path,
+    url: str | None,
+    note: Callable[[str], None],
+    *,
+    stand_by: Callable[[str], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[ServiceJournal | None]:
+    """Open the service's records, waiting while another service holds them.
+
+    Args:
+        root: the service's folder; its `service.journal` holds the records without a database.
+        url: of a database; None for files.
+        note: receives messages of the journal for the user.
+        stand_by: called once, with the reason, if another service holds the records, which are
+            then waited for; None raises.
+        stop: ends the wait; None is yielded then.
+
+    Raises:
+        JournalInUse: another service holds them, and `stand_by` is None.
+        JournalError: the journal cannot be used.
+    """
+    stop, waiting = stop or threading.Event(), False
+    location = url or str(root / "service.journal")
+    with contextlib.ExitStack() as stack:
+        while not stop.is_set():
+            try:
+                storage = stack.enter_context(write_journal(location, None, note))
+            except JournalInUse as used:
+                if stand_by is None:
+                    raise
+                if not waiting:
+                    stand_by(str(used.with_(remedy=None)))
+                waiting = True
+                stop.wait(_AGAIN_S)
+                continue
+            yield ServiceJournal(storage, root, url)
+            return
+        yield None
