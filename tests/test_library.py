@@ -16,7 +16,7 @@ from helpers.waves import EXPERIMENT, tuner, write_series
 from tuner import InputError, Interrupted, load_study, search
 from tuner.errors import ExperimentError, JournalError
 from tuner.experiment import Experiment
-from tuner.orchestrator import stopped_by_signals
+from tuner.signals import stopped_by_signals
 
 ROOT = Path(__file__).parents[1]
 

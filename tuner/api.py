@@ -20,7 +20,7 @@ from tuner.coordination.finalists import find_winner
 from tuner.errors import InputError, Interrupted, RunError, TunerError
 from tuner.experiment import Experiment
 from tuner.journal.records import StudyRecord, TrialRecord
-from tuner.orchestrator import SearchOptions, run_search, stopped_by_signals, sync_command
+from tuner.orchestrator import SearchOptions, run_search, sync_command
 from tuner.outputs import check_file, check_model_folder, temporary_folder, written_whole
 from tuner.prediction import Model, load_model
 from tuner.progress.display import PipeConsole
@@ -29,6 +29,7 @@ from tuner.report import page
 from tuner.results import export
 from tuner.results.summary import Summary, summarize
 from tuner.results.test_score import test_predictions
+from tuner.signals import stopped_by_signals
 from tuner.studies import read, with_data
 from tuner.winner import KeptModel, retrained
 

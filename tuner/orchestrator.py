@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import signal
 import sys
 import threading
 import time
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import optuna
@@ -60,7 +58,7 @@ from tuner.journal.storage import (
     place_of,
     seed_of,
 )
-from tuner.outputs import scratch_folder, to_nowhere
+from tuner.outputs import scratch_folder
 from tuner.progress.reporters import FailureNotice, Reporter
 from tuner.report.page import final_artifacts
 from tuner.results.advice import advice_on_data, in_the_way
@@ -68,6 +66,7 @@ from tuner.results.export import study_artifacts
 from tuner.results.retraining import Refit, TrainedModels, calibrate_all, refit, refit_epochs
 from tuner.results.test_score import EvaluatedModels, score_on_test
 from tuner.results.verdict import not_evaluated_again, why_not_again
+from tuner.signals import stopped_without_reader
 from tuner.strategies.base import Rhythm
 from tuner.studies import check_journal, check_study_name, read_earlier
 from tuner.tracking import MlflowTracker, TrackingObserver
@@ -232,57 +231,6 @@ def start_notes(experiment: Experiment, record: StudyRecord) -> Iterator[str]:
         known = experiment.recorded is not None
         yield text + ("; `tuner train` reproduces the recorded score" if known else "")
     yield from record.begun_from
-
-
-@contextlib.contextmanager
-def stopped_by_signals(
-    stop: threading.Event | None = None, *, process_ends: bool = True
-) -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C sets: `stop`, or a new one.
-
-    The second one, SIGTERM (of a batch system) or SIGHUP (of a closed terminal) end the search at
-    once. Later signals are ignored while it cleans up or, if the process ends, until its end.
-
-    Raises:
-        Interrupted: on the second Ctrl-C with status 130, on others with 128 and their number.
-    """
-    stop = stop or threading.Event()
-    ended_by: list[int] = []
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        if ended_by:
-            return
-        if signum == signal.SIGINT and not stop.is_set():
-            stop.set()  # the search prints it: a handler must not
-            return
-        ended_by.append(signum)
-        raise KeyboardInterrupt
-
-    handled = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-        handled.append(signal.SIGHUP)
-    before = {signum: signal.signal(signum, handle) for signum in handled}
-    try:
-        yield stop
-    except KeyboardInterrupt:
-        remedy = "what was finished is kept, and the same command resumes"
-        stopped = Interrupted("stopped at once", remedy=remedy)
-        stopped.exit_status = 128 + (ended_by or [signal.SIGINT])[0]
-        raise stopped from None
-    finally:
-        for signum, handler in before.items():  # at its end, Python would reset its own handlers
-            signal.signal(signum, signal.SIG_IGN if ended_by and process_ends else handler)
-
-
-@contextlib.contextmanager
-def stopped_without_reader() -> Iterator[None]:
-    """Raise Interrupted if standard output has no reader any more."""
-    try:
-        yield
-    except BrokenPipeError:
-        to_nowhere(sys.stdout)  # a note may follow
-        rule = "stopped: nobody reads its output"
-        raise Interrupted(rule, remedy="the same command resumes") from None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tuner.errors import Interrupted
-from tuner.orchestrator import stopped_by_signals
+from tuner.signals import stopped_by_signals
 
 TUNER = [sys.executable, "-m", "tuner"]
 LONG = [

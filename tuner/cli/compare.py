@@ -45,8 +45,6 @@ from tuner.orchestrator import (
     choose_workers,
     default_study_name,
     search,
-    stopped_by_signals,
-    stopped_without_reader,
     tracking_observer,
     worker_notes,
 )
@@ -71,6 +69,7 @@ from tuner.report.comparison import (
 from tuner.report.comparison import compare as compare_trajectories
 from tuner.results.differences import fewest_seeds
 from tuner.results.verdict import score_text
+from tuner.signals import stopped_by_signals, stopped_without_reader
 from tuner.strategies import STRATEGIES, installed, installed_names
 
 _MOST_SEED = 2**32 - 1

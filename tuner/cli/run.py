@@ -29,13 +29,13 @@ from tuner.orchestrator import (
     journal_option,
     run_search,
     start_notes,
-    stopped_by_signals,
     sync_command,
 )
 from tuner.progress.display import console, counted, show_advice
 from tuner.progress.reporters import make_reporter, reported_end
 from tuner.results.advice import advice_on_budget, advice_on_data, why_not_exportable
 from tuner.results.export import is_export, train_command
+from tuner.signals import stopped_by_signals
 from tuner.user_code import is_allowed
 from tuner.winner import KeptModel
 
