@@ -266,16 +266,25 @@ def _finite(value: Any) -> Any:
             return value
 
 
-class JsonReporter(Reporter):
-    """Writes one JSON object a line for each event; `docs/commands.md` lists them and their keys.
+class EventWriter(Reporter):
+    """Makes an object of each event, for JSON; `docs/commands.md` lists them and their keys.
 
     A resumed search first reports what its earlier runs had finished, marked `earlier`.
+
+    Args:
+        clock: returns seconds since 1970.
     """
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
-        self._stream, self._clock = stream, clock
-        self._lock = threading.Lock()  # the tracker writes notes from a thread of its own
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._begun = False
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Write an event; any thread calls this with a note, the coordinator's with all others.
+
+        The first key is `event`, its name; the second one is `time`.
+        """
+        raise NotImplementedError
 
     def on_start(self, start: SearchStart) -> None:
         self._begun, record = True, start.record
@@ -358,7 +367,19 @@ class JsonReporter(Reporter):
         self._write(event, **which, **facts)
 
     def _write(self, event: str, **facts: Any) -> None:
-        line = to_json({"event": event, "time": round(self._clock(), 3), **facts})
+        self.write({"event": event, "time": round(self._clock(), 3), **facts})
+
+
+class JsonReporter(EventWriter):
+    """Writes each event to a stream as JSON, in a line, at once."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(clock)
+        self._stream = stream
+        self._lock = threading.Lock()  # the tracker writes notes from a thread of its own
+
+    def write(self, event: dict[str, Any]) -> None:
+        line = to_json(event)
         with self._lock:
             self._stream.write(line + "\n")
             self._stream.flush()
