@@ -20,6 +20,8 @@ Name = Annotated[str, Field(min_length=1)]
 
 Count = Annotated[int, Field(strict=True)]
 
+_LONGEST_FORMAT = 100  # characters
+
 _Words = Annotated[list[Name], BeforeValidator(lambda value: _as_texts(value))]
 
 _Lines = Annotated[int, Field(strict=True, ge=0, le=100_000)]
@@ -38,16 +40,18 @@ def _known(holds: Callable[[str], object], rule: str, remedy: str) -> AfterValid
     def check(text: str) -> str:
         try:
             known = holds(text)
-        except (LookupError, OSError, ValueError):
+        except (LookupError, OSError, ValueError, re.error):  # the last for %d twice in a format
             known = False
         if not known:
-            raise ExperimentError(rule, got=repr(text), remedy=remedy)
+            raise ExperimentError(rule, got=repr(text[:_LONGEST_FORMAT]), remedy=remedy)
         return text
 
     return AfterValidator(check)
 
 
 def _formats(text: str) -> bool:
+    if len(text) > _LONGEST_FORMAT:  # strptime makes a regular expression of it
+        return False
     day = dt.datetime(2020, 1, 31)
     return text == "excel" or ("%" in text and bool(day.strptime(day.strftime(text), text)))
 

@@ -110,6 +110,8 @@ else:
     ]
 
 
+_LONGEST_DURATION = 100  # characters
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 
 
@@ -117,7 +119,7 @@ def _parse_duration(value: Any) -> Any:
     """Return the seconds of a text such as 90s, 10m, 1.5h or 1h30m; any other value as it is."""
     if not isinstance(value, str):
         return value
-    parts = _DURATION.findall(value)
+    parts = _DURATION.findall(value) if len(value) <= _LONGEST_DURATION else []
     if not parts or _DURATION.sub("", value).strip():
         raise ExperimentError("must be a time", remedy="write 90s, 10m or 1h30m, say")
     return sum(float(n) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for n, unit in parts)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 
+_MOST_STEPS = 1e15  # floats tell these apart
+
+
 def _check_bounds(domain: Any) -> Any:
     """Return a range of numbers whose bounds, step and scale fit together."""
     low, high = domain.low, domain.high
@@ -28,6 +31,9 @@ def _check_bounds(domain: Any) -> Any:
     if domain.log and low <= 0:
         rule = "log needs low above 0"
         raise ExperimentError(rule, got=f"low={low!r}", remedy="raise low or drop log")
+    if isinstance(domain.step, float) and high - low > _MOST_STEPS * domain.step:
+        got, rule = f"step={domain.step}", f"must be at most {_MOST_STEPS:.0e} steps wide"
+        raise ExperimentError(rule, got=got, remedy="raise step, or drop it")
     if domain.log and domain.step not in (None, 1):
         rule = "log and step exclude each other"
         raise ExperimentError(rule, got=f"step={domain.step}", remedy="drop one")

@@ -13,9 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel
 from ruamel.yaml import YAML
-from ruamel.yaml.composer import ComposerError
+from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ruamel.yaml.representer import SafeRepresenter
 
@@ -31,6 +32,23 @@ class Override:
     origin: str  # the option that gave it, for error messages
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """How large a YAML document may be, with every alias written out."""
+
+    n_bytes: int
+    n_values: int
+    """Keys, values, lists and mappings."""
+    depth: int = 64
+    """Lists and mappings within one another."""
+
+
+FILES = Bounds(n_bytes=1 << 20, n_values=100_000)
+"""Bounds of files on this machine."""
+
+_LONGEST_NUMBER = 1000  # characters; Python refuses to print whole numbers above 4300 digits
+
+
 def read_mapping(path: Path, what: str) -> dict[str, Any]:
     """Read the mapping in a YAML file; `what` names the file's role in error messages.
 
@@ -39,7 +57,10 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     """
     wrong = partial(ExperimentError, where=path)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(FILES.n_bytes + 1)
+        _check_size(len(content), FILES, path)
+        text = content.decode("utf-8")
     except FileNotFoundError:
         raise wrong(f"no such {what}", remedy="check the path") from None
     except IsADirectoryError:
@@ -49,10 +70,31 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         got = f"byte 0x{error.object[error.start]:02x} in line {line}"
         raise wrong("must be UTF-8 text", got=got, remedy="save the file as UTF-8") from None
     except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
+        if isinstance(error, ExperimentError):
+            raise
         problem = getattr(error, "strerror", None) or one_line(error)
         raise wrong(f"cannot be read: {problem}", remedy="check the path") from None
+    return parse_mapping(text, path)
+
+
+def parse_mapping(text: str, where: Path | str, bounds: Bounds = FILES) -> dict[str, Any]:
+    """Read a mapping in YAML.
+
+    Args:
+        text: the YAML.
+        where: the file or place for error messages.
+        bounds: how large it may be.
+
+    Raises:
+        ExperimentError: it is empty, no YAML, holds something else, or exceeds a bound.
+    """
+    wrong = partial(ExperimentError, where=where)
+    _check_size(len(text.encode("utf-8", "surrogatepass")), bounds, where)
     try:
-        value = _yaml().load(text)
+        value = _reader(bounds).load(text)
+    except _BoundError as error:
+        line = error.problem_mark.line + 1
+        raise wrong(error.rule, got=f"line {line}", remedy=error.remedy) from None
     except ValueError as error:  # what looks like a time, and is none
         rule = f"holds what cannot be read: {one_line(error)}"
         raise wrong(rule, remedy="correct it, or put it in quotes") from None
@@ -76,7 +118,7 @@ def line_of(text: str, key: str) -> int | None:
     Of a key that is missing it is the line of the innermost block on the way to it.
     """
     try:
-        node: Node | None = YAML(typ="safe", pure=True).compose(text)
+        node: Node | None = _reader(FILES).compose(text)
     except _NOT_YAML:
         return None
     if not isinstance(node, MappingNode):
@@ -105,9 +147,15 @@ def _entry(node: Node | None, parts: list[str]) -> tuple[int, Node, list[str]] |
 
 
 def parse_value(text: str, origin: str) -> Any:
-    """Read the VALUE of `--set KEY=VALUE` as YAML."""
+    """Read the VALUE of `--set KEY=VALUE` as YAML.
+
+    Raises:
+        InputError: it is no YAML, or exceeds a bound.
+    """
     try:
-        return _yaml().load(text)
+        return _reader(FILES).load(text)
+    except _BoundError as error:
+        raise InputError(error.rule, where=origin, remedy=error.remedy) from None
     except _NOT_YAML as error:
         problem = _yaml_problem(error, line=False)
         raise InputError("must be YAML", where=origin, got=f"{text!r}: {problem}") from None
@@ -199,12 +247,73 @@ def _represent_text(representer: SafeRepresenter, text: str) -> Any:
 _Representer.add_representer(str, _represent_text)
 
 
-def _yaml() -> YAML:
-    return YAML(typ="safe", pure=True)
+def _check_size(n_bytes: int, bounds: Bounds, where: Path | str) -> None:
+    if n_bytes > bounds.n_bytes:
+        rule = f"must have at most {bounds.n_bytes >> 10:,} KiB"
+        raise ExperimentError(rule, where=where, remedy="remove what it does not need")
 
 
-# Raised by ruamel.yaml; the last two for dates such as 1960-13-01, and for very deep nesting.
-_NOT_YAML = (YAMLError, ValueError, RecursionError)
+class _BoundError(MarkedYAMLError):
+    """A document exceeds a bound at `problem_mark`."""
+
+    def __init__(self, rule: str, mark: Any, remedy: str) -> None:
+        super().__init__(problem=rule, problem_mark=mark)
+        self.rule, self.remedy = rule, remedy
+
+
+class _BoundedComposer(Composer):
+    """Counts values before any is constructed; an alias counts as all that it stands for.
+
+    Merge keys (`<<`) copy what they name, so they are bounded as well.
+    """
+
+    n_values = 0
+
+    def __init__(self, bounds: Bounds, loader: Any = None) -> None:
+        super().__init__(loader=loader)
+        self._bounds = bounds
+        self._sizes: dict[int, int] = {}  # by the id of a node, which the document keeps
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event, before = self.parser.peek_event(), self.n_values
+        self._count(1, event)
+        if self.depth >= self._bounds.depth and isinstance(event, CollectionStartEvent):
+            rule = f"must be at most {self._bounds.depth} lists and mappings deep"
+            raise _BoundError(rule, event.start_mark, "nest it less")
+        node = super().compose_node(parent, index)
+        if not isinstance(event, AliasEvent):
+            self._sizes[id(node)] = self.n_values - before
+        elif id(node) in self._sizes:
+            self._count(self._sizes[id(node)] - 1, event)
+        else:
+            rule = f"the alias {event.anchor!r} stands within what it names"
+            raise _BoundError(rule, event.start_mark, "write it out")
+        return node
+
+    def compose_scalar_node(self, anchor: Any) -> Any:
+        node = super().compose_scalar_node(anchor)
+        if len(node.value) > _LONGEST_NUMBER and not str(node.tag).endswith(":str"):
+            rule = f"numbers and times must have at most {_LONGEST_NUMBER:,} characters"
+            raise _BoundError(rule, node.start_mark, "shorten it, or put it in quotes")
+        return node
+
+    def _count(self, n_values: int, event: Any) -> None:
+        self.n_values += n_values
+        if self.n_values > (most := self._bounds.n_values):
+            aliases = ", with aliases written out" if isinstance(event, AliasEvent) else ""
+            rule = f"must hold at most {most:,} values{aliases}"
+            raise _BoundError(rule, event.start_mark, "write less")
+
+
+def _reader(bounds: Bounds) -> YAML:
+    """Return what reads a YAML document; it raises a `_BoundError` or one of `_NOT_YAML`."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = partial(_BoundedComposer, bounds)  # type: ignore[assignment]
+    return yaml
+
+
+# Raised by ruamel.yaml: ValueError for 1960-13-01, AssertionError for `!!omap [a: 1, a: 2]`.
+_NOT_YAML = (YAMLError, ValueError, RecursionError, AssertionError)
 
 
 def _yaml_problem(error: BaseException, line: bool = True) -> str:
