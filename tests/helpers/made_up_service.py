@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import uvicorn
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
 
+from helpers.ports import free_port
 from tuner.errors import TunerError
 from tuner.experiment import Experiment
-from tuner.service.access import Owner
+from tuner.service.access import Access, Owner, Reader
+from tuner.service.app import make_app
 from tuner.service.problems import Problem
+from tuner.service.settings import Settings
 
 BEGUN = "2026-11-30T08:{:02d}:12.345+00:00"
 
@@ -170,3 +182,80 @@ class MadeUpService:
             "advice": [],
             "verdict": "Nothing is wrong",
         }
+
+
+class MadeUpEvents:
+    """Event streams and verbs of a made-up service, as far as the page uses them."""
+
+    def __init__(self, service: MadeUpService) -> None:
+        self.service = service
+        self.sent: list[str] = []
+        self.open = 0
+        self.cuts = 0
+        self.resumed_from: str | None = None  # the Last-Event-ID of the newest stream
+        self.refusal = "it is refused"
+        self.router = APIRouter()
+        self.router.add_api_route("/v1/studies/{name}/events", self.events)
+        self.router.add_api_route("/v1/studies/{name}/{verb}", self.act, methods=["POST"])
+        self.router.add_api_route("/v1/studies/{name}/best", self.best)
+
+    def send(self, name: str = "finished") -> None:
+        """Let all streams send an event."""
+        self.sent.append(name)
+
+    def cut(self) -> None:
+        """End all streams."""
+        self.cuts += 1
+
+    async def events(self, request: Request) -> StreamingResponse:
+        self.resumed_from = request.headers.get("last-event-id")
+        return StreamingResponse(self._events(), media_type="text/event-stream")
+
+    async def _events(self) -> AsyncIterator[str]:
+        place, cuts = len(self.sent), self.cuts
+        self.open += 1
+        try:
+            while True:
+                for event in self.sent[place:]:
+                    place += 1
+                    yield f"id: {place}\nevent: {event}\ndata: {{}}\n\n"
+                if cuts != self.cuts:
+                    return
+                await asyncio.sleep(0.02)
+        finally:
+            self.open -= 1
+
+    def act(self, name: str, verb: str) -> None:
+        raise Problem(409, self.refusal)
+
+    def best(self, name: str, owner: Reader) -> Response:
+        return Response(f"name: {name}\n", media_type="application/yaml")
+
+
+@contextmanager
+def served(service: MadeUpService, access: Access, settings: Settings) -> Iterator[Served]:
+    """Serve a made-up service at a port of loopback, in a thread."""
+    events, port = MadeUpEvents(service), free_port()
+    app = make_app(service, access, settings)
+    app.include_router(events.router)
+    config = uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.02)
+        yield Served(f"http://127.0.0.1:{port}", service, events)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A made-up service and its address."""
+
+    url: str
+    service: MadeUpService
+    events: MadeUpEvents

@@ -258,19 +258,23 @@ async function listen(url, { stream, stop }) {
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const frames = (rest + value).split(/\r?\n\r?\n/);
-    rest = frames.pop();
-    for (const frame of frames) {
-      const fields = {};
-      for (const line of frame.split(/\r?\n/)) {
-        const [, name, text] = line.match(/^(\w+): ?(.*)$/) ?? [];
-        if (name && name !== "data") fields[name] = text;
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const frames = (rest + value).split(/\r?\n\r?\n/);
+      rest = frames.pop();
+      for (const frame of frames) {
+        const fields = {};
+        for (const line of frame.split(/\r?\n/)) {
+          const [, name, text] = line.match(/^(\w+): ?(.*)$/) ?? [];
+          if (name && name !== "data") fields[name] = text;
+        }
+        if (fields.event) yield fields;
       }
-      if (fields.event) yield fields;
     }
+  } finally {
+    reader.cancel();
   }
 }
 
