@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from types import SimpleNamespace
 
 import pytest
 from axe_core_python.selenium import Axe
@@ -12,6 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from tuner.service.access import Access, TokenFile, new_token
+from tuner.service.routes import page
 from tuner.service.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -60,7 +60,6 @@ def made_up():
     facts = {"name": "sales.csv", "rows": 144, "columns": columns, "uploaded": BEGUN.format(0)}
     service.data[DATA] = {"id": DATA, "bytes": 9, "used_by": [], **facts}
     service.proposal = {"yaml": YAML, "notes": [f"target: {HOSTILE}"]}
-    service.mlflow = SimpleNamespace(study="http://127.0.0.1:1/#/a", trials="http://127.0.0.1:1/")
     return service
 
 
@@ -68,6 +67,14 @@ def view(name):
     from urllib.parse import quote
 
     return VIEWS[name].replace("HOSTILE", quote(HOSTILE, safe=""))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mlflow():
+    """A server of MLflow that has every study."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "find_study_link", lambda *_: "http://127.0.0.1:1/#/a?b='<img>")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +222,7 @@ def test_the_keyboard_alone_reaches_everything(browser, open_service):
     browser.wait(lambda: browser.run("return document.activeElement.id") == "main")
     tab_to(browser, lambda e: e.text == "etth1-tpe-0").send_keys(Keys.ENTER)
     browser.see("Best configuration")
-    for name in ("Extend", "Report", "Model (tar)", "MLflow: study"):
+    for name in ("Extend", "Report", "Model (tar)", "MLflow"):
         tab_to(browser, lambda e, name=name: e.text == name)
     region = tab_to(browser, lambda e: e.get_attribute("role") == "region")
     assert region.get_attribute("aria-labelledby") == "trials-title"

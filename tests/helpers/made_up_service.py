@@ -98,9 +98,10 @@ class MadeUpService:
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.data: dict[str, dict[str, Any]] = {}
         self.proposal: dict[str, Any] | Exception = {"yaml": "name: a\n", "notes": []}
-        self.mlflow: Any = None
         self.results = self.datasets = self
-        self.events = SimpleNamespace(of=lambda owner, name: SimpleNamespace(end=7))
+        begun = SimpleNamespace(lines=b'{"event": "begun", "id": "a1"}\n')
+        log = SimpleNamespace(end=7, read=lambda after: begun)
+        self.events = SimpleNamespace(of=lambda owner, name: log)
 
     def add(self, study: dict[str, Any], rows: list[dict[str, Any]] = ()) -> None:
         """Add a study with its trials; its progress follows from them."""
@@ -153,9 +154,6 @@ class MadeUpService:
 
     def scores(self, owner, name):
         return [row["value"] for row in self.rows[name]]
-
-    def links(self, owner, name):
-        return self.mlflow
 
     def list(self, owner):
         return list(self.data.values())

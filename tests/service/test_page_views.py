@@ -2,7 +2,6 @@
 
 import re
 import time
-from types import SimpleNamespace
 
 import pytest
 from helpers.made_up_service import MadeUpService, make_rows, make_study
@@ -13,6 +12,7 @@ from tuner.errors import ExperimentError, InputError
 from tuner.service import pages
 from tuner.service.access import Access, TokenFile
 from tuner.service.app import make_app
+from tuner.service.routes import page as page_routes
 
 HOSTILE = "<img src=x onerror=alert('&\"')>"
 DATA = {
@@ -170,7 +170,7 @@ def test_an_unchanged_view_is_not_sent_again(browse, service):
     assert changed.headers["etag"] != tag
 
 
-def test_hostile_names_are_text_in_every_view(browse, service):
+def test_hostile_names_are_text_in_every_view(browse, service, monkeypatch):
     rows = make_rows(6, params=(HOSTILE,))
     rows[0] |= {"status": "failed", "value": None, "reason": HOSTILE}
     names = {"experiment": HOSTILE, "strategy": HOSTILE, "metric": HOSTILE, "error": HOSTILE}
@@ -182,7 +182,7 @@ def test_hostile_names_are_text_in_every_view(browse, service):
         "uploaded": HOSTILE,
     }
     service.proposal = {"yaml": f"name: {HOSTILE}</textarea><script>", "notes": [HOSTILE]}
-    service.mlflow = SimpleNamespace(study="http://h/#/a?b=\"'<", trials="http://h")
+    monkeypatch.setattr(page_routes, "find_study_link", lambda *_: "http://h/#/a?b=\"'<img>")
     asked = {"study": HOSTILE, "cursor": HOSTILE, "order": HOSTILE, "status": HOSTILE}
     data = "a" * 64
     answers = [
@@ -245,6 +245,18 @@ def test_the_shell_of_a_service_with_tokens_holds_no_data(service, settings, tok
     readers = client.get("/page/view?study=beta", headers=as_("ana", "read")).text
     assert "data-post" not in readers
     assert "data-post" in client.get("/page/view?study=beta", headers=as_("ana")).text
+
+
+def test_a_study_has_a_link_to_mlflow_by_its_id(browse, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        page_routes, "find_study_link", lambda *key: asked.append(key) or "http://m/#/x"
+    )
+    assert read(browse("/page/links?study=alpha")).urls == ["http://m/#/x"]
+    assert asked == [("air_passengers", "a1")]
+    monkeypatch.setattr(page_routes, "find_study_link", lambda *key: None)
+    assert read(browse("/page/links?study=alpha")).urls == []
+    assert browse("/page/links?study=nothing").status_code == 404
 
 
 def test_a_study_that_is_not_there_is_a_page_too(browse):

@@ -24,6 +24,7 @@ from tuner.tracking.store import RestServer, tracking_uri
 from tuner.tracking.ui import (
     Address,
     announced,
+    find_study_link,
     running_ui,
     save_view,
     studies_view,
@@ -80,6 +81,7 @@ def test_links_lead_to_the_study_its_trials_and_the_best(server, client, record)
     assert links.study == f"{runs}/{parent}?{WORKFLOW}"
     assert links.trials.startswith(f"{runs}?{WORKFLOW}&searchFilter=tags.")
     assert (dict(links.best), list(links.best)) == (best, [f"trial {n}" for n in (4, 5, 6, 3, 2)])
+    assert find_study_link(record.experiment.name, record.id) == links.study
     assert links.report is None, "the search runs"
     record = dataclasses.replace(record, ended="done")
     sync(client, record)
@@ -90,6 +92,8 @@ def test_links_lead_to_the_study_its_trials_and_the_best(server, client, record)
 
 def test_what_mlflow_lacks_has_no_link(server, client, record, make_record, make_trial):
     assert find_links(make_record(make_trial(0))) is None, "its experiment"
+    assert find_study_link(record.experiment.name, "no-id") is None
+    assert find_study_link("no-experiment", record.id) is None
     name = {"name": record.experiment.name}
     assert find_links(make_record(make_trial(0), experiment=name)) is None, "the study"
     _, children = runs_of(client, record)

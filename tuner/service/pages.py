@@ -198,9 +198,9 @@ def check_view(check: Mapping[str, Any] | None, problems: Sequence[Mapping[str, 
     return _render("check.html", check=check, problems=problems)
 
 
-def links_view(links: Any) -> str:
-    """Return links to a study in MLflow; `links` is a `StudyLinks`, or None without a server."""
-    return _render("links.html", links=links)
+def links_view(link: str | None) -> str:
+    """Return the link to a study in MLflow, or nothing."""
+    return _render("links.html", link=link)
 
 
 def problem_view(title: str, detail: str) -> str:

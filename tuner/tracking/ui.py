@@ -22,11 +22,11 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from tuner.coordination.finalists import rank_finalists, trial_name
@@ -52,6 +52,8 @@ from tuner.tracking.store import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
+
+_Found = TypeVar("_Found")
 
 REPORT = "report.html"  # the name of a study's artifact
 _HOST = "127.0.0.1"
@@ -425,18 +427,39 @@ def find_links(record: StudyRecord, *, most: int = 5, timeout_s: float = 2) -> S
     Returns:
         None if no server answers in time, or it lacks the study.
     """
-    uri = tracking_uri()
-    found: queue.SimpleQueue[StudyLinks | None] = queue.SimpleQueue()
+    return _ask_server(lambda server: _find(server, record, most), timeout_s)
 
-    def find() -> None:
+
+def find_study_link(experiment: str, study_id: str, *, timeout_s: float = 2) -> str | None:
+    """Return the link to a study's own run, without its record; None as `find_links` does.
+
+    Args:
+        experiment: its name.
+        study_id: the random id of the study.
+        timeout_s: for all requests together.
+    """
+
+    def find(server: RestServer) -> str | None:
+        runs = _Runs.of(server, experiment, study_id)
+        study = runs.find(role=STUDY_ROLE)
+        return None if study is None else runs.link(study)
+
+    return _ask_server(find, timeout_s)
+
+
+def _ask_server(find: Callable[[RestServer], _Found | None], timeout_s: float) -> _Found | None:
+    uri = tracking_uri()
+    found: queue.SimpleQueue[_Found | None] = queue.SimpleQueue()
+
+    def ask() -> None:
         links = None
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             if (server := _rest_server(uri, timeout_s)) is not None:
-                links = _find(server, record, most)
+                links = find(server)
         found.put(links)
 
     # A thread, because name resolution and slow answers have no timeout.
-    threading.Thread(target=find, daemon=True).start()
+    threading.Thread(target=ask, daemon=True).start()
     try:
         return found.get(timeout=timeout_s)
     except queue.Empty:
@@ -467,22 +490,35 @@ def _rest_server(uri: str, timeout_s: float) -> RestServer | None:
     return RestServer(uri, timeout_s)
 
 
-def _find(server: RestServer, record: StudyRecord, most: int) -> StudyLinks | None:
-    name = quote(record.experiment.name, safe="")
-    experiment = server.ask(f"experiments/get-by-name?experiment_name={name}")["experiment"]
-    experiment_id, saved = experiment["experiment_id"], experiment.get("tags", [])
+@dataclass(frozen=True)
+class _Runs:
+    """The runs of a study on a server."""
 
-    def find(**tags: object) -> dict[str, Any] | None:
-        wanted = {"study_id": record.id, **tags}
+    server: RestServer
+    experiment: Mapping[str, Any]
+    study_id: str
+
+    @classmethod
+    def of(cls, server: RestServer, experiment: str, study_id: str) -> _Runs:
+        name = quote(experiment, safe="")
+        found = server.ask(f"experiments/get-by-name?experiment_name={name}")["experiment"]
+        return cls(server, found, study_id)
+
+    def find(self, **tags: object) -> dict[str, Any] | None:
+        wanted = {"study_id": self.study_id, **tags}
         search = " and ".join(f"tags.{key} = '{value}'" for key, value in wanted.items())
-        query = {"experiment_ids": [experiment_id], "filter": search, "max_results": 1}
-        return next(iter(server.ask("runs/search", query).get("runs", [])), None)
+        ids = [self.experiment["experiment_id"]]
+        query = {"experiment_ids": ids, "filter": search, "max_results": 1}
+        return next(iter(self.server.ask("runs/search", query).get("runs", [])), None)
 
-    def link(run: dict[str, Any], page: str = "") -> str:
-        runs = f"{server.base_url}/#/experiments/{experiment_id}/runs"
+    def link(self, run: Mapping[str, Any], page: str = "") -> str:
+        runs = f"{self.server.base_url}/#/experiments/{self.experiment['experiment_id']}/runs"
         return f"{runs}/{run['info']['run_id']}{page}?{_WORKFLOW}"
 
-    study = find(role=STUDY_ROLE)
+
+def _find(server: RestServer, record: StudyRecord, most: int) -> StudyLinks | None:
+    of_study = _Runs.of(server, record.experiment.name, record.id)
+    study = of_study.find(role=STUDY_ROLE)
     if study is None:
         return None
     is_done = {"key": "state", "value": str(StudyState.DONE)} in study["data"]["tags"]
@@ -491,12 +527,13 @@ def _find(server: RestServer, record: StudyRecord, most: int) -> StudyLinks | No
     finalists = [(f.name, f.trial or f.repeats[0]) for f in rank_finalists(record)]
     named = dict(finalists) | {trial_name(t.number): t for t in record.ranked()}
     runs = {
-        name: find(role=trial.role, trial=trial.number)
+        name: of_study.find(role=trial.role, trial=trial.number)
         for name, trial in list(named.items())[:most]
     }
+    saved = {tag["key"] for tag in of_study.experiment.get("tags", [])}
     return StudyLinks(
-        study=link(study),
-        report=link(study, f"/artifacts/{REPORT}") if is_done else None,
-        trials=view.link(server.base_url, experiment_id, saved={tag["key"] for tag in saved}),
-        best={name: link(run) for name, run in runs.items() if run},
+        study=of_study.link(study),
+        report=of_study.link(study, f"/artifacts/{REPORT}") if is_done else None,
+        trials=view.link(server.base_url, of_study.experiment["experiment_id"], saved=saved),
+        best={name: of_study.link(run) for name, run in runs.items() if run},
     )

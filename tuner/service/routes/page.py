@@ -7,6 +7,7 @@ one and sends it with every request.
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -20,7 +21,9 @@ from tuner.errors import TunerError
 from tuner.service import pages
 from tuner.service.access import Owner, Reader, caller
 from tuner.service.curves import improvements
+from tuner.service.events import EventLog
 from tuner.service.problems import Problem, not_found
+from tuner.tracking.ui import find_study_link
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -62,9 +65,12 @@ def view(request: Request, owner: Reader) -> Response:
 
 @router.get("/page/links")
 def links(request: Request, owner: Reader, study: str) -> Response:
-    """Return links to a study in MLflow; none if no server answers."""
-    found = _service(request).results.links(owner.name, study)
-    return HTMLResponse(pages.links_view(found))
+    """Return the link to a study in MLflow; nothing if it is not there, or no server answers."""
+    service = _service(request)
+    known = service.results.study(owner.name, study)
+    study_id = _id_of(service.events.of(owner.name, study))
+    link = None if study_id is None else find_study_link(known["experiment"], study_id)
+    return HTMLResponse(pages.links_view(link))
 
 
 class Edited(BaseModel):
@@ -97,6 +103,15 @@ def check(request: Request, owner: Reader, body: Edited) -> HTMLResponse:
 
 def _service(request: Request) -> Any:
     return request.app.state.service
+
+
+def _id_of(log: EventLog) -> str | None:
+    """Return the random id of a study, from its first event."""
+    for line in log.read(0).lines.splitlines()[:2]:
+        event = json.loads(line)
+        if event["event"] == "begun":
+            return str(event["id"])
+    return None
 
 
 def _tagged(request: Request, content: str) -> Response:
