@@ -13,7 +13,6 @@ import os
 import re
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -228,8 +227,6 @@ class EventLogs:
         self._root, self._lock = root, threading.Lock()
         self._logs: dict[tuple[str, str], EventLog] = {}
         self._closed = False
-        self.streams: Counter[str] = Counter()
-        """How many streams of events each owner has open; of the event loop."""
 
     def of(self, owner: str, study: str) -> EventLog:
         """Return the log of a study."""

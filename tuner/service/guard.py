@@ -36,6 +36,7 @@ BODY_S = 30.0
 """Time for a JSON body to arrive, and for each further part of an upload."""
 
 _SAFE = ("GET", "HEAD")
+_STREAMS = ("text/event-stream", "application/x-ndjson")  # types of endless answers
 _ALWAYS = ("/health", "/ready", "/metrics")  # also while standing by
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _log = logging.getLogger("tuner.service")
@@ -90,7 +91,7 @@ class Answer:
             headers = MutableHeaders(raw=message.setdefault("headers", []))
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
-            self.is_stream = headers.get("content-type", "").startswith("text/event-stream")
+            self.is_stream = headers.get("content-type", "").startswith(_STREAMS)
             if self.is_stream:
                 headers["X-Accel-Buffering"] = "no"  # nginx passes each event on at once
             message["headers"] = headers.raw
