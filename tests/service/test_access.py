@@ -37,6 +37,7 @@ def test_a_token_is_known_by_owner_and_role(tokens):
 
 def test_tokens_are_compared_in_constant_time(tokens, monkeypatch):
     path, given = tokens
+    monkeypatch.setattr(access, "_DIGITS", 0)  # as if all began alike
     compared = []
     same = access.hmac.compare_digest
     monkeypatch.setattr(

@@ -27,7 +27,7 @@ SCRIPT = Path(__file__).parents[1] / "helpers" / "simulated_service.py"
     [
         ({"port": 65536}, "--port: must be from 0 to 65535, got 65536; write --port 8080"),
         ({"port": -1}, "--port: must be from 0 to 65535, got -1"),
-        ({"workers": 0}, "--workers: must be from 1 to 100000, got 0; write --workers 2"),
+        ({"workers": -1}, "--workers: must be from 0 to 100000, got -1; write --workers 2"),
         (
             {"host": "0.0.0.0"},
             "--host: a service that other machines reach needs tokens, got 0.0.0",

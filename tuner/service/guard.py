@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -252,9 +253,9 @@ class Guard:
         if name not in self._hosts and not _is_address(name):
             detail = f"unknown host {name[:80]!r}; start the server with --allow-host to allow it"
             raise Problem(421, detail)
-        own = (_origin(f"{scope['scheme']}://{hosts[0]}"), self._public)
-        for origin in map(_origin, headers.getlist("origin")):
-            if origin is None or origin not in own:
+        for text in headers.getlist("origin"):
+            own = (_origin(f"{scope['scheme']}://{hosts[0]}"), self._public)
+            if (origin := _origin(text)) is None or origin not in own:
                 detail = "this request comes from a page of another site; it is refused"
                 raise Problem(403, detail)
         if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
@@ -381,6 +382,7 @@ def _uncancel() -> None:
         task.uncancel()
 
 
+@lru_cache(1024)
 def _host_name(host: str) -> str | None:
     """Return the name in a Host header, in lower case; None where it is no host."""
     try:

@@ -47,7 +47,7 @@ def check(settings: Settings) -> None:
     """
     for option, value, low, high in (
         ("--port", settings.port, 0, 65535),
-        ("--workers", settings.workers, 1, 100_000),
+        ("--workers", settings.workers, 0, 100_000),
     ):
         if value is not None and not low <= value <= high:
             remedy = f"write {option} {8080 if option == '--port' else 2}"

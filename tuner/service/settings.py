@@ -52,7 +52,7 @@ class Settings:
     """The TCP port; 0: any free one."""
 
     workers: int | None = None
-    """Trials at a time, of all studies together; None: one per core."""
+    """Trials at a time in this process's workers; None: one per core; 0: pull workers alone."""
 
     executor: str = "local"
     """Where trials run: local, ray or ray://HOST:PORT."""
