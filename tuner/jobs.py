@@ -93,7 +93,22 @@ class ExportJob:
     others: tuple[Weights, ...] = ()  # of further models, for the mean of all outputs
 
 
+@dataclass(frozen=True)
+class ExternalJob:
+    """Train one configuration elsewhere: a client asks for it and reports its values."""
+
+    key: str  # unique among the jobs of one study
+    number: int  # of the trial
+    params: dict[str, Any]
+    seed: int
+    can_be_pruned: bool = False  # the client is then answered after every report
+
+
 Job = TrainJob | PredictJob | ExportJob
+"""What a worker does."""
+
+TrialJob = TrainJob | ExternalJob
+"""What the training of a trial is."""
 
 
 def data_of(job: Job) -> tuple[DataRef, ...]:

@@ -13,9 +13,10 @@ timing, so a search gives the same trials with any number of workers, and after 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,8 +36,17 @@ from tuner.coordination.history import (
     unseen_configuration,
 )
 from tuner.coordination.pruning import Evidence, breaks_ties, should_prune
-from tuner.executors.base import STOPPING, Event, Executor, Finished, Lost, Reported
-from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights, cost, intermediate_values
+from tuner.executors.base import STOPPING, Event, Finished, Lost, Reported
+from tuner.jobs import (
+    Epoch,
+    Outcome,
+    OutcomeState,
+    TrainJob,
+    TrialJob,
+    Weights,
+    cost,
+    intermediate_values,
+)
 from tuner.journal.records import StudyRecord
 from tuner.journal.storage import LOST_ATTR, OUTCOME_ATTR, REPEAT_ATTR, TrialKey
 from tuner.strategies.base import Rhythm
@@ -142,18 +152,40 @@ class Limits:
     out_of_time: Callable[[], bool] = lambda: False  # whether no further trial may start
 
 
+class TrialExecutor(Protocol):
+    """What the coordinator needs of an `Executor`; other things than workers can give it too."""
+
+    n_workers: int
+
+    def submit(self, job: Any) -> None:
+        """Queue a job."""
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """Return the events since the last call; only `Coordinator.run` calls it."""
+
+    def answer(self, key: str, go_on: bool) -> None:
+        """Answer a job that waits after a report: whether to train on."""
+
+    def withdraw(self) -> list[str]:
+        """Drop the jobs that have not begun, and return their keys."""
+
+
 _POLL_S = 0.5  # between two looks at the clock and the stop request, while nothing happens
 
 
 @dataclass(eq=False)
 class Coordinator:
-    """Runs the trials of one study to the end of its budget, or resumes them from its journal."""
+    """Runs the trials of one study to the end of its budget, or resumes them from its journal.
+
+    `run` does all of it. Where events come from elsewhere, `begin` and then `step` for each batch
+    of events do the same.
+    """
 
     study: optuna.Study  # with its strategy as sampler
     distributions: dict[str, BaseDistribution]  # the search space
     rhythm: Rhythm
-    executor: Executor
-    make_job: Callable[[optuna.Trial], TrainJob]  # of a trial with its parameters and seed
+    executor: TrialExecutor
+    make_job: Callable[[optuna.Trial], TrialJob]  # of a trial with its parameters
     limits: Limits
     _: KW_ONLY
     distinct: bool = True  # a duplicate takes the outcome of its original and is not trained
@@ -164,6 +196,9 @@ class Coordinator:
     observer: Observer = field(default_factory=Observer)
     stop: threading.Event = field(default_factory=threading.Event)
     """Once set, no further trial starts; running trials end."""
+    on_demand: bool = False
+    """Whether a trial is asked only when one of `executor.n_workers` is free for it, which changes
+    no trial. An asynchronous search always does that."""
 
     def __post_init__(self) -> None:
         self._n_configurations = self.limits.n_configurations
@@ -172,44 +207,62 @@ class Coordinator:
         )
         self._originals: dict[str, StudyTrial] = {}  # by configuration
         self._recent: deque[StudyTrial] = deque(maxlen=self.rhythm.size)  # one generation
-        self._untold: list[StudyTrial] = []
+        self._untold: dict[int, StudyTrial] = {}  # by number, in the order in which they are asked
+        self._missing: StudyTrial | None = None  # the first that is due and not recorded
         self._queue: list[StudyTrial] = []  # asked, and to be submitted
         self._running: dict[str, StudyTrial] = {}  # by the key of the job
+        self._stopping = False  # by `stop`
         self._n_asked = self.trained = 0  # trials, with and without duplicates
         self.weights: dict[str, Weights] = {}  # by the key of the job that kept them
 
     def run(self) -> bool:
         """Run until the budget is used; returns False where it was stopped before."""
-        self._restore()
-        stopping = False
-        while True:
-            if self.stop.is_set() and not stopping:
-                stopping = True
-                self.observer.note(STOPPING)
-            if stopping or self.limits.out_of_time():
-                for key in self.executor.withdraw():
-                    del self._running[key]
-            else:
-                self._advance()
-                self._submit_all()
-            if not self._running:
-                return not stopping
-            for event in self.executor.poll(_POLL_S):
-                self._handle(event)
+        self.begin()
+        while self.step():
+            self._handle_all(self.executor.poll(_POLL_S))
+        return not self._stopping
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether every configuration of a finite space has been trained."""
-        return self.distinct and self.trained == self._n_configurations
+    def begin(self) -> None:
+        """Restore the trials in the journal; called once, before the first `step`.
 
-    def _restore(self) -> None:
-        """Add the trials in the journal; those without an outcome are trained again."""
+        Those without an outcome are trained again.
+        """
         for trial, frozen in restore(self.study, self.distributions, self.seed):
             if trial.told:
                 self._history.add(frozen)
             self._add(trial)
             if trial.told:
                 trial.end(frozen.intermediate_values)
+
+    def step(self, events: Iterable[Event] = ()) -> bool:
+        """Handle events; tell, ask and submit as many trials as they allow.
+
+        Returns:
+            Whether a job is in progress. If not, the search has ended, or with `on_demand` waits
+            for a worker.
+        """
+        self._handle_all(events)
+        if self.stop.is_set() and not self._stopping:
+            self._stopping = True
+            self.observer.note(STOPPING)
+        if self._stopping or self.limits.out_of_time():
+            for key in self.executor.withdraw():
+                del self._running[key]
+        else:
+            self._advance()
+            self._submit_all()
+        return bool(self._running)
+
+    @property
+    def done(self) -> bool:
+        """Whether no further trial will be asked, and all have been told."""
+        more = self._wants_more() and not self._stagnates(len(self._history))
+        return not (self._untold or more)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every configuration of a finite space has been trained."""
+        return self.distinct and self.trained == self._n_configurations
 
     def _advance(self) -> None:
         """Tell and ask as many trials as the outcomes allow."""
@@ -220,15 +273,29 @@ class Coordinator:
                 needed = self._n_asked  # trials asked since may be better
                 asks = len(self._history) >= needed and not self._stagnates(needed)
             if len(self._history) < needed:
-                due = self._untold[: needed - len(self._history)]
-                if not all(trial.recorded for trial in due):
+                due = list(itertools.islice(self._untold.values(), needed - len(self._history)))
+                if not self._all_recorded(due):
                     return
                 for trial in due:
                     self._tell(trial)
-            elif asks:
+            elif asks and self._has_room():
                 self._ask()
             else:
                 return
+
+    def _all_recorded(self, due: Sequence[StudyTrial]) -> bool:
+        """Return whether all of these trials are recorded; quick while the same one is not."""
+        if (missing := self._missing) is None or missing.recorded:
+            self._missing = missing = next((t for t in due if not t.recorded), None)
+        return missing is None or missing.number > due[-1].number
+
+    def _has_room(self) -> bool:
+        """Return whether a trial may be asked, as far as workers are concerned."""
+        return not self.on_demand or self._n_busy < self.executor.n_workers
+
+    @property
+    def _n_busy(self) -> int:
+        return len(self._queue) + len(self._running)
 
     def _stagnates(self, n: int) -> bool:
         limit = self.limits.stagnation
@@ -255,11 +322,12 @@ class Coordinator:
         self._n_asked += 1
         self._recent.append(trial)
         if not trial.told:
-            self._untold.append(trial)
+            self._untold[trial.number] = trial
         original = self._originals.setdefault(configuration_key(trial.params), trial)
         repeat_of = None
         if self.distinct and original is not trial:
             trial.original, repeat_of = original, original.number
+            original.repeats.append(trial)
             if REPEAT_ATTR not in trial.handle.user_attrs:
                 trial.handle.set_user_attr(REPEAT_ATTR, repeat_of)
         else:
@@ -274,14 +342,18 @@ class Coordinator:
         """Submit queued trials, longest first, so that no worker waits long at the end."""
         jobs = [(trial, self.make_job(trial.handle)) for trial in self._queue]
         self._queue.clear()
-        for trial, job in sorted(jobs, key=lambda pair: -cost(pair[1])):
-            self.observer.dispatched(trial.key, cost(job))
+        for trial, job in sorted(jobs, key=lambda pair: -_cost_of(pair[1])):
+            self.observer.dispatched(trial.key, _cost_of(job))
             self._submit(trial, job)
 
-    def _submit(self, trial: StudyTrial, job: TrainJob) -> None:
+    def _submit(self, trial: StudyTrial, job: TrialJob) -> None:
         trial.start(job)
         self._running[job.key] = trial
         self.executor.submit(job)
+
+    def _handle_all(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._handle(event)
 
     def _handle(self, event: Event) -> None:
         trial = self._running[event.key]
@@ -358,7 +430,7 @@ class Coordinator:
         )
         told = tell(self.study, trial.handle, outcome, values, trial.reported, self.second)
         self._history.add(told)
-        self._untold.remove(trial)
+        del self._untold[trial.number]
         trial.end(values)
 
 
@@ -369,12 +441,26 @@ class AsynchronousCoordinator(Coordinator):
     interruption as they do otherwise.
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.on_demand = True
+        self._due: list[StudyTrial] = []  # recorded, and not told
+
+    def _add(self, trial: StudyTrial) -> None:
+        super()._add(trial)
+        if not trial.told and trial.recorded:
+            self._due.append(trial)
+
+    def _write_outcome(self, key: str, trial: StudyTrial, outcome: Outcome) -> None:
+        super()._write_outcome(key, trial, outcome)
+        self._due += [trial, *trial.repeats]
+
     def _advance(self) -> None:
         while True:
-            for trial in [trial for trial in self._untold if trial.recorded]:
+            due, self._due = sorted(self._due, key=lambda trial: trial.number), []
+            for trial in due:
                 self._tell(trial)
-            n_busy = len(self._queue) + len(self._running)
-            if n_busy >= self.executor.n_workers or not self._wants_more():
+            if not self._has_room() or not self._wants_more():
                 return
             if self._stagnates(len(self._history)):
                 return
@@ -382,3 +468,8 @@ class AsynchronousCoordinator(Coordinator):
 
     def _n_seen(self, trial: StudyTrial) -> int:
         return len(self._history)
+
+
+def _cost_of(job: TrialJob) -> float:
+    """Return how expensive a job is; all external ones count alike, and stay in order."""
+    return cost(job) if isinstance(job, TrainJob) else 0.0

@@ -17,7 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.coordination.pruning import Evidence, with_losses
-from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob
+from tuner.jobs import Epoch, Outcome, OutcomeState, TrialJob
 from tuner.journal.storage import (
     ASKED_AFTER_ATTR,
     BASELINE_ATTR,
@@ -56,7 +56,8 @@ class StudyTrial:
     asked_after: int  # number of trials that had been told by then
     seed: int  # of its training
     original: StudyTrial | None = None  # the earlier trial with the same configuration
-    job: TrainJob | None = None
+    repeats: list[StudyTrial] = field(default_factory=list)  # later trials that take its outcome
+    job: TrialJob | None = None
     outcome: Outcome | None = None
     told: bool = False
     lost: list[str] = field(default_factory=list)  # reasons of lost attempts at its training
@@ -76,7 +77,7 @@ class StudyTrial:
         """The recorded outcome: its own, or its original's."""
         return self.original.recorded if self.original else self.outcome
 
-    def start(self, job: TrainJob) -> None:
+    def start(self, job: TrialJob) -> None:
         """Start an attempt at its training."""
         self.job = job
         self.epochs.clear()
