@@ -98,6 +98,7 @@ class ExternalJob:
     """Train one configuration elsewhere: a client asks for it and reports its values."""
 
     key: str  # unique among the jobs of one study
+    trial_id: int  # in the journal
     number: int  # of the trial
     params: dict[str, Any]
     seed: int

@@ -36,7 +36,7 @@ from tuner.coordination.history import (
     unseen_configuration,
 )
 from tuner.coordination.pruning import Evidence, breaks_ties, should_prune
-from tuner.executors.base import STOPPING, Event, Finished, Lost, Reported
+from tuner.executors.base import STOPPING, Event, Finished, Lost, Reported, Returned
 from tuner.jobs import (
     Epoch,
     Outcome,
@@ -361,6 +361,8 @@ class Coordinator:
             self._write_outcome(event.key, trial, event.outcome)
         elif isinstance(event, Lost):
             self._handle_loss(trial, event)
+        elif isinstance(event, Returned):
+            self._run_again(event.key, trial)
         else:
             self._handle_epoch(trial, event)
 
@@ -381,7 +383,10 @@ class Coordinator:
             self._write_outcome(event.key, trial, Outcome(OutcomeState.FAILED, reason=reason))
             return
         self.observer.lost(trial.key, event.reason)
-        del self._running[event.key]
+        self._run_again(event.key, trial)
+
+    def _run_again(self, key: str, trial: StudyTrial) -> None:
+        del self._running[key]
         if not (self.stop.is_set() or self.limits.out_of_time()):  # else the next run trains it
             assert trial.job is not None
             self._submit(trial, trial.job)

@@ -22,8 +22,9 @@ from tuner.experiment.data import PREPARED
 from tuner.experiment.experiment import Experiment
 from tuner.experiment.hyperparameters import CELLS, WIDTH, Hyperparameters
 from tuner.experiment.rules import check_rules
+from tuner.experiment.schema import FINALISTS_SUFFIX
 from tuner.journal.records import Status, StudyRecord, TestScore, TrialRecord
-from tuner.journal.storage import BASELINE_ATTR, FINALIST_ATTR, FINALISTS_SUFFIX, Role
+from tuner.journal.storage import BASELINE_ATTR, FINALIST_ATTR, Role
 
 
 def model_name(cell: str) -> str:

@@ -30,7 +30,7 @@ from tuner.experiment import Experiment, flat
 from tuner.experiment.data import PREPARED
 from tuner.experiment.space import to_distributions
 from tuner.jobs import intermediate_values
-from tuner.journal.records import FORMAT, StudyRecord, TrialRecord, begun_with
+from tuner.journal.records import EXTERNAL, FORMAT, StudyRecord, TrialRecord, begun_with
 from tuner.journal.storage import ASKED_AFTER_ATTR, OUTCOME_ATTR, RUN_ATTR, STUDY_ATTR, TAKEN_ATTR
 
 CHANGEABLE = {
@@ -173,6 +173,9 @@ def check_study(
     """
     where = f"{show_location(location)}: study {study.study_name!r}"
     facts: dict[str, Any] | None = study.user_attrs.get(STUDY_ATTR)
+    if facts is not None and EXTERNAL in facts:
+        rule = f"{where} is external: its models train elsewhere"
+        raise StudyError(rule, remedy="give another --study name")
     if facts is not None:
         _check_same(facts, experiment, data, where)
         if finalists:

@@ -41,7 +41,14 @@ class Lost:
     reason: str
 
 
-Event = Reported | Finished | Lost
+@dataclass(frozen=True)
+class Returned:
+    """A job was handed back before its end, by a worker that stops; it does not count as lost."""
+
+    key: str
+
+
+Event = Reported | Finished | Lost | Returned
 
 
 class Executor(Protocol):

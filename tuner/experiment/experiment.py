@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -192,7 +192,7 @@ class Experiment(Section):
             if not trusted:
                 _refuse_code(found.model_dump(mode="json"), source)  # whatever the spelling
         except ValidationError as error:
-            raise _located(explain(error, cls, raw), source, overrides, space_file) from None
+            raise located(explain(error, cls, raw), source, overrides, space_file) from None
         try:
             check_losses(found)
         except ExperimentError as error:
@@ -348,8 +348,11 @@ def _refuse_code(raw: dict[str, Any], source: str) -> None:
         raise ExperimentError(rule, where=source, key=named[0], got=repr(named[1]), remedy=remedy)
 
 
-def _located(
-    problems: list[ExperimentError], source: str, overrides: list[Override], space_file: str | None
+def located(
+    problems: list[ExperimentError],
+    source: str,
+    overrides: Sequence[Override] = (),
+    space_file: str | None = None,
 ) -> ExperimentError:
     """Return the first problem with its remedy and its origin, a file or an option."""
     located = [_located_one(problem, source, overrides, space_file) for problem in problems]
@@ -381,7 +384,7 @@ def _located_one(
     return error_type(problem.rule, where=where, key=key, got=problem.got, remedy=remedy)
 
 
-def _strategy_meant(problem: ExperimentError, overrides: list[Override]) -> str | None:
+def _strategy_meant(problem: ExperimentError, overrides: Sequence[Override]) -> str | None:
     """Return the strategy that the user meant by a `--set` that cannot choose one."""
     values, key = {o.key: o.value for o in overrides if o.origin == "--set"}, problem.key or ""
     if key == "strategy" and problem.example == f"{{name: {values.get('strategy')}}}":

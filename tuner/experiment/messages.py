@@ -87,8 +87,8 @@ def _problem(
         remedy = nearest(word.lower(), known)
         if len(loc) == 1 and (inside := _in_a_block(root, word)):
             remedy = f"write {' or '.join(inside)}"
-        elif word.lower() not in known and (meant := key_meant(word)):
-            remedy = meant
+        elif word.lower() not in known and "hyperparameters" in root.model_fields:
+            remedy = key_meant(word) or remedy
         return ExperimentError(f"unknown key {loc[-1]!r}", key=key, remedy=remedy)
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         tag = details["ctx"]["discriminator"].strip("'")

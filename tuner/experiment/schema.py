@@ -38,6 +38,9 @@ EXPERIMENT_BYTES = 200
 STUDY_BYTES = 240
 """Most bytes of a study's name: a file's name has 255, and `.journal.held` follows."""
 
+FINALISTS_SUFFIX = ".finalists"
+"""Ends the name of the study of another study's finalists."""
+
 _IN_NO_FILE = '/\\:*?"<>|'
 
 _NOT_PRINTED = ("Cc", "Cs", "Cn", "Zl", "Zp")  # Unicode's: controls, half characters, line ends

@@ -17,10 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.errors import StudyError, one_line, show_location
 from tuner.experiment import Experiment
-from tuner.experiment.schema import Finalists
+from tuner.experiment.external import ExternalSpec
+from tuner.experiment.schema import FINALISTS_SUFFIX, Finalists
 from tuner.jobs import Outcome
 from tuner.journal.storage import (
-    FINALISTS_SUFFIX,
     LOST_ATTR,
     OUTCOME_ATTR,
     REOPENED_ATTR,
@@ -40,6 +40,10 @@ from tuner.journal.storage import (
 
 FORMAT = 2
 """The version of a study's contents. In format 1, equal scores rank by trial number alone."""
+
+
+EXTERNAL = "external"
+"""The fact of an external study that holds its specification."""
 
 
 class Status(StrEnum):
@@ -338,15 +342,13 @@ class StudyRecord:
         return sum(t.status is status and t.repeat_of is None for t in self.trials)
 
 
-def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
-    """Read a study and its finalists from a journal.
+def checked_facts(study: optuna.Study, where: str) -> dict[str, Any]:
+    """Return the facts with which a study was created.
 
     Raises:
-        StudyError: the journal does not hold it, or it is not one of ours.
+        StudyError: it is not one of ours, or of a newer version.
     """
-    where = show_location(location)
-    study = load_study(storage, name, location)
-    facts = study.user_attrs.get(STUDY_ATTR)
+    name, facts = study.study_name, study.user_attrs.get(STUDY_ATTR)
     if not isinstance(facts, dict):
         rule = f"study {name!r} was not made by tuner"
         raise StudyError(rule, where=where, remedy="give another --study")
@@ -356,6 +358,21 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
             f"{FORMAT})"
         )
         raise StudyError(rule, where=where, remedy="upgrade tuner")
+    return facts
+
+
+def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
+    """Read a study and its finalists from a journal.
+
+    Raises:
+        StudyError: the journal does not hold it, or it is not one of ours.
+    """
+    where = show_location(location)
+    study = load_study(storage, name, location)
+    facts = checked_facts(study, where)
+    if EXTERNAL in facts:
+        rule = f"study {name!r} is external: its models train elsewhere"
+        raise StudyError(rule, where=where, remedy="see it in the service that holds it")
     run = study.user_attrs.get(RUN_ATTR, {})
     try:
         experiment = _experiment(facts, run)
@@ -365,10 +382,10 @@ def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
         raise StudyError(rule, where=where, remedy=remedy) from None
     finalists: list[TrialRecord] = []
     if (second := name + FINALISTS_SUFFIX) in optuna.get_all_study_names(storage):
-        retrained = _trials(load_study(storage, second, location))
+        retrained = begun_trials(load_study(storage, second, location))
         finalists = [read_trial(frozen, experiment) for frozen in retrained]
     trials: list[TrialRecord] = []
-    for frozen in _trials(study):
+    for frozen in begun_trials(study):
         trials.append(read_trial(frozen, experiment, trials))
     first = study.user_attrs.get(TEST_ATTR)
     later = study.user_attrs.get(REOPENED_ATTR, ())
@@ -436,7 +453,9 @@ def begun_with(facts: Mapping[str, Any], key: str) -> int:
 
 
 def read_trial(
-    frozen: FrozenTrial, experiment: Experiment, earlier: list[TrialRecord] | None = None
+    frozen: FrozenTrial,
+    experiment: Experiment | ExternalSpec,
+    earlier: Mapping[int, TrialRecord] | Sequence[TrialRecord] | None = None,
 ) -> TrialRecord:
     """Read one trial; `earlier` are the records of the trials before it, for repeats."""
     attrs = frozen.user_attrs
@@ -466,6 +485,7 @@ def read_trial(
     )
 
 
-def _trials(study: optuna.Study) -> list[FrozenTrial]:
+def begun_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that have been asked, by number."""
     states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     return sorted(study.get_trials(deepcopy=False, states=states), key=lambda t: t.number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +23,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.errors import JournalError, RunError, StudyError, nearest, one_line, show_location
+from tuner.experiment.schema import FINALISTS_SUFFIX
 from tuner.journal.database import (
     database_is_locked,
     has_studies,
@@ -34,8 +36,6 @@ from tuner.strategies.rng import training_seed
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
-
-FINALISTS_SUFFIX = ".finalists"  # of a study: the name of the study of its finalists
 
 # Attributes of a study
 STUDY_ATTR = "tuner"  # its experiment and data
@@ -51,10 +51,12 @@ OUTCOME_ATTR = "outcome"  # how its training ended
 REPEAT_ATTR = "repeat_of"  # of a duplicate: the earlier trial with the same configuration
 TAKEN_ATTR = "taken"  # from another study: that study and trial, with its seed
 LOST_ATTR = "lost"  # why attempts at its training were lost, in order
+LEASE_ATTR = "lease"  # of an external study: which client has it; see `tuner.coordination.ask_tell`
+REPORT_ATTR = "report "  # and a step: what a client reported from that step on
 FINALIST_ATTR = "finalist"  # of a retraining: [configuration's trial number, repeat]
 BASELINE_ATTR = "baseline"  # of a training of the untuned default: its params, and which repeat
 
-DURABLE = frozenset({STUDY_ATTR, TEST_ATTR, REOPENED_ATTR, OUTCOME_ATTR})
+DURABLE = frozenset({STUDY_ATTR, TEST_ATTR, REOPENED_ATTR, OUTCOME_ATTR, LEASE_ATTR})
 """Attributes that are on the disk before the search continues; the others can be recomputed."""
 
 SERVICE_PREFIX = "service "  # of the attributes in which a service keeps its records; durable, too
@@ -251,6 +253,26 @@ def lock_for_reading(location: str, study: str | None = None) -> Iterator[BaseSt
         yield read_journal(location)
 
 
+@contextlib.contextmanager
+def group_commit(storage: BaseStorage) -> Iterator[None]:
+    """Wait for the disk once, at the end of the block, for all that is written in it.
+
+    Until then, nothing that was written may be acknowledged. A database is not affected: it
+    commits every record by itself.
+
+    Args:
+        storage: opened by `write_journal`.
+
+    Raises:
+        RunError: at the end: the disk refuses; what was written in the block may be lost.
+    """
+    if not isinstance(storage, _SingleWriterJournal):
+        yield
+        return
+    with storage.file.group_commit():
+        yield
+
+
 def is_locked(location: str, study: str) -> bool | None:
     """Return whether a search writes to a study right now; None if that is unknown."""
     path = _path_of(location)
@@ -380,8 +402,23 @@ class _LockedFile(BaseJournalBackend):
     def __init__(self, file: FileIO) -> None:
         self._file = file
         self._next = (0, 0)  # the record to be read next, and the byte at which it begins
+        self._unread: deque[bytes] | None = None  # lines from there on; None: they are in the file
+        self._deferred = self._unsynced = False  # whether syncs wait; whether one is needed
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        if self._unread is None or self._next[0] != log_number_from:
+            yield from self._read_file(log_number_from)
+            self._unread = deque()
+            return
+        number, begin = self._next
+        while self._unread:
+            line = self._unread.popleft()
+            number, begin = number + 1, begin + len(line)
+            self._next = (number, begin)
+            yield json.loads(line)
+
+    def _read_file(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        self._unread = None
         number, begin = self._next if self._next[0] == log_number_from else (0, 0)
         with Path(self._file.name).open("rb") as file:
             file.seek(begin)
@@ -392,19 +429,50 @@ class _LockedFile(BaseJournalBackend):
                     yield json.loads(line)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        lines = (json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        content = "".join(lines).encode()
-        end = self._file.tell()
-        try:
+        lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
+        content = b"".join(lines)
+        with self._undone_on_error():
             while content:  # the file is unbuffered: nothing is pending
                 content = content[self._file.write(content) :]
             if any(map(_is_durable, logs)):
-                os.fsync(self._file.fileno())
-        except BaseException as error:  # also Ctrl-C, after which running trials are recorded
+                self._unsynced = True
+            if not self._deferred:
+                self._sync()
+        if self._unread is not None:
+            self._unread.extend(lines)
+
+    @contextlib.contextmanager
+    def group_commit(self) -> Iterator[None]:
+        """Wait for the disk once, at the end of the block."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+            with self._explained():
+                self._sync()
+
+    def _sync(self) -> None:
+        if self._unsynced:
+            self._unsynced = False
+            os.fsync(self._file.fileno())
+
+    @contextlib.contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        end = self._file.tell()
+        try:
+            with self._explained():
+                yield
+        except BaseException:  # also Ctrl-C, after which running trials are recorded
             with contextlib.suppress(OSError):  # the next record must not follow half a line
                 self._file.truncate(self._file.seek(end))
-            if not isinstance(error, OSError):
-                raise
+            raise
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
             rule = f"cannot be written: {error.strerror}"
             remedy = "what is in it is kept: make room, and the same command resumes"
             raise RunError(rule, where=self._file.name, remedy=remedy) from None
@@ -413,7 +481,8 @@ class _LockedFile(BaseJournalBackend):
 class _SingleWriterJournal(JournalStorage):
     """A journal that remembers which trials wait; Optuna scans all trials whenever one is asked."""
 
-    def __init__(self, backend: BaseJournalBackend) -> None:
+    def __init__(self, backend: _LockedFile) -> None:
+        self.file = backend
         super().__init__(backend)
         self._waiting: dict[int, set[int]] = {}  # trials' ids, by study's
 
