@@ -155,7 +155,9 @@ class Limits:
 class TrialExecutor(Protocol):
     """What the coordinator needs of an `Executor`; other things than workers can give it too."""
 
-    n_workers: int
+    @property
+    def n_workers(self) -> int:
+        """How many jobs may be in progress."""
 
     def submit(self, job: Any) -> None:
         """Queue a job."""

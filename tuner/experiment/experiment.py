@@ -355,12 +355,12 @@ def located(
     space_file: str | None = None,
 ) -> ExperimentError:
     """Return the first problem with its remedy and its origin, a file or an option."""
-    located = [_located_one(problem, source, overrides, space_file) for problem in problems]
-    return located[0].with_(others=tuple(located[1:]))
+    first, *others = [_located_one(problem, source, overrides, space_file) for problem in problems]
+    return first.with_(others=tuple(others))
 
 
 def _located_one(
-    problem: ExperimentError, source: str, overrides: list[Override], space_file: str | None
+    problem: ExperimentError, source: str, overrides: Sequence[Override], space_file: str | None
 ) -> ExperimentError:
     key, origin = problem.key or "", None
     for override in overrides:
