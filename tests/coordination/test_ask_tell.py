@@ -19,8 +19,9 @@ from helpers.external_studies import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.coordination.ask_tell import AskTell, LeaseConflict, NoSuchTrial
+from tuner.coordination.ask_tell import AskTell
 from tuner.coordination.coordinator import Observer
+from tuner.coordination.leases import LeaseConflict, NoSuchTrial
 from tuner.errors import InputError, StudyError
 from tuner.jobs import OutcomeState
 from tuner.journal.external import read_external, read_trials

@@ -7,8 +7,9 @@ import random
 
 import optuna
 
-from tuner.coordination.ask_tell import AskTell, LeaseConflict
+from tuner.coordination.ask_tell import AskTell
 from tuner.coordination.coordinator import Coordinator, Limits
+from tuner.coordination.leases import LeaseConflict
 from tuner.coordination.pruning import make_pruner
 from tuner.executors.base import Finished, Reported
 from tuner.experiment import space_size

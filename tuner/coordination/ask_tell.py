@@ -13,9 +13,8 @@ import math
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import optuna
 from optuna.storages import BaseStorage
@@ -27,9 +26,20 @@ from tuner.coordination.coordinator import (
     Observer,
     Observers,
 )
+from tuner.coordination.leases import (
+    Answer,
+    Lease,
+    LeaseConflict,
+    NoSuchTrial,
+    OpenTrial,
+    Progress,
+    Told,
+    told_of,
+    with_lease,
+)
 from tuner.coordination.opening import library_versions
 from tuner.coordination.pruning import make_pruner
-from tuner.errors import InputError, StudyError, TunerError, one_line, show_location
+from tuner.errors import InputError, StudyError, one_line, show_location
 from tuner.executors.base import Event, Finished, Lost, Reported, Returned
 from tuner.experiment import flat, space_size
 from tuner.experiment.external import ExternalSpec
@@ -45,7 +55,6 @@ from tuner.journal.external import (
 from tuner.journal.records import EXTERNAL, FORMAT
 from tuner.journal.storage import (
     LEASE_ATTR,
-    OUTCOME_ATTR,
     REPEAT_ATTR,
     REPORT_ATTR,
     STUDY_ATTR,
@@ -56,75 +65,6 @@ from tuner.journal.storage import (
 
 _MOST_STEPS = 100_000  # that a client reports of a trial, without `ExternalSpec.steps`
 _REASON = 1000  # characters of the reason of a failure
-
-
-class LeaseConflict(TunerError):
-    """A lease, a value or a step contradicts what the study has."""
-
-
-class NoSuchTrial(InputError):
-    """The study has no trial of this number."""
-
-
-@dataclass(frozen=True)
-class Lease:
-    """A trial that a client has, until it tells, or does not report in time."""
-
-    number: int  # of the trial
-    params: Mapping[str, Any]
-    seed: int  # of its training, from 0 to 2**32 - 1
-    id: str  # random; whoever has it may report and tell
-    client: str
-    expires: float  # seconds since 1970
-    attempt: int  # how often the trial has been given out, from 1
-
-
-@dataclass(frozen=True)
-class Told:
-    """How a trial ended: as its client told, or as the rules have it."""
-
-    number: int
-    state: OutcomeState
-    value: float | None  # of a complete trial
-    reason: str | None = None  # of a failed one
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer to a report."""
-
-    prune: bool  # whether the training should stop
-    expires: float  # when the lease does now, in seconds since 1970
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a study stands."""
-
-    trained: int  # trials that have ended, without repeats
-    leased: int  # trials that clients have
-    best: Told | None
-    done: bool  # no further trial will be given out, and all have ended
-    cancelled: bool
-
-
-@dataclass(eq=False)
-class _Task:
-    """A trial that has no outcome yet."""
-
-    job: ExternalJob
-    trial_id: int
-    attempt: int = 0  # of the newest lease; 0 before the first
-    lease: str | None = None  # its id; None while no client has it
-    returned: str | None = None  # the id of a lease that was given back
-    client: str = ""
-    key: str | None = None  # the idempotency key with which it was asked for
-    since: float = 0.0  # when it was given out
-    expires: float = math.inf
-    expired: bool = False  # and not given out again: the lease is good until then
-    epochs: list[Epoch] = field(default_factory=list)  # of the values that were reported
-    judged: int = 0  # how many of them the pruner has seen
-    prune: bool = False  # its last answer
 
 
 class AskTell:
@@ -156,7 +96,7 @@ class AskTell:
     ) -> None:
         self.name, self._storage, self._location, self._clock = name, storage, location, clock
         self._study, self.spec = _open(storage, location, name, spec)
-        self._tasks: dict[int, _Task] = {}  # by number
+        self._tasks: dict[int, OpenTrial] = {}  # by number
         self._available: list[int] = []  # a heap of numbers: to be given out, if still so
         self._expiries: list[tuple[float, int]] = []  # a heap: when, and which number
         self._asked: dict[tuple[str, str], list[int]] = {}  # by client and idempotency key
@@ -369,7 +309,7 @@ class AskTell:
             if not self._available:
                 return None
 
-    def _give(self, task: _Task, client: str, key: str | None, now: float) -> Lease:
+    def _give(self, task: OpenTrial, client: str, key: str | None, now: float) -> Lease:
         task.attempt += 1
         task.lease, task.client, task.key = secrets.token_hex(16), client, key
         task.since = round(now, 3)
@@ -377,7 +317,7 @@ class AskTell:
         self._start_lease(task, now)
         return self._lease_of(task)
 
-    def _write_lease(self, task: _Task) -> None:
+    def _write_lease(self, task: OpenTrial) -> None:
         note = {
             "id": task.lease,
             "returned": task.returned,
@@ -388,17 +328,17 @@ class AskTell:
         }
         self._storage.set_trial_user_attr(task.trial_id, LEASE_ATTR, note)
 
-    def _start_lease(self, task: _Task, now: float) -> None:
+    def _start_lease(self, task: OpenTrial, now: float) -> None:
         self._renew(task, now)
         heapq.heappush(self._expiries, (task.expires, task.job.number))
 
-    def _renew(self, task: _Task, now: float) -> None:
+    def _renew(self, task: OpenTrial, now: float) -> None:
         task.expires = now + self.spec.lease_s
         if task.expired:
             task.expired = False
             heapq.heappush(self._expiries, (task.expires, task.job.number))
 
-    def _lease_of(self, task: _Task) -> Lease:
+    def _lease_of(self, task: OpenTrial) -> Lease:
         assert task.lease is not None
         job = task.job
         return Lease(
@@ -412,7 +352,7 @@ class AskTell:
             task = self._tasks.get(number)
             if task is None:
                 frozen = self._storage.get_trial(self._trial_id(number))
-                task = _with_lease(
+                task = with_lease(
                     ExternalJob(
                         "",
                         frozen._trial_id,
@@ -429,7 +369,7 @@ class AskTell:
                 leases.append(self._lease_of(task))
         return leases
 
-    def _held(self, number: int, lease: str) -> _Task:
+    def _held(self, number: int, lease: str) -> OpenTrial:
         """Return the trial that a client has, after checking that it has it."""
         task = self._tasks.get(number)
         if task is None:
@@ -467,7 +407,7 @@ class AskTell:
         if attrs.get(LEASE_ATTR, {}).get("id") != lease:
             rule = f"this lease of trial {number} is over: another client has told the trial"
             raise LeaseConflict(rule, remedy="ask for another trial")
-        before = _told_of(number, attrs)
+        before = told_of(number, attrs)
         if (before.state, before.value) != (told.state, told.value):
             was = before.state.value if before.value is None else f"the value {before.value!r}"
             rule = f"trial {number} has ended with {was}"
@@ -488,7 +428,7 @@ class AskTell:
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
-    def _new_values(self, task: _Task, step: int, values: Sequence[float]) -> list[float]:
+    def _new_values(self, task: OpenTrial, step: int, values: Sequence[float]) -> list[float]:
         """Return the values of new steps, after checking that the known ones are the same."""
         where, known = f"trial {task.job.number}", len(task.epochs)
         if step > known:
@@ -504,7 +444,7 @@ class AskTell:
                 raise LeaseConflict(rule, where=where, got=repr(value))
         return [float(value) for value in values[known - step :]]
 
-    def _judge(self, task: _Task) -> None:
+    def _judge(self, task: OpenTrial) -> None:
         """Have the pruner judge the steps that it has not seen."""
         for epoch in task.epochs[task.judged :]:
             self._desk.go_on = True
@@ -515,12 +455,12 @@ class AskTell:
     def _submitted(self, job: ExternalJob) -> None:
         """Note that the coordinator wants a trial to be trained: for the first time, or again."""
         if self._restoring:
-            task = _with_lease(job, self._storage.get_trial(job.trial_id).user_attrs)
+            task = with_lease(job, self._storage.get_trial(job.trial_id).user_attrs)
             self._tasks[job.number] = task
             if task.lease is not None:  # its client could not reach this process for a while
                 self._start_lease(task, self._clock())
                 return
-        elif (task := self._tasks.get(job.number, _Task(job, job.trial_id))).attempt:
+        elif (task := self._tasks.get(job.number, OpenTrial(job, job.trial_id))).attempt:
             task.lease, task.epochs, task.judged, task.prune = None, [], 0, False
             task.expires, task.expired = math.inf, False
         self._tasks[job.number] = task
@@ -591,29 +531,6 @@ class _Relay(Observers):
     def epoch(self, key: TrialKey, epoch: Epoch) -> None:
         if not self.muted:
             super().epoch(key, epoch)
-
-
-def _with_lease(job: ExternalJob, attrs: Mapping[str, Any]) -> _Task:
-    """Return a trial with its newest lease and the values reported under it, from its record."""
-    task, lease = _Task(job, job.trial_id), attrs.get(LEASE_ATTR)
-    if lease is None:
-        return task
-    task.attempt, task.lease, task.returned = lease["attempt"], lease["id"], lease["returned"]
-    task.client, task.key, task.since = lease["client"], lease["key"], lease["since"]
-    if task.lease is None:
-        return task
-    steps = [int(name.removeprefix(REPORT_ATTR)) for name in attrs if name.startswith(REPORT_ATTR)]
-    for step in sorted(steps):
-        attempt, at, values = attrs[f"{REPORT_ATTR}{step}"]
-        if attempt == task.attempt:
-            task.epochs += [Epoch(step + i, 0.0, 0.0, v, at) for i, v in enumerate(values)]
-    return task
-
-
-def _told_of(number: int, attrs: Mapping[str, Any]) -> Told:
-    outcome = attrs[OUTCOME_ATTR]
-    state = OutcomeState(outcome["state"])
-    return Told(number, state, outcome["objective"], outcome["reason"])
 
 
 def _open(
