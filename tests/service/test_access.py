@@ -5,11 +5,13 @@ import re
 import stat
 
 import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from tuner.errors import InputError
 from tuner.service import access
 from tuner.service.access import Access, Owner, TokenFile, hash_of, new_token
-from tuner.service.problems import Problem
+from tuner.service.problems import Problem, add_handlers
 from tuner.service.settings import Limits
 
 
@@ -153,6 +155,42 @@ def test_a_header_without_a_known_token_is_refused(tokens):
         assert refused.value.status == 401
         assert refused.value.headers["WWW-Authenticate"].startswith("Bearer")
     assert Access().owner(None) == Owner("local", "write")
+
+
+def test_a_role_has_its_routes_and_no_others(tokens):
+    path, given = tokens
+    given["ana", "worker"] = new_token(path, "ana", "worker")
+    app = FastAPI()
+    app.state.access = Access(TokenFile(path))
+    add_handlers(app)
+    for name in ("Anyone", "Reader", "Writer", "WorkerCaller"):
+
+        def route(owner: getattr(access, name)) -> str:
+            return owner.name
+
+        app.get(f"/{name}")(route)
+    client = TestClient(app)
+    allowed = {
+        role: [
+            name
+            for name in ("Anyone", "Reader", "Writer", "WorkerCaller")
+            if client.get(
+                f"/{name}", headers={"Authorization": f"Bearer {given['ana', role]}"}
+            ).status_code
+            == 200
+        ]
+        for role in ("read", "write", "worker")
+    }
+    assert allowed == {
+        "read": ["Anyone", "Reader"],
+        "write": ["Anyone", "Reader", "Writer", "WorkerCaller"],
+        "worker": ["Anyone", "WorkerCaller"],
+    }
+    refused = client.get("/Writer", headers={"Authorization": f"Bearer {given['ana', 'read']}"})
+    assert (refused.status_code, refused.json()["detail"]) == (
+        403,
+        "this token may only read; use one with --role write",
+    )
 
 
 def test_a_caller_is_shown_whose_token_it_has(guarded, as_):

@@ -31,7 +31,9 @@ from tuner.outputs import exclusive_lock, written_whole
 from tuner.service.problems import Problem
 from tuner.service.settings import Limits
 
-Role = Literal["read", "write"]
+Role = Literal["read", "write", "worker"]
+"""What a token may do: look; change things too; run the trials of all owners and nothing else."""
+
 OWNER = r"[a-z0-9][a-z0-9_-]{0,62}"
 """Names of owners; they are names of folders too."""
 
@@ -246,11 +248,18 @@ def _unauthorized(detail: str) -> Problem:
 
 
 def caller(request: Request) -> Owner:
-    """Return who sent a request.
+    """Return who sent a request, and may read.
 
     Raises:
-        Problem: 401, see `Access.owner`.
+        Problem: 401, see `Access.owner`; 403 for the token of a worker.
     """
+    owner = _authenticated(request)
+    if owner.role == "worker":
+        raise Problem(403, "this token is for tuner worker; use one with --role read or write")
+    return owner
+
+
+def _authenticated(request: Request) -> Owner:
     known = request.scope.get("tuner.owner")
     if isinstance(known, Owner):  # the guard has authenticated the request
         return known
@@ -262,6 +271,11 @@ _bearer = HTTPBearer(auto_error=False, description="A token of `tuner token`.")
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
+async def anyone(request: Request, _: _Credentials) -> Owner:
+    """Return the caller, with any role: for routes that show nothing of an owner's."""
+    return _authenticated(request)
+
+
 async def reader(request: Request, _: _Credentials) -> Owner:
     """Return the caller, who may read: a dependency of every route but those without a token."""
     return caller(request)
@@ -271,7 +285,7 @@ async def writer(request: Request, _: _Credentials) -> Owner:
     """Return the caller, who may change something: a dependency of routes that do.
 
     Raises:
-        Problem: 403 where the token may only read.
+        Problem: 403 where the token may not.
     """
     owner = caller(request)
     if owner.role != "write":
@@ -279,5 +293,19 @@ async def writer(request: Request, _: _Credentials) -> Owner:
     return owner
 
 
+async def worker(request: Request, _: _Credentials) -> Owner:
+    """Return the caller, who runs trials: of all owners with the role worker, else of its own.
+
+    Raises:
+        Problem: 403 where the token may only read.
+    """
+    owner = _authenticated(request)
+    if owner.role == "read":
+        raise Problem(403, "this token may only read; use one with --role worker")
+    return owner
+
+
+Anyone = Annotated[Owner, Depends(anyone)]
 Reader = Annotated[Owner, Depends(reader)]
 Writer = Annotated[Owner, Depends(writer)]
+WorkerCaller = Annotated[Owner, Depends(worker)]

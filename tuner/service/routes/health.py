@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel
 
-from tuner.service.access import Reader, Role
+from tuner.service.access import Anyone, Role
 from tuner.service.guard import Condition
 from tuner.service.metrics import MEDIA_TYPE, Metrics
 from tuner.service.problems import Problem
@@ -47,14 +47,14 @@ async def ready(request: Request) -> Health:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(request: Request, _: Reader) -> Response:
+async def metrics(request: Request, _: Anyone) -> Response:
     """Return figures of the service for Prometheus."""
     measured: Metrics = request.app.state.metrics
     return Response(measured.text(), media_type=MEDIA_TYPE)
 
 
 @router.get("/v1/me")
-async def me(owner: Reader) -> Me:
+async def me(owner: Anyone) -> Me:
     """Return whose token it is, and the limits."""
     limits: dict[str, Any] = dataclasses.asdict(owner.limits)
     return Me(owner=owner.name, role=owner.role, limits=limits)
