@@ -59,6 +59,8 @@ def test_a_token_has_the_limits_that_the_file_sets(tokens):
     file = TokenFile(path, Limits(streams=7))
     assert file.owner(given["ana", "read"]).limits == Limits(streams=7, workers=2)
     assert file.owner(given["ana", "write"]).limits == Limits(streams=7)
+    assert file.limits_of("ana") == Limits(streams=7, workers=2)
+    assert file.limits_of("ben") == file.limits_of("nobody") == Limits(streams=7)
     new_token(path, "eve", "read")
     assert TokenFile(path).owner(given["ana", "read"]).limits == Limits(workers=2)
 

@@ -109,10 +109,12 @@ class TokenFile:
     """
 
     def __init__(self, path: Path, limits: Limits | None = None) -> None:
-        self._path, self._limits = path, limits or Limits()
+        self._path, self._default = path, limits or Limits()
         self._checked = time.monotonic()
         self._facts = _check_rights(path)
-        self._owners = self._read()
+        self._owners = dict[str, list[tuple[str, Owner]]]()  # by the first digits of the hash
+        self._limits = dict[str, Limits]()  # by owner
+        self._read()
 
     def owner(self, token: str) -> Owner | None:
         """Return whose token it is; None for an unknown one. Compares in constant time.
@@ -126,26 +128,31 @@ class TokenFile:
                 found = owner
         return found
 
+    def limits_of(self, owner: str) -> Limits:
+        """Return the limits of an owner, of the first of its tokens in the file."""
+        self._reread()
+        return self._limits.get(owner, self._default)
+
     def _reread(self) -> None:
         if time.monotonic() - self._checked < _CHECKED_EVERY_S:
             return
         self._checked = time.monotonic()
         try:
             if (facts := _check_rights(self._path)) != self._facts:
-                self._owners, self._facts = self._read(), facts
+                self._read()
+                self._facts = facts
                 _log.info("the file of tokens has changed, and is read again")
         except InputError as error:  # an editor writes it right now, say
             _log.error("the tokens stay as they were: %s", error)
 
-    def _read(self) -> dict[str, list[tuple[str, Owner]]]:
-        found: dict[str, list[tuple[str, Owner]]] = {}
+    def _read(self) -> None:
+        owners, limits = dict[str, list[tuple[str, Owner]]](), dict[str, Limits]()
         for token in _parse(self._path).tokens:
-            owner = Owner(token.owner, token.role, self._limits_of(token))
-            found.setdefault(token.sha256[:_DIGITS], []).append((token.sha256, owner))
-        return found
-
-    def _limits_of(self, token: _Token) -> Limits:
-        return dataclasses.replace(self._limits, **token.limits.model_dump(exclude_none=True))
+            given = token.limits.model_dump(exclude_none=True)
+            owner = Owner(token.owner, token.role, dataclasses.replace(self._default, **given))
+            owners.setdefault(token.sha256[:_DIGITS], []).append((token.sha256, owner))
+            limits.setdefault(owner.name, owner.limits)
+        self._owners, self._limits = owners, limits
 
 
 def _check_rights(path: Path) -> tuple[int, ...]:
