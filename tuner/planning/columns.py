@@ -94,7 +94,7 @@ def guess_columns(
     for key, name in [("time", time), ("id", id_), *listed]:
         if name is not None:
             table.check_has(f"data.{key}", name)
-    kinds = {c: "text" if c in table.ambiguous else _kind(frame[c]) for c in names if c != id_}
+    kinds = {c: kind for c, kind in kinds_of(table).items() if c != id_}
     kinds |= dict.fromkeys((name for _, name in listed), "numbers")
     if not no_time:
         time = time or next((c for c, kind in kinds.items() if kind == "times"), None)
@@ -128,6 +128,12 @@ def guess_columns(
         dialect=read.dialect,
         found=read.notes,
     )
+
+
+def kinds_of(table: RawTable) -> dict[str, str]:
+    """Return the kind of each column: numbers, times, text or nothing."""
+    frame = table.frame
+    return {c: "text" if c in table.ambiguous else _kind(frame[c]) for c in table.names}
 
 
 def _left_out(table: RawTable, kinds: dict[str, str], used: list[str | None]) -> dict[str, str]:

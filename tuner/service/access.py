@@ -74,6 +74,7 @@ class _Limits(BaseModel):
     requests: _Whole | None = None
     workers: _Whole | None = None
     upload_bytes: _Whole | None = None
+    dataset_bytes: _Whole | None = None
 
 
 class _Token(BaseModel):

@@ -16,6 +16,9 @@ class Limits:
     upload_bytes: int = 1 << 30
     """Bytes of an uploaded data file."""
 
+    dataset_bytes: int = 20 << 30
+    """Bytes of an owner's data files together."""
+
     rows: int = 10_000_000
     """Rows of a data file."""
 

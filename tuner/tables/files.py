@@ -17,6 +17,7 @@ import unicodedata
 import zipfile
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -353,7 +354,9 @@ def workbook_text(path: Path, raw: bytes) -> str:
             if sum(len(row) > 1 for row in rows) > 1:
                 return out.getvalue()  # a sheet of remarks has one column
             found = found or out.getvalue()
-    except (InvalidFileException, KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+    except (
+        InvalidFileException, KeyError, OSError, ParseError, ValueError, zipfile.BadZipFile
+    ) as error:  # fmt: skip
         rule = f"is no Excel file: {one_line(error)}"
         raise refusal(path, "data.path", rule, remedy="save it as .xlsx again, or as CSV") from None
     if found:
