@@ -444,6 +444,14 @@ class Report:
     force: _Force = False
 
 
+@_command("Service", "worker")
+class Worker:
+    """Run trials of a service on this machine, until Ctrl-C hands them back."""
+
+    server: str | None = _option("The URL of the service. [default: $TUNER_SERVER]", "URL")
+    workers: _Workers = None
+
+
 @_command("Tracking", "studies")
 class Sync:
     """Copy what MLflow lacks of a study from its journal."""

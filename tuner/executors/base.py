@@ -342,7 +342,9 @@ class WorkerPool(ABC, Generic[W]):
                 worker.answer(go_on)
 
     def end_job(self, key: str) -> None:
-        """End a job at once, with its worker; no event follows. Others keep theirs."""
+        """End a job at once, with its worker if it has begun; no event follows."""
+        for job in [job for job in self._queue if job.key == key]:
+            self._queue.remove(job)
         for worker in [w for w in self._workers if w.job is not None and w.job.key == key]:
             self._remove(worker)
             self._source.left(key)

@@ -65,9 +65,9 @@ class _Level(Generic[A]):
             account.virtual_s = max(account.virtual_s, self.virtual_s)
         account.waits = waits
 
-    def next(self, job_s: float) -> A | None:
+    def next(self, job_s: float, only: A | None = None) -> A | None:
         """Return the account that is next; of equals, the one that came first."""
-        waiting = [a for a in self.accounts if a.waits]
+        waiting = [a for a in self.accounts if a.waits and only in (None, a)]
         return min(waiting, key=lambda a: a.at_boundary(job_s), default=None)
 
 
@@ -191,10 +191,13 @@ class FairShare(Generic[T]):
         self._update(study)
         return dropped
 
-    def take(self) -> T | None:
-        """Return the next job, which begins now; None if there is none that may."""
+    def take(self, owner_name: str | None = None) -> T | None:
+        """Return the next job, of an owner or of all; it begins now. None: there is none."""
         self._pass_time()
-        owner = self._level.next(self._job_s)
+        only = None
+        if owner_name is not None and (only := self._owners.get(owner_name)) is None:
+            return None
+        owner = self._level.next(self._job_s, only)
         study = None if owner is None else owner.next(self._job_s)
         if owner is None or study is None:
             return None
@@ -202,6 +205,14 @@ class FairShare(Generic[T]):
         self._running[job] = _Running(study, self._now)
         self._count(study, 1)
         return job
+
+    def put_back(self, job: T) -> None:
+        """Note that a running job has ended, and is the first of its study to begin again."""
+        running = self._running.get(job)
+        self.end(job)
+        if running is not None and not running.study.has_left:
+            running.study.queue.appendleft(job)
+            self._update(running.study)
 
     def end(self, job: T) -> None:
         """Note that a running job has ended, whichever way; others are ignored."""

@@ -205,7 +205,9 @@ class Guard:
 
     def _limit(self, scope: Scope) -> int:
         limits = self._settings.limits
-        is_upload = scope["path"].startswith("/v1/datasets") and scope["method"] in ("PUT", "POST")
+        path, method = scope["path"], scope["method"]
+        is_upload = path.startswith("/v1/datasets") and method in ("PUT", "POST")
+        is_upload |= path.startswith("/v1/workers/") and method == "PUT"  # of arrays
         return limits.upload_bytes if is_upload else limits.body_bytes
 
     @contextmanager

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tuner.errors import InputError, Interrupted, RunError, TunerError, one_line
@@ -24,14 +24,27 @@ _POLL_S = 1.0  # at most so long until time limits are looked at; a new job or a
 _RETRY_S = 10.0  # from a failure of the pool to the next attempt
 
 
-class Holder(Protocol):
-    """What runs jobs of the pool. Its methods return at once, and are called from any thread."""
+class Workers(Protocol):
+    """Workers of one kind, which take jobs of the pool.
+
+    All methods return at once, and are called from any thread, with the lock of the pool held.
+    """
+
+    @property
+    def n_workers(self) -> int:
+        """Workers at a time; 0 if there are none now."""
+
+    def wake(self) -> None:
+        """Take jobs, if workers are free: a job can begin that could not before."""
 
     def answer(self, key: str, go_on: bool) -> None:
-        """Answer a job that waits after a report; nothing happens if it does not."""
+        """Answer a job that waits after a report."""
 
     def end_job(self, key: str) -> None:
         """End a job soon, and call `SharedPool.left`; no event of it is of interest any more."""
+
+    def forget(self, folders: Iterable[str]) -> None:
+        """Release the data in these folders: no job will refer to it."""
 
 
 @dataclass(eq=False)
@@ -41,7 +54,10 @@ class _Task:
     job: Job  # under a key that differs from those of all other jobs of the pool
     key: str  # in its study
     study: StudyExecutor
-    holder: Holder | None = None  # None until it has begun
+    holder: Workers | None = None  # None until it has begun
+    n_reported: int = 0  # epochs that its search knows
+    n_repeated: int = 0  # epochs that were reported since it began last
+    answers: list[bool] = field(default_factory=list)  # of its search, by epoch
 
 
 @dataclass(frozen=True)
@@ -65,7 +81,7 @@ class SharedPool:
 
     Args:
         make: makes the workers from their number; called in the pool's own thread.
-        n_workers: made by `make`; 0 for none, if all workers are of another kind, see `take`.
+        n_workers: made by `make`; 0 for none, if all workers are of another kind: see `add`.
         share: decides which job is next.
         resources: of each worker; see `check`.
     """
@@ -84,21 +100,14 @@ class SharedPool:
         self._tasks: dict[str, _Task] = {}  # by the key of the job
         self._studies: list[StudyExecutor] = []
         self._numbers = itertools.count()
-        self._listeners: list[Callable[[], None]] = []  # called when a job waits
-        self._others: list[Callable[[], int]] = []  # numbers of workers of other kinds
         self._is_closed = False
         self._own = _OwnWorkers(self, make, n_workers) if n_workers else None
+        self._kinds: list[Workers] = [self._own] if self._own is not None else []
 
     @property
     def n_workers(self) -> int:
         """Workers at a time, of all kinds."""
-        own = self._own.n_workers if self._own is not None else 0
-        return own + self.n_other_workers
-
-    @property
-    def n_other_workers(self) -> int:
-        """Workers that take their jobs themselves; see `add_workers`."""
-        return sum(count() for count in self._others)
+        return sum(kind.n_workers for kind in self._kinds)
 
     @property
     def busy(self) -> int:
@@ -161,29 +170,24 @@ class SharedPool:
 
     # What follows is for the kinds of workers.
 
-    def add_workers(self, count: Callable[[], int], job_waits: Callable[[], None]) -> None:
-        """Add a kind of workers, which `take` their jobs.
-
-        Args:
-            count: returns how many workers there are now.
-            job_waits: is called when a job waits for a worker, in any thread; returns at once.
-        """
+    def add(self, kind: Workers) -> None:
+        """Add a kind of workers, which `take` their jobs."""
         with self.lock:
-            self._others.append(count)
-            self._listeners.append(job_waits)
+            self._kinds.append(kind)
+            kind.wake()
 
     def n_ready(self) -> int:
         """Return how many jobs could begin now if there were a worker for each."""
         with self.lock:
             return len(self._share)
 
-    def take(self, holder: Holder) -> Job | None:
-        """Return the next job, which the holder begins now; None if there is none."""
+    def take(self, holder: Workers, owner: str | None = None) -> Job | None:
+        """Return the next job, of an owner or of all, which the holder begins; None: none can."""
         with self.lock:
-            if (key := self._share.take()) is None:
+            if (key := self._share.take(owner)) is None:
                 return None
             task = self._tasks[key]
-            task.holder = holder
+            task.holder, task.n_repeated = holder, 0
             return task.job
 
     def deliver(self, events: Iterable[Event]) -> None:
@@ -192,17 +196,59 @@ class SharedPool:
             for event in events:
                 if (task := self._tasks.get(event.key)) is None:
                     continue  # its search does not wait for it any more
+                if isinstance(event, Reported) and self._is_known(task):
+                    continue
                 if not isinstance(event, Reported):
                     self.left(event.key)
                     self._drop(task)
                 task.study._receive(dataclasses.replace(event, key=task.key))
 
+    def _is_known(self, task: _Task) -> bool:
+        """Count a report, and return whether it is of an epoch that was reported before.
+
+        A job that was handed back begins again, and its search does not notice.
+        """
+        task.n_repeated += 1
+        if task.n_repeated > task.n_reported:
+            task.n_reported = task.n_repeated
+            return False
+        if task.n_repeated <= len(task.answers) and task.holder is not None:
+            task.holder.answer(task.job.key, task.answers[task.n_repeated - 1])
+        return True
+
+    def _answer(self, task: _Task, go_on: bool) -> None:
+        if len(task.answers) == task.n_reported:
+            return  # it does not wait
+        task.answers.append(go_on)
+        if task.holder is not None and task.n_repeated == len(task.answers):
+            task.holder.answer(task.job.key, go_on)
+
     def left(self, key: str) -> None:
         """Note that a job has left its worker, whichever way."""
         with self.lock:
             self._share.end(key)
+            self.wake_all()
 
-    def fail(self, holder: Holder, error: TunerError) -> None:
+    def put_back(self, key: str) -> None:
+        """Hand a job back that has begun, through no fault of its own: it begins again elsewhere.
+
+        As a job is a pure function, its search gets the events that it has not had, and no more.
+        """
+        with self.lock:
+            if (task := self._tasks.get(key)) is None:
+                self.left(key)
+                return
+            task.holder = None
+            self._share.put_back(key)
+            self.wake_all()
+
+    def wake_all(self) -> None:
+        """Have free workers take the jobs that can begin."""
+        if len(self._share):
+            for kind in self._kinds:
+                kind.wake()
+
+    def fail(self, holder: Workers, error: TunerError) -> None:
         """End the jobs of a kind of workers that failed as a whole.
 
         Without workers of another kind, every search with jobs in progress gets the error; else
@@ -210,7 +256,7 @@ class SharedPool:
         """
         with self.lock:
             tasks = list(self._tasks.values())
-            if self.n_other_workers:
+            if any(kind.n_workers for kind in self._kinds if kind is not holder):
                 self.deliver(Lost(t.job.key, one_line(error)) for t in tasks if t.holder is holder)
                 return
             for study in dict.fromkeys(task.study for task in tasks):
@@ -221,10 +267,7 @@ class SharedPool:
         task = _Task(dataclasses.replace(job, key=key), job.key, study)
         self._tasks[key] = study._tasks[job.key] = task
         self._share.submit(study.share, key)
-        if self._own is not None:
-            self._own.wake()
-        for job_waits in self._listeners:
-            job_waits()
+        self.wake_all()
 
     def _withdraw(self, study: StudyExecutor) -> list[str]:
         return [self._drop(self._tasks[key]) for key in self._share.withdraw(study.share)]
@@ -247,8 +290,8 @@ class SharedPool:
         if study in self._studies:
             self._studies.remove(study)
             self._share.leave(study.share)
-            if self._own is not None:
-                self._own.forget(folders)
+            for kind in self._kinds:
+                kind.forget(folders)
 
 
 class _OwnWorkers:
@@ -408,8 +451,8 @@ class StudyExecutor:
         """Answer a job that waits after a report: whether to train on."""
         with self._pool.lock:
             task = self._tasks.get(key)
-            if task is not None and task.holder is not None:
-                task.holder.answer(task.job.key, go_on)
+            if task is not None:
+                self._pool._answer(task, go_on)
 
     def withdraw(self) -> list[str]:
         """Drop the jobs that no worker has begun, and return their keys."""
