@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tuner.cli.run import _next_commands
+from tuner.cli.run import next_commands
 from tuner.cli.studies import _trained
-from tuner.orchestrator import SearchOptions
 from tuner.results.verdict import gap_in_words
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -219,10 +218,9 @@ def test_a_list_of_studies_says_how_many_of_how_many(trained, budget, says):
 
 def test_anothers_file_is_not_offered_for_overwriting(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = SearchOptions(tracking=False)
 
     def typed():
-        return [command for command, _ in _next_commands("air-tpe-0", options, None, False)]
+        return [command for command, _ in next_commands("air-tpe-0", "", own_code=False)]
 
     assert typed() == ["tuner export air-tpe-0 -o best.yaml", "tuner train best.yaml"]
     Path("best.yaml").write_text("name: mine\n")

@@ -11,7 +11,7 @@ from helpers.simulated_study import Case, PretendExecutor
 from rich.console import Console
 
 from tuner.coordination.coordinator import Observer
-from tuner.progress.replay import EventClock, Replay
+from tuner.progress.replay import EventClock, Replay, newest_run
 from tuner.progress.reporters import JsonReporter, LiveReporter, PlainReporter
 
 HEADS = {  # kinds of searches: what else is in their experiment, and how their workers are
@@ -120,3 +120,36 @@ def test_unknown_events_and_those_before_begun_show_nothing():
     replay.show({"event": "lost", "time": 1.0, "role": "trial", "trial": 0, "reason": "x"})
     replay.show({"event": "of a newer version", "time": 2.0})
     assert printed(reporter) == ""
+
+
+def test_a_log_of_two_runs_reads_as_the_newest_run():
+    def event(name, number, **facts):
+        return {"event": name, "time": float(number), **facts, "event_id": str(number)}
+
+    def of(trial):
+        return {"role": "trial", "trial": trial}
+
+    log = [
+        event("begun", 1),
+        event("asked", 2, **of(0)),
+        event("finished", 3, **of(0), earlier=False),
+        event("asked", 4, **of(1)),
+        event("ended", 5),
+        event("begun", 6),
+        event("note", 7),
+        event("finished", 8, **of(0), earlier=True),
+        event("asked", 9, **of(1)),
+        event("finished", 10, **of(1), earlier=False),
+    ]
+    found = [(e["event"], e["time"], e.get("earlier")) for e in newest_run(log, after="5")]
+    assert found == [
+        ("begun", 6.0, None),
+        ("note", 7.0, None),
+        ("asked", 9.0, None),
+        ("finished", 9.0, True),
+        ("asked", 9.0, None),
+        ("finished", 10.0, False),
+    ]
+    whole = [e["event"] for e in newest_run(log)]
+    names = ["note", "asked", "finished", "asked", "finished"]
+    assert whole == [e["event"] for e in log[:6]] + names

@@ -225,6 +225,10 @@ _Journal = Annotated[
         help="A file, sqlite:///FILE or postgresql+psycopg://... [default: studies/STUDY.journal]",
     ),
 ]
+_Server = Annotated[
+    str | None,
+    _given("At the service of this URL; local for this machine. [default: TUNER_SERVER]", "URL"),
+]
 _Set = Annotated[
     list[str] | None, _given("Change a key: budget.epochs=50. Repeatable.", "KEY=VALUE", "--set")
 ]
@@ -295,6 +299,7 @@ class Check:
     experiment: _Experiment
     strategy: _Strategy = None
     set_: _Set = None
+    server: _Server = None
     allow_code: _AllowCode = False
 
 
@@ -310,6 +315,7 @@ class Run:
     seed: Annotated[int | None, _whole("--seed", 1, "Seed of everything random.")] = None
     study: str | None = _option("The study's name. [default: EXPERIMENT-STRATEGY-SEED]", "NAME")
     journal: _Journal = None
+    server: _Server = None
     executor: _Executor = "local"
     asynchronous: bool = _flag(
         "Let no worker wait; the search cannot be repeated exactly.", "--asynchronous"
@@ -371,6 +377,7 @@ class Studies:
     """List the studies in this folder."""
 
     journal: _Journal = None
+    server: _Server = None
     json: _AsJson = False
 
 
@@ -380,6 +387,7 @@ class Show:
 
     study: _Study
     journal: _Journal = None
+    server: _Server = None
     json: _AsJson = False
 
 
@@ -399,6 +407,7 @@ class Export:
     ensemble: _Ensemble = False
     data: str | None = _option("Write this as data.path. [default: where the data is]", "PATH")
     journal: _Journal = None
+    server: _Server = None
     force: _Force = False
     allow_code: _AllowCode = False
 
@@ -421,7 +430,9 @@ class Train:
 class Predict:
     """Predict with a trained model, as CSV; this needs no torch."""
 
-    model: Annotated[Path, _argument("MODEL_DIR", "Written by train -o or export --model.")]
+    model: Annotated[
+        Path, _argument("MODEL_DIR", "Of train -o or export --model; with --server, a study.")
+    ]
     data: Annotated[Path, _argument("DATA.csv", "A CSV or Parquet file like the training's.")]
     output: _Output = None
     all_: bool = _flag("Forecast after every row, not only the last.", "--all")
@@ -429,6 +440,7 @@ class Predict:
         "Rows to come, with the columns that are known ahead. [default: DATA's last]", "FILE"
     )
     numpy: bool = _flag("Run the model in numpy, without onnxruntime.", "--numpy")
+    server: _Server = None
     force: _Force = False
 
 
@@ -441,6 +453,7 @@ class Report:
         "The page to write. [default: STUDY.html]", "FILE", "-o", "--output"
     )
     journal: _Journal = None
+    server: _Server = None
     force: _Force = False
 
 
@@ -458,6 +471,7 @@ class Sync:
 
     study: _Study
     journal: _Journal = None
+    server: _Server = None
     register: _Register = None
     ensemble: _Ensemble = False
 

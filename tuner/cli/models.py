@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from tuner.cli.app import Export, Train
+from tuner.cli.remote import client_of
 from tuner.cli.run import load
 from tuner.coordination.finalists import find_winner
 from tuner.data.prepared import check_data
@@ -136,12 +137,16 @@ def _warn(text: str) -> None:
 def export(command: Export) -> None:
     """Write the best configuration of a study as an experiment file, and its trained model."""
     output, model, data = command.output, command.model, command.data
+    client = client_of(command)
     as_json = _as_json(command.format, output)
     _check_trains(command, model, "add --model DIR")
     if data == "":
         rule = "must be a path"
         raise InputError(rule, where="--data", got="''", remedy="write --data sales.csv, say")
-    record, state = read_as_it_stands(command.study, command.journal)
+    if client is None:
+        record, state = read_as_it_stands(command.study, command.journal)
+    else:
+        record, state = client.study(command.study).record()
     folder, name = (Path.cwd(), "best.yaml") if output is None else (output.parent, output.name)
     if output is not None:
         _check_spared(output, record, command.journal)
@@ -157,12 +162,16 @@ def export(command: Export) -> None:
     if output is None and model is None:
         sys.stdout.write(text)
         return
-    training = None if model is None else _trained(best, record, command)
+    is_trained = model is not None and client is None
+    training = _trained(best, record, command) if is_trained else None
     if output is not None:
         with written_whole(output) as new:
             new.write_text(text, encoding="utf-8")
         next_ = train_command(str(output), own_code=own_code)
         _print_wrote(output, f"; next: [bold]{escape(next_)}[/]")
+    if client is not None and model is not None:
+        client.study(record.name).model(model)
+        _print_wrote(model)
     if training is not None and model is not None:
         if not print_reproduced(training, []):
             option = " --ensemble" if command.ensemble else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from tuner.cli.app import Predict
+from tuner.cli.remote import client_of, fetched_model
 from tuner.errors import InputError
 from tuner.outputs import check_file, written_whole
 from tuner.prediction import Model, PredictionWarning, load_model
@@ -16,8 +17,16 @@ from tuner.tables.frequencies import offset_of
 
 
 def predict(command: Predict) -> None:
-    """Predict with an exported model, into a file or on standard output."""
-    model, output = load_model(command.model, numpy=command.numpy), command.output
+    """Predict with an exported model, or that of a service, into a file or on standard output."""
+    if (client := client_of(command)) is None:
+        _predict(load_model(command.model, numpy=command.numpy), command)
+        return
+    with fetched_model(client, str(command.model)) as folder:
+        _predict(load_model(folder, numpy=command.numpy), command)
+
+
+def _predict(model: Model, command: Predict) -> None:
+    output = command.output
     if output is not None:
         for read in (command.data, command.future):
             if read is not None:

@@ -10,7 +10,7 @@ import sys
 import webbrowser
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich import box
@@ -18,6 +18,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from tuner.cli.app import Report, Show, Strategies, Studies, Sync, Ui
+from tuner.cli.remote import (
+    client_of,
+    facts_of_queued,
+    fetched_model,
+    place_in_words,
+    row_of,
+    server_option,
+)
 from tuner.coordination.finalists import trial_name
 from tuner.errors import InputError, RunError, TunerError, show_location
 from tuner.journal.records import StudyRecord, StudyState, read_study, read_with_state
@@ -45,6 +53,9 @@ from tuner.tracking import (
     tracking_uri,
 )
 from tuner.winner import check_register, log_winner
+
+if TYPE_CHECKING:
+    from tuner.client import Client, RemoteStudy
 
 
 def strategies(command: Strategies) -> None:
@@ -75,7 +86,11 @@ def _options(strategy: type[Strategy]) -> dict[str, Any]:
 
 
 def studies(command: Studies) -> None:
-    """Print the studies of this folder's journals, or of the one given."""
+    """Print the studies of this folder's journals, or of the one given, or of a service."""
+    if (client := client_of(command)) is not None:
+        found = [row_of(facts) for facts in client.studies()]
+        _list(found, command.json, f"no studies at {client.server}")
+        return
     journal, rows, unreadable = command.journal, list[dict[str, Any]](), False
     for location in [journal] if journal else sorted(map(str, Path("studies").glob("*.journal"))):
         try:
@@ -93,14 +108,20 @@ def studies(command: Studies) -> None:
                 rows.append(summarize(record).to_json() | {"state": state})
             except InputError as error:  # nor does another program's study
                 sys.stderr.write(f"tuner: {error}\n")
-    if command.json:
+    _list(rows, command.json, None if unreadable else "no studies here")
+    if unreadable:
+        raise typer.Exit(InputError.exit_status)
+
+
+def _list(rows: list[dict[str, Any]], as_json: bool, none: str | None) -> None:
+    """Print studies; `none` is the text if there are none."""
+    if as_json:
         _print_json(rows)
     elif rows:
         _print_studies(rows)
-    elif not unreadable:
-        console.print("no studies here; start one: [bold]tuner run EXPERIMENT.yaml[/]")
-    if unreadable:
-        raise typer.Exit(InputError.exit_status)
+    elif none is not None:
+        start = "start one: [bold]tuner run EXPERIMENT.yaml[/]"
+        console.print(f"{escape(none)}; {start}", soft_wrap=True)
 
 
 def _print_studies(rows: list[dict[str, Any]]) -> None:
@@ -131,20 +152,40 @@ def _trained(trained: int, budget: int | None) -> str:
 
 def show(command: Show) -> None:
     """Print one study's result, its best trials and where they are in MLflow."""
+    if (client := client_of(command)) is not None:
+        _show_remote(client.study(command.study), as_json=command.json)
+        return
     record, state = read_as_it_stands(command.study, command.journal)
     if command.json:
         known = {"state": state, "links": links_as_json(record)}
         _print_json(summarize(record).to_json() | {"all_trials": trials_to_json(record)} | known)
         return
-    show_result(record, state)
-    if state is StudyState.RUNNING:
-        show_running(record)
-    show_trials(record)
+    _show(record, state)
     if (links := find_links(record)) is not None:
         _print_links(links)
     elif has_study(record):
         ui_command = f"tuner ui {shlex.quote(record.name)}{journal_option(command.journal)}"
         console.print(f"\nIn MLflow: [bold]{escape(ui_command)}[/]")
+
+
+def _show(record: StudyRecord, state: StudyState) -> None:
+    show_result(record, state)
+    if state is StudyState.RUNNING:
+        show_running(record)
+    show_trials(record)
+
+
+def _show_remote(study: RemoteStudy, *, as_json: bool) -> None:
+    """Print a study of a service; of one that is queued, its place in the queue."""
+    if (queued := facts_of_queued(study)) is not None:
+        if as_json:
+            _print_json(queued)
+        else:
+            console.print(f"{study.name}: {place_in_words(queued)}", markup=False, soft_wrap=True)
+    elif as_json:
+        _print_json(study.summary())
+    else:
+        _show(*study.record())
 
 
 def links_as_json(record: StudyRecord) -> dict[str, Any] | None:
@@ -171,12 +212,16 @@ def _print_json(value: Any) -> None:
 
 def report(command: Report) -> None:
     """Write the report of a study as one HTML page."""
-    record = read(command.study, command.journal)
-    output = command.output or Path(f"{record.name}.html")
-    of_it = None if command.force else partial(page.is_report, study=record.name)
-    check_file(output, f"report of {record.name}", page.ENDINGS, of_it)
+    client = client_of(command)
+    name = command.study
+    if client is None:
+        record = read(name, command.journal)
+    output = command.output or Path(f"{name}.html")
+    of_it = None if command.force else partial(page.is_report, study=name)
+    check_file(output, f"report of {name}", page.ENDINGS, of_it)
+    text = page.report(record) if client is None else client.study(name).report().html
     with written_whole(output) as new:
-        new.write_text(page.report(record), encoding="utf-8")
+        new.write_text(text, encoding="utf-8")
     console.print(f"wrote [bold]{escape(str(output))}[/]", soft_wrap=True)
 
 
@@ -185,12 +230,31 @@ def sync(command: Sync) -> None:
     study, journal, register = command.study, command.journal, command.register
     if register is not None:
         check_register(register)
+    if (client := client_of(command, takes=("register",))) is not None:
+        _sync_remote(client, command)
+        return
     location, again = locate(study, journal), sync_command(study, journal, register)
     with lock_for_reading(location, study) as storage:  # a running search copies its own trials
         record = read_study(storage, study, location)
         lacks_files = _sync(record, again)
     if record.test is not None or register is not None or command.ensemble:
         _log_winner(record, register, command.ensemble, again)
+    if lacks_files:
+        raise typer.Exit(1)
+
+
+def _sync_remote(client: Client, command: Sync) -> None:
+    """Copy a study of a service to the MLflow of this machine, and its model."""
+    record, state = client.study(command.study).record()
+    if state is StudyState.RUNNING:
+        rule = f"{record.name} is running"
+        raise InputError(rule, where=client.server, remedy="wait until it has ended")
+    where = server_option(command.server)
+    again = f"{sync_command(record.name, None, command.register)}{where}"
+    lacks_files = _sync(record, again)
+    if record.test is not None or command.register is not None:
+        with fetched_model(client, record.name) as folder:
+            _log_winner(record, command.register, False, again, folder)
     if lacks_files:
         raise typer.Exit(1)
 
@@ -212,10 +276,16 @@ def _sync(record: StudyRecord, command: str) -> bool:
     return bool(count.lacking)
 
 
-def _log_winner(record: StudyRecord, register: str | None, ensemble: bool, command: str) -> None:
-    """Log the winner's model; without it, MLflow still has all the rest."""
+def _log_winner(
+    record: StudyRecord,
+    register: str | None,
+    ensemble: bool,
+    command: str,
+    folder: Path | None = None,
+) -> None:
+    """Log the winner's model, of a folder or trained again; without it, MLflow has the rest."""
     try:
-        log_winner(record, _note, register=register, ensemble=ensemble)
+        log_winner(record, _note, folder=folder, register=register, ensemble=ensemble)
     except TunerError as error:
         _note(f"without the winner's model: {error}")
         if register is not None or ensemble:

@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from tuner.client.connection import SERVER, TOKEN, Connection, RefusedError, segment
 from tuner.client.external import ExternalStudy
 from tuner.client.study import RemoteStudy
-from tuner.errors import InputError
+from tuner.errors import InputError, refusal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 _REFERENCE = re.compile(r"dataset:[0-9a-f]{64}")
-_NOT_FOUND = 404
+_CREATED, _NOT_FOUND = 201, 404
 _FILE_KEYS = (("data", "path"), ("data", "split", "test_file"))
 
 
@@ -60,6 +60,23 @@ class Dataset:
         return cls(**{key: raw[key] for key in cls.__dataclass_fields__ if key in raw})
 
 
+class SubmitOptions(TypedDict, total=False):
+    """Options of a submission."""
+
+    priority: int | None
+    """-10 to 10, by default 0: studies of a higher one get workers first."""
+    max_workers: int | None
+    """Number of trials that run at a time, at most."""
+    tracking: bool | None
+    """Whether the service copies the trials to its MLflow."""
+    test: bool | None
+    """Whether the winner is evaluated on the test set, once; by default true."""
+    reopen_test: bool | None
+    """Whether to evaluate again after an extended search has another winner."""
+    start_from: Sequence[str]
+    """Names of studies of the service whose best configurations are the first trials."""
+
+
 class Client:
     """A service of `tuner serve`.
 
@@ -84,6 +101,11 @@ class Client:
     def server(self) -> str:
         """The URL of the service."""
         return self._connection.server
+
+    @property
+    def server_time(self) -> float:
+        """Time of the newest answer by the service's clock: seconds since 1970, rounded down."""
+        return self._connection.server_time
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.server!r})"
@@ -195,7 +217,7 @@ class Client:
         experiment: Experiment | Mapping[str, Any] | str | Path,
         data: Dataset | pd.DataFrame | str | Path | None = None,
         name: str | None = None,
-        **options: Any,
+        **options: Unpack[SubmitOptions],
     ) -> RemoteStudy:
         """Submit a search, with its data. It is queued, and runs on the service.
 
@@ -206,9 +228,7 @@ class Client:
                 first. Its files are uploaded; `data.path` may be a `Dataset.reference`.
             data: replaces `data.path`.
             name: of the study; by default `<experiment>-<strategy>-<seed>`.
-            options: `priority`, -10 to 10, by default 0; `max_workers`; `tracking`, whether the
-                service copies the trials to MLflow; `test`, whether the winner is evaluated on
-                the test set, by default true; `from`, names of studies to start from.
+            options: see `SubmitOptions`; what is None or left out is the service's default.
 
         Raises:
             InputError: the experiment or the data is refused, or the name is that of another
@@ -218,8 +238,9 @@ class Client:
         body |= {
             key: value for key, value in {"name": name, **options}.items() if value is not None
         }
-        answer = self._connection.json("POST", "/v1/studies", body=body)
-        return self.study(answer["name"])
+        sent = self._connection.send("POST", "/v1/studies", body=body)
+        name = self._connection.parsed(sent)["name"]
+        return RemoteStudy(self._connection, name, is_new=sent.status_code == _CREATED)
 
     def _with_uploads(
         self,
@@ -242,6 +263,9 @@ class Client:
                 continue
             if _REFERENCE.fullmatch(Path(given).name):  # made absolute, as every path is
                 block[key] = Path(given).name
+            elif not Path(given).is_file():
+                key = ".".join((*blocks, key))
+                raise refusal(given, key, "no such file", remedy="check the path")
             else:
                 uploaded[given] = self.upload(given).id
         return {"experiment": raw, "datasets": uploaded}

@@ -35,10 +35,13 @@ class RemoteStudy:
 
     Every access asks the service. All methods raise RefusedError, an InputError, if the service
     refuses the request, and RunError if it fails or does not answer for half a minute.
+
+    Attributes:
+        is_new: whether `Client.submit` has created it; False for one that was there.
     """
 
-    def __init__(self, connection: Connection, name: str) -> None:
-        self._connection, self._name = connection, name
+    def __init__(self, connection: Connection, name: str, *, is_new: bool = False) -> None:
+        self._connection, self._name, self.is_new = connection, name, is_new
         self._path = f"/v1/studies/{segment(name)}"
 
     def __repr__(self) -> str:
@@ -88,14 +91,14 @@ class RemoteStudy:
         The stream goes on over a restart of the service.
 
         Args:
-            after: the `id` of an event: only later ones are yielded. None yields all.
+            after: the `event_id` of an event: only later ones are yielded. None yields all.
 
         Yields:
-            The objects that `tuner run --json` prints, and the key `id`.
+            The objects that `tuner run --json` prints, and the key `event_id`.
         """
         path = f"{self._path}/events"
         for number, event in follow(self._connection, path, after, self._has_ended):
-            yield {**event, "id": number}
+            yield {**event, "event_id": number}
 
     def _has_ended(self) -> bool:
         return self.state in ENDED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from tuner.coordination.coordinator import Asked, SearchStart
@@ -36,6 +36,79 @@ class EventClock:
         return now + time.monotonic() - since
 
 
+def newest_run(
+    events: Iterable[dict[str, Any]], after: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the events of a log as a single run would have sent them.
+
+    A log goes on when a search is resumed. Each run then sends what was finished before, marked
+    `earlier`, as a search here does.
+
+    Args:
+        events: of a whole log, each with the key `event_id`.
+        after: id of the event before the run of interest: earlier events are not yielded.
+    """
+    past, is_past = _Past(), after is not None
+    for event in events:
+        if event["event"] == "begun":
+            past.repeat()
+        if past.knows(event):
+            continue
+        if not is_past:
+            yield from past.due_before(event)
+            yield event
+        past.add(event)
+        is_past = is_past and event["event_id"] != after
+
+
+_Training = tuple[Role, int]
+
+
+class _Past:
+    """What a log has of trials that are finished, and what of it a further run has not sent."""
+
+    def __init__(self) -> None:
+        self._asked: dict[_Training, dict[str, Any]] = {}
+        self._finished: dict[_Training, dict[str, Any]] = {}
+        self._due: list[_Training] = []
+
+    def add(self, event: dict[str, Any]) -> None:
+        if event["event"] == "asked":
+            self._asked[_training(event)] = event
+        elif event["event"] == "finished":
+            self._finished[_training(event)] = event
+
+    def knows(self, event: dict[str, Any]) -> bool:
+        """Return whether an event only repeats that a trial was finished before."""
+        return (
+            event["event"] == "finished" and event["earlier"] and _training(event) in self._finished
+        )
+
+    def repeat(self) -> None:
+        """Let a further run begin: all that is finished is due."""
+        self._due = sorted(self._finished, key=lambda key: (key[0] is not Role.TRIAL, key[1]))
+
+    def due_before(self, event: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the due events of the stage of an event: those of trials, or all."""
+        if "role" in event:
+            of_trials = event["role"] == Role.TRIAL
+        elif event["event"] in ("result", "ended"):
+            of_trials = False
+        else:
+            return []
+        stage = [key for key in self._due if not of_trials or key[0] is Role.TRIAL]
+        self._due = [key for key in self._due if key not in stage]
+        now, found = {"time": event["time"]}, list[dict[str, Any]]()
+        for key in stage:
+            found += [self._asked[key] | now] if key in self._asked else []
+            found.append(self._finished[key] | now | {"earlier": True})
+        return found
+
+
+def _training(event: Mapping[str, Any]) -> _Training:
+    return Role(event["role"]), event["trial"]
+
+
 class Replay:
     """Turns the objects that `EventWriter` makes back into the calls of a reporter.
 
@@ -43,7 +116,8 @@ class Replay:
         reporter: shows the search; its clocks should be `clock`.
         clock: is set to the time of each event.
         read: reads the record of the study.
-        muted_until: a time there: notes of earlier events are counted but not printed.
+        at_start: returns further notes when the search begins.
+        muted_until: a time there: earlier events are counted, and print nothing.
     """
 
     def __init__(
@@ -51,10 +125,11 @@ class Replay:
         reporter: Reporter,
         clock: EventClock,
         read: Callable[[], StudyRecord],
+        at_start: Callable[[StudyRecord], Iterable[str]] = lambda record: (),
         muted_until: float = 0.0,
     ) -> None:
         self._reporter, self._clock, self._read = reporter, clock, read
-        self._muted_until = muted_until
+        self._at_start, self._muted_until = at_start, muted_until
         self._epochs: dict[TrialKey, list[Epoch]] = {}
         self._outcomes: dict[TrialKey, Outcome] = {}  # in the journal when the search began
         self._has_begun = False
@@ -79,6 +154,9 @@ class Replay:
         self._epochs.clear()
         start = SearchStart(record, self._read, "", event["workers"], event["executor"])
         self._reporter.on_start(start)
+        self._reporter.muted = False
+        for text in self._at_start(record):
+            self._reporter.note(text)
 
     def _asked(self, key: TrialKey, event: Mapping[str, Any]) -> None:
         self._reporter.asked(Asked(key, event["repeat_of"], event["params"]))

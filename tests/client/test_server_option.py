@@ -1,0 +1,146 @@
+"""`--server` and TUNER_SERVER: which commands go where, and what they refuse."""
+
+import json
+
+import pytest
+from helpers.ports import free_port
+from helpers.scripted_server import Answer, problem, serving
+
+from tuner.cli.app import run
+from tuner.cli.remote import server_of, server_option
+
+FACTS = {
+    "name": "air-tpe-0", "kind": "search", "state": "queued", "owner": "local", "experiment": "air",
+    "strategy": "tpe", "seed": 0, "metric": "rmse", "direction": "minimize", "trials": 40,
+    "trained": 0, "best": None, "submitted": "2026-01-02T03:04:05+00:00", "error": None,
+    "position": 3,
+}  # fmt: skip
+BEST = {"trial": 3, "score": 1.25, "params": {"hidden_size": 8}}
+RUNNING = FACTS | {"name": "b", "state": "running", "trained": 7, "best": BEST, "position": None}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch):
+    monkeypatch.delenv("TUNER_SERVER", raising=False)
+    monkeypatch.delenv("TUNER_TOKEN", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "server"),
+    [
+        (None, None, None),
+        (None, "", None),
+        (None, "local", None),
+        (None, "http://a", "http://a"),
+        ("http://b", "http://a", "http://b"),
+        ("local", "http://a", None),
+        ("", "http://a", None),
+    ],
+)
+def test_the_option_wins_over_the_environment(given, environment, server, monkeypatch):
+    if environment is not None:
+        monkeypatch.setenv("TUNER_SERVER", environment)
+    assert server_of(given) == server
+
+
+def test_commands_to_type_name_a_server_that_was_typed():
+    assert server_option(None) == ""
+    assert server_option("http://a b") == " --server 'http://a b'"
+
+
+REFUSED = [
+    (["run", "air.yaml", "--journal", "a.journal"], "--journal"),
+    (["run", "air.yaml", "--executor", "ray"], "--executor"),
+    (["run", "air.yaml", "--register", "air"], "--register"),
+    (["show", "air-tpe-0", "--journal", "a.journal"], "--journal"),
+    (["studies", "--journal", "a.journal"], "--journal"),
+    (["report", "air-tpe-0", "--journal", "a.journal"], "--journal"),
+    (["export", "air-tpe-0", "--journal", "a.journal"], "--journal"),
+    (["export", "air-tpe-0", "--model", "m", "--all-data"], "--all-data"),
+    (["export", "air-tpe-0", "--model", "m", "--ensemble"], "--ensemble"),
+    (["sync", "air-tpe-0", "--journal", "a.journal"], "--journal"),
+    (["sync", "air-tpe-0", "--ensemble"], "--ensemble"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "option"), REFUSED, ids=lambda value: str(value))
+def test_options_of_this_machine_are_refused(arguments, option, folder, capsys, monkeypatch):
+    monkeypatch.setenv("TUNER_SERVER", "http://127.0.0.1:1")
+    remedy = "leave it out, or write --server local"
+    assert run(arguments) == 2
+    line = f"tuner: {option}: makes no sense with TUNER_SERVER=http://127.0.0.1:1; {remedy}\n"
+    assert capsys.readouterr().err == line
+    assert run([*arguments, "--server", "http://127.0.0.1:2"]) == 2
+    assert "makes no sense with --server http://127.0.0.1:2;" in capsys.readouterr().err
+
+
+COMMANDS = [
+    ["run", "air.yaml"],
+    ["check", "air.yaml"],
+    ["studies"],
+    ["show", "air-tpe-0"],
+    ["report", "air-tpe-0"],
+    ["export", "air-tpe-0"],
+    ["sync", "air-tpe-0"],
+    ["predict", "air-tpe-0", "air.csv"],
+]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda value: value[0])
+def test_a_server_that_is_away_is_one_line_and_status_1(arguments, folder, capsys, monkeypatch):
+    monkeypatch.setattr("urllib3.util.Retry.sleep", lambda *_: None)
+    url = f"http://127.0.0.1:{free_port()}"
+    assert run([*arguments, "--server", url]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"tuner: {url}: the service does not answer (connection refused)")
+    assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_missing_file_is_refused_as_it_is_here(command, folder, capsys):
+    arguments = [command, "air.yaml", "--set", "data.path=nope.csv"]
+    assert run(arguments) == 2
+    line = capsys.readouterr().err
+    with serving([Answer(200, {})]) as server:
+        assert run([*arguments, "--server", server.url]) == 2
+    assert capsys.readouterr().err == line
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("arguments", COMMANDS[2:], ids=lambda value: value[0])
+def test_a_study_that_is_not_there_is_one_line(arguments, folder, capsys):
+    with serving([problem(404, "no such study: 'air-tpe-0'")]) as server:
+        assert run([*arguments, "--server", server.url]) == 2
+    assert capsys.readouterr().err == "tuner: no such study: 'air-tpe-0'\n"
+
+
+def test_a_token_in_the_clear_is_warned_about_in_one_line(capsys, monkeypatch):
+    monkeypatch.setenv("TUNER_TOKEN", "secret")
+    monkeypatch.setattr("tuner.client.connection._is_loopback", lambda host: False)
+    with serving([Answer(200, {"items": [], "next": None})]) as server:
+        assert run(["studies", "--server", server.url]) == 0
+    printed = capsys.readouterr()
+    warning = "the token travels unencrypted to 127.0.0.1; use https://, or a tunnel"
+    assert printed.err == f"tuner: warning: {warning}\n"
+    assert printed.out.startswith(f"no studies at {server.url}; start one: tuner run")
+
+
+def test_studies_of_a_service_are_listed_like_those_here(capsys):
+    with serving([Answer(200, {"items": [RUNNING, FACTS], "next": None})]) as server:
+        assert run(["studies", "--server", server.url]) == 0
+        lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+        assert "b air tpe 0 7 of 40 running rmse 1.25 2026-01-02 03:04 UTC" in lines
+        assert "air-tpe-0 air tpe 0 0 of 40 queued - 2026-01-02 03:04 UTC" in lines
+        assert run(["studies", "--json", "--server", server.url]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["best"] == {"trial": 3, "search_score": 1.25, "params": {"hidden_size": 8}}
+    assert rows[1]["study"] == "air-tpe-0"
+
+
+def test_a_queued_study_is_shown_with_its_place(capsys):
+    with serving([Answer(200, FACTS)]) as server:
+        assert run(["show", "air-tpe-0", "--server", server.url]) == 0
+        assert capsys.readouterr().out == "air-tpe-0: queued, number 3 in the queue\n"
+        assert run(["show", "air-tpe-0", "--json", "--server", server.url]) == 0
+    assert json.loads(capsys.readouterr().out) == FACTS

@@ -1,0 +1,248 @@
+"""`tuner run --server`: submit a search to a service, and follow it as if it ran here."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from tuner.cli.app import Run
+from tuner.cli.remote import place_in_words, server_option
+from tuner.cli.run import next_commands, notes_of_command
+from tuner.client import Client, RefusedError, RemoteStudy
+from tuner.client.study import ENDED
+from tuner.errors import InputError, Interrupted, RunError, TunerError, one_line
+from tuner.experiment import Experiment
+from tuner.experiment.cells import named_code
+from tuner.orchestrator import SearchOptions, sync_command
+from tuner.progress.replay import EventClock, Replay, newest_run
+from tuner.progress.reporters import JsonReporter, Reporter, make_reporter
+from tuner.signals import stopped_by_signals
+
+_CONFLICT = 409
+_ASK_S, _TICK_S = 2.0, 0.1  # between two questions about the queue; to notice Ctrl-C
+_AGAIN_S = 2.0  # within which a second Ctrl-C cancels the search
+_MORE = ("trials", "timeout")  # keys of the budget that a search may get more of
+_RESUMES = "the same command resumes it"
+
+Event = dict[str, Any]
+
+
+def run(command: Run, experiment: Experiment, options: SearchOptions, client: Client) -> None:
+    """Submit a search, or join it, and show its events and its result.
+
+    Raises:
+        InputError: the service refuses it.
+        RunError: the search failed, or the service does not answer any more.
+        Interrupted: Ctrl-C, after which the search goes on; or it was cancelled.
+    """
+    study, after = _submitted(client, experiment, options)
+    clock = EventClock(client.server_time)
+    reporter = make_reporter(lambda: False, as_json=command.json, clock=clock)
+    show: Callable[[Event], None]
+    if isinstance(reporter, JsonReporter):
+        show = reporter.write
+    else:
+        show = Replay(
+            reporter,
+            clock,
+            lambda: study.record()[0],
+            at_start=partial(notes_of_command, experiment, command),
+            muted_until=client.server_time,
+        ).show
+    with _detached(study, reporter, command):
+        stop = threading.Event()
+        with stopped_by_signals(stop), reporter:
+            ended = _Watch(study, reporter, after, stop).until_ended(show)
+    if ended["state"] != "done":
+        raise _end_of(study, ended)
+    if not isinstance(reporter, JsonReporter):  # whose events have the result
+        own_code = named_code(experiment.to_dict()) is not None
+        where = server_option(command.server)
+        to_sync = None if options.tracking else f"{sync_command(study.name, None)}{where}"
+        commands = next_commands(study.name, where, own_code=own_code, to_sync=to_sync)
+        reporter.result(study.record()[0], commands)
+
+
+def _end_of(study: RemoteStudy, ended: Event) -> TunerError:
+    """Return the error with which a search has ended that is not done."""
+    reason = ended["reason"] or f"the search is {ended['state']}"
+    if ended["exit_status"] == InputError.exit_status:
+        return InputError(reason)
+    if ended["exit_status"] == Interrupted.exit_status:
+        return Interrupted(f"{study.name}: {reason}", remedy=_RESUMES)
+    return RunError(reason)
+
+
+@contextlib.contextmanager
+def _detached(study: RemoteStudy, reporter: Reporter, command: Run) -> Iterator[None]:
+    """Name the way back if this command ends before the search; a second Ctrl-C cancels it."""
+    try:
+        yield
+    except Interrupted as error:
+        if isinstance(error, _Left) or error.exit_status != Interrupted.exit_status:
+            show = f"`tuner show {shlex.quote(study.name)}{server_option(command.server)}`"
+            remedy = f"the same command follows it again, and {show} shows it"
+            stopped = Interrupted(f"{study.name} goes on at the service", remedy=remedy)
+            stopped.exit_status = error.exit_status
+        else:  # a second Ctrl-C
+            study.cancel()
+            stopped = Interrupted(f"{study.name} is cancelled", remedy=_RESUMES)
+        _write_end(reporter, stopped)
+        raise stopped from None
+    except RunError as error:  # the service does not answer any more
+        _write_end(reporter, error)
+        raise
+
+
+def _write_end(reporter: Reporter, error: TunerError) -> None:
+    """Write the last event for programs: this command ends, and the search may go on."""
+    if isinstance(reporter, JsonReporter):
+        facts = {"state": "detached", "reason": one_line(error), "exit_status": error.exit_status}
+        reporter.write({"event": "ended", "time": round(time.time(), 3), **facts})
+
+
+def _submitted(
+    client: Client, experiment: Experiment, options: SearchOptions
+) -> tuple[RemoteStudy, str | None]:
+    """Submit a search; resume or extend it, if it was submitted before and has ended.
+
+    Returns:
+        The study, and the id of the last event before this run of it; None for its first run.
+    """
+    name = options.study_of(experiment)
+    more: dict[str, Any] | None = None
+    try:
+        study = client.submit(
+            experiment,
+            name=name,
+            max_workers=options.workers,
+            tracking=None if options.tracking else False,
+            test=options.open_test,
+            reopen_test=options.reopen_test,
+            start_from=options.start_from,
+        )
+    except RefusedError as error:
+        if error.status != _CONFLICT:
+            raise
+        study = client.study(name)
+        more = _more_budget(study, experiment)
+        if more is None:
+            raise
+    if more is None and (study.is_new or study.state not in ("cancelled", "failed")):
+        return study, None
+    after = None
+    for event in study.events():
+        after = event["event_id"]
+    study.extend(**more) if more else study.resume()
+    return study, after
+
+
+def _more_budget(study: RemoteStudy, experiment: Experiment) -> dict[str, Any] | None:
+    """Return the budget by which an experiment differs from a study's; None if more differs."""
+    if study.state not in ENDED:
+        return None
+    known = study.record()[0].experiment
+    if _without_budget(experiment) != _without_budget(known):
+        return None
+    changed = [
+        key for key in _MORE if getattr(experiment.budget, key) != getattr(known.budget, key)
+    ]
+    return {key: getattr(experiment.budget, key) for key in changed} or None
+
+
+def _without_budget(experiment: Experiment) -> dict[str, Any]:
+    """Return what may not change when a search is extended."""
+    raw = experiment.to_dict()
+    for key in _MORE:
+        raw["budget"].pop(key, None)
+    raw["strategy"].pop("population", None)  # by default it follows the budget
+    del raw["data"]["path"]
+    raw["data"]["split"].pop("test_file", None)
+    return raw
+
+
+class _Left(Interrupted):
+    """Ctrl-C, after which the search goes on."""
+
+
+class _Watch:
+    """Follows a study in a thread of its own, so that signals are noticed."""
+
+    def __init__(
+        self, study: RemoteStudy, reporter: Reporter, after: str | None, stop: threading.Event
+    ) -> None:
+        self._study, self._reporter, self._after, self._stop = study, reporter, after, stop
+        self._events: queue.Queue[dict[str, Any] | Exception | None] = queue.Queue()
+        self._has_begun, self._place, self._asked = False, "", 0.0
+
+    def until_ended(self, show: Callable[[Event], None]) -> Event:
+        """Show the events until the search has ended, and return the last one.
+
+        Raises:
+            RunError: the service does not answer any more.
+            Interrupted: Ctrl-C.
+        """
+        self._note_joined()
+        threading.Thread(target=self._read, daemon=True).start()
+        while not self._stop.is_set():
+            try:
+                event = self._events.get(timeout=_TICK_S)
+            except queue.Empty:
+                self._note_place()
+                continue
+            if event is None:  # the log of the study lacks its end
+                return self._end()
+            if isinstance(event, Exception):
+                raise event
+            del event["event_id"]
+            self._has_begun = True
+            show(event)
+            if event["event"] == "ended" and self._events.empty() and self._study.state in ENDED:
+                return event
+        if sys.stdout.isatty():  # where a second Ctrl-C interrupts this
+            self._reporter.note(f"Ctrl-C again within {_AGAIN_S:g} s cancels the search")
+            time.sleep(_AGAIN_S)
+        raise _Left("stopped")
+
+    def _read(self) -> None:
+        try:
+            for event in newest_run(self._study.events(), self._after):
+                self._events.put(event)
+            self._events.put(None)
+        except Exception as error:  # raised in the main thread
+            self._events.put(error)
+
+    def _end(self) -> Event:
+        facts = self._study.facts()
+        if facts["state"] == "done":
+            return {"event": "ended", "state": "done", "reason": None, "exit_status": 0}
+        status = 130 if facts["state"] == "cancelled" else 1
+        return {"event": "ended", "state": facts["state"], "reason": facts["error"],
+                "exit_status": status}  # fmt: skip
+
+    def _note_joined(self) -> None:
+        if self._study.is_new or self._after is not None:
+            return
+        facts = self._study.facts()
+        if facts["state"] == "running" and facts["trained"]:
+            of = "" if facts["trials"] is None else f" of {facts['trials']}"
+            self._reporter.note(
+                f"joining {self._study.name}: {facts['trained']}{of} trials trained"
+            )
+
+    def _note_place(self) -> None:
+        """Note the place of the study in the queue, whenever it is another one."""
+        if self._has_begun or time.monotonic() - self._asked < _ASK_S:
+            return
+        self._asked = time.monotonic()
+        facts = self._study.facts()
+        if facts["state"] == "queued" and (place := place_in_words(facts)) != self._place:
+            self._place = place
+            self._reporter.note(place)
