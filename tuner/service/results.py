@@ -1,0 +1,292 @@
+"""What the service answers about studies: lists, records, trials, reports, predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tuner.errors import JournalError
+from tuner.journal.record_json import record_to_text
+from tuner.journal.records import StudyRecord, StudyState, read_study
+from tuner.journal.storage import Place, read_journal
+from tuner.prediction import Model, PredictionWarning, load_model
+from tuner.report import page
+from tuner.results.export import exported, render
+from tuner.results.summary import summarize, trials_to_json
+from tuner.service.datasets import DatasetStore
+from tuner.service.models import as_client_wrote
+from tuner.service.problems import Problem
+from tuner.service.records import ServiceJournal
+from tuner.service.searches import Searches
+from tuner.service.studies import Kind, State, Studies, Study
+from tuner.service.submissions import client_paths, datasets_of
+from tuner.service.trial_table import Order, TrialTable, TrialTables
+
+_RECORDS = 8  # of studies, kept in memory
+_MODELS = 8  # loaded
+_STATES = {State.RUNNING: StudyState.RUNNING, State.DONE: StudyState.DONE}
+
+
+class Results:
+    """Reads studies and models for routes and pages.
+
+    Thread-safe. `study`, `studies`, `trials` and `scores` answer at once; the other methods take
+    time, so routes call them in threads.
+    """
+
+    def __init__(
+        self,
+        studies: Studies,
+        searches: Searches,
+        records: ServiceJournal,
+        tables: TrialTables,
+        datasets: DatasetStore,
+        models: Path,
+    ) -> None:
+        self._studies, self._searches, self._records = studies, searches, records
+        self._tables, self._datasets, self._models = tables, datasets, models
+        self._lock = threading.Lock()
+        self._read: OrderedDict[tuple[str, object], StudyRecord] = OrderedDict()
+        self._loaded = lru_cache(_MODELS)(lambda folder, stamp: load_model(folder))
+
+    def study(self, owner: str, name: str) -> dict[str, Any]:
+        """Return a study as `GET /v1/studies/{name}` does.
+
+        Raises:
+            Problem: 404, there is no such study.
+        """
+        return self._to_json(self._studies.get(owner, name), self._searches.positions(owner))
+
+    def studies(
+        self, owner: str, state: State | None, query: str | None, cursor: str | None, limit: int
+    ) -> dict[str, Any]:
+        """Return an owner's studies, newest first.
+
+        Args:
+            owner: of the studies.
+            state: of the studies; None for all.
+            query: part of the names of studies or experiments, in any case; None for all.
+            cursor: `next` of the page before; None for the first one.
+            limit: studies at most.
+
+        Returns:
+            `items`, and `next`, the cursor of the next page; None after the last one.
+
+        Raises:
+            Problem: 422, there is no such cursor.
+        """
+        before, words = _number(cursor), (query or "").casefold()
+        found = [
+            study
+            for study in self._studies.of(owner)
+            if (before is None or study.number < before)
+            and state in (None, study.state)
+            and (words in study.name.casefold() or words in study.facts.experiment.casefold())
+        ]
+        more = str(found[limit - 1].number) if len(found) > limit else None
+        places = self._searches.positions(owner)
+        return {"items": [self._to_json(study, places) for study in found[:limit]], "next": more}
+
+    def queue(self, owner: str) -> dict[str, Any]:
+        """Return the use of the workers, and an owner's studies that wait or run, in order."""
+        open_studies = self._studies.in_state(State.RUNNING, State.QUEUED)
+        own = [s for s in open_studies if s.owner == owner and s.kind is Kind.SEARCH]
+        places = self._searches.positions(owner)
+        own.sort(key=lambda study: places.get(study, 0))
+        return {**self._searches.usage(), "studies": [self._to_json(s, places) for s in own]}
+
+    def trials(
+        self,
+        owner: str,
+        name: str,
+        status: str | None,
+        order: Order,
+        cursor: str | None,
+        limit: int,
+    ) -> dict[str, Any]:
+        """Return trials of a study.
+
+        Args:
+            owner: of the study.
+            name: of the study.
+            status: of the trials; None for all.
+            order: by number, the newest first, or the best value first.
+            cursor: `next` of the page before; None for the first one.
+            limit: trials at most.
+
+        Returns:
+            `items`; `next`, the cursor of the next page, None after the last one; and `total`.
+
+        Raises:
+            Problem: 404, there is no such study; 422, there is no such cursor.
+        """
+        table = self.table(self._studies.get(owner, name))
+        return table.page(order, status, _number(cursor), limit)
+
+    def scores(self, owner: str, name: str) -> list[float | None]:
+        """Return the value of each trial, by number; None without one."""
+        return self.table(self._studies.get(owner, name)).scores()
+
+    def table(self, study: Study) -> TrialTable:
+        """Return the table of a study's trials."""
+        sign = -1 if study.facts.direction == "maximize" else 1
+        return self._tables.of(study.owner, study.name, sign=sign)
+
+    def record(self, study: Study) -> StudyRecord:
+        """Return the record of a study as its client sees it.
+
+        Raises:
+            Problem: 409, it has no record yet.
+        """
+        place = self._records.place_of(study.owner, study.name)
+        key = (study.key, _stamp(place, study))
+        with self._lock:
+            if key in self._read:
+                self._read.move_to_end(key)
+                return self._read[key]
+        try:
+            found = read_study(read_journal(place.location), place.study, place.location)
+        except JournalError:
+            raise _none_yet(study, "record") from None
+        found = as_client_wrote(found, study.name, self._paths(study))
+        with self._lock:
+            self._read[key] = found
+            while len(self._read) > _RECORDS:
+                self._read.popitem(last=False)
+        return found
+
+    def record_text(self, study: Study) -> str:
+        """Return the record as JSON, which `tuner.journal.record_json` reads."""
+        return record_to_text(self.record(study), _state(study), {})
+
+    def summary(self, study: Study) -> dict[str, Any]:
+        """Return what `tuner show --json` prints, but for links into MLflow."""
+        record = self.record(study)
+        more = {"all_trials": trials_to_json(record), "state": _state(study), "links": None}
+        return summarize(record).to_json() | more
+
+    def best(self, study: Study, *, as_json: bool) -> str:
+        """Return the best configuration as an experiment file.
+
+        Raises:
+            Problem: 409, no trial is complete.
+        """
+        record = self.record(study)
+        if record.best is None:
+            raise _none_yet(study, "complete trial")
+        name, data = "best.json" if as_json else "best.yaml", record.data
+        best = exported(record, Path.cwd(), name, data["path"])
+        if "test_file" in data:
+            best["data"]["split"]["test_file"] = data["test_file"]
+        return render(best, as_json)
+
+    def report(self, study: Study) -> str:
+        """Return the report as an HTML page."""
+        return page.report(self.record(study))
+
+    def model(self, study: Study) -> Path:
+        """Return the folder of the winner's model.
+
+        Raises:
+            Problem: 409, there is none yet.
+        """
+        folder = self._models / study.owner / study.name
+        if not folder.is_dir():
+            raise _none_yet(study, "model")
+        return folder
+
+    def predict(
+        self, study: Study, data: pd.DataFrame | Path, *, all_windows: bool = False
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return predictions of the winner's model, a dict for each row, and notes on them.
+
+        Raises:
+            Problem: 409, there is no model yet.
+            DataError: the rows do not match the data of the search.
+        """
+        folder = self.model(study)
+        model: Model = self._loaded(folder, folder.stat().st_mtime_ns)
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always", PredictionWarning)
+            found = model.predict(data, all_windows)
+        return rows_of(found), [str(note.message) for note in notes]
+
+    def _paths(self, study: Study) -> Mapping[str, str]:
+        return client_paths(study.spec, study.owner, self._datasets)
+
+    def _to_json(self, study: Study, places: Mapping[Study, int]) -> dict[str, Any]:
+        facts, progress = study.facts, study.progress
+        return {
+            "name": study.name,
+            "kind": study.kind.value,
+            "state": study.state.value,
+            "owner": study.owner,
+            **dataclasses.asdict(facts),
+            "trained": progress.trained,
+            "best": progress.best,
+            "submitted": study.submitted,
+            "began": study.began,
+            "ended": study.ended,
+            "error": study.error,
+            "priority": int(study.spec.get("priority", 0)),
+            "max_workers": study.spec.get("max_workers"),
+            "position": places.get(study),
+            "datasets": list(datasets_of(study.spec)),
+        }
+
+    def forget(self, study: Study) -> None:
+        """Remove the journal and the model of a study; a database keeps its journal."""
+        place = self._records.place_of(study.owner, study.name)
+        if "://" not in place.location:
+            Path(place.location).unlink(missing_ok=True)
+        shutil.rmtree(self._models / study.owner / study.name, ignore_errors=True)
+        self._tables.remove(study.owner, study.name)
+
+
+def _stamp(place: Place, study: Study) -> object:
+    """Return a value that changes when a study does."""
+    if "://" in place.location:
+        return study.state, study.ended, study.progress.trained
+    try:
+        facts = Path(place.location).stat()
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_size
+
+
+def _state(study: Study) -> StudyState:
+    return _STATES.get(study.state, StudyState.INTERRUPTED)
+
+
+def _number(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if not cursor.isdecimal():
+        raise Problem(422, f"cursor: must be the `next` of an earlier page, got {cursor[:40]!r}")
+    return int(cursor)
+
+
+def _none_yet(study: Study, what: str) -> Problem:
+    then = "it is " + study.state if study.state.has_ended else "wait for it"
+    return Problem(409, f"study {study.name!r} has no {what} yet; {then}")
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON: times in ISO 8601, missing values as None."""
+    columns: dict[str, list[Any]] = {}
+    for name in frame:
+        values = frame[name]
+        if isinstance(values.dtype, pd.DatetimeTZDtype) or values.dtype.kind == "M":
+            columns[str(name)] = [None if pd.isna(v) else v.isoformat() for v in values]
+        else:
+            columns[str(name)] = [None if pd.isna(v) else v for v in values.tolist()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,0 +1,259 @@
+"""Studies: submit, list, show, cancel, resume, extend, and their results."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import HTMLResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from tuner.experiment.schema import STUDY_BYTES
+from tuner.journal.records import Status
+from tuner.progress.reporters import to_json
+from tuner.service.access import Reader, Writer
+from tuner.service.models import tar_of
+from tuner.service.service import Service
+from tuner.service.studies import Kind, State
+from tuner.service.submissions import SubmissionBody, datasets_of, parse_submission
+from tuner.service.trial_table import Order
+
+router = APIRouter(prefix="/v1", tags=["studies"])
+
+REPORT_POLICY = (
+    "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+)
+"""The page has its style and pictures in itself, and runs nothing."""
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Cursor = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$")]
+Name = Annotated[str, Path(min_length=1, max_length=STUDY_BYTES)]
+
+
+class StudyAnswer(BaseModel):
+    """A study."""
+
+    name: str
+    kind: Kind
+    state: State
+    owner: str
+    experiment: str
+    strategy: str
+    seed: int
+    metric: str
+    direction: Literal["minimize", "maximize"]
+    trials: int | None = Field(description="The budget.")
+    trained: int = Field(description="Trials that have ended, without duplicates.")
+    best: dict[str, Any] | None = Field(description="`trial`, `score` and `params`.")
+    submitted: str
+    began: str | None
+    ended: str | None
+    error: str | None
+    priority: int
+    max_workers: int | None
+    position: int | None = Field(description="Place in the owner's queue, from 1.")
+    datasets: list[str]
+
+
+class StudyPage(BaseModel):
+    """Studies, newest first."""
+
+    items: list[StudyAnswer]
+    next: str | None
+
+
+class TrialPage(BaseModel):
+    """Trials, as `tuner show --json` prints them."""
+
+    items: list[dict[str, Any]]
+    next: str | None
+    total: int
+
+
+class Queue(BaseModel):
+    """The workers, and the caller's studies that run or wait, in order."""
+
+    workers: int
+    busy: int
+    studies: list[StudyAnswer]
+
+
+class Extension(BaseModel):
+    """Another budget."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    timeout: Annotated[float | str, Field(description="Seconds, or 90s, 10m, 1h30m.")] | None = None
+    reopen_test: bool = False
+
+
+class Rows(BaseModel):
+    """Rows to predict from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rows: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    all: bool = False
+
+
+class Predictions(BaseModel):
+    """A row for each prediction."""
+
+    rows: list[dict[str, Any]]
+    notes: list[str]
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+@router.post("/studies", status_code=201)
+def submit(
+    request: Request, response: Response, owner: Writer, body: SubmissionBody
+) -> StudyAnswer:
+    """Queue a search; the same search again is the same study, and another budget extends it."""
+    service = _service(request)
+    submission = parse_submission(body, owner, service.datasets, service.settings)
+    service.pool.check(submission.experiment.resources)
+    used = datasets_of(submission.spec)
+    with service.datasets.in_use(owner.name, used):
+        for dataset in used:
+            service.datasets.get(owner.name, dataset)
+        study, is_new = service.searches.submit(owner, submission)
+    response.status_code = 201 if is_new else 200
+    return _answer(service, owner.name, study.name)
+
+
+@router.get("/studies")
+def studies(
+    request: Request,
+    owner: Reader,
+    state: State | None = None,
+    q: Annotated[str | None, Query(max_length=200)] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> StudyPage:
+    """List the caller's studies, newest first; `q` is a part of a study's or experiment's name."""
+    found = _service(request).results.studies(owner.name, state, q, cursor, limit)
+    return StudyPage.model_validate(found)
+
+
+@router.get("/queue")
+def queue(request: Request, owner: Reader) -> Queue:
+    """Return the use of the workers, and the caller's searches that run or wait, in order."""
+    return Queue.model_validate(_service(request).results.queue(owner.name))
+
+
+@router.get("/studies/{name}")
+def study(request: Request, owner: Reader, name: Name) -> StudyAnswer:
+    """Return one study."""
+    return _answer(_service(request), owner.name, name)
+
+
+@router.delete("/studies/{name}", status_code=204)
+def delete(request: Request, owner: Writer, name: Name) -> Response:
+    """Delete a study that has ended, with its journal, events and model."""
+    _service(request).delete(owner.name, name)
+    return Response(status_code=204)
+
+
+@router.post("/studies/{name}/cancel", status_code=202)
+def cancel(request: Request, owner: Writer, name: Name) -> StudyAnswer:
+    """End a study now; its running trials are given up, and run again if it is resumed."""
+    service = _service(request)
+    service.controller(owner.name, name).cancel(service.studies.get(owner.name, name))
+    return _answer(service, owner.name, name)
+
+
+@router.post("/studies/{name}/resume", status_code=202)
+def resume(request: Request, owner: Writer, name: Name) -> StudyAnswer:
+    """Queue a study again that was cancelled or has failed."""
+    service = _service(request)
+    service.controller(owner.name, name).resume(service.studies.get(owner.name, name))
+    return _answer(service, owner.name, name)
+
+
+@router.post("/studies/{name}/extend", status_code=202)
+def extend(request: Request, owner: Writer, name: Name, body: Extension) -> StudyAnswer:
+    """Give a study another budget of trials or time, and queue it."""
+    service = _service(request)
+    found = service.studies.get(owner.name, name)
+    changes = body.model_dump(exclude_none=True)
+    service.controller(owner.name, name).extend(found, changes, owner)
+    return _answer(service, owner.name, name)
+
+
+@router.get("/studies/{name}/summary")
+def summary(request: Request, owner: Reader, name: Name) -> Response:
+    """Return what `tuner show --json` prints."""
+    service = _service(request)
+    found = service.results.summary(service.studies.get(owner.name, name))
+    return Response(to_json(found), media_type="application/json")
+
+
+@router.get("/studies/{name}/record")
+def record(request: Request, owner: Reader, name: Name) -> Response:
+    """Return the journal's record of a search, from which tuner renders everything."""
+    service = _service(request)
+    found = service.results.record_text(service.studies.get(owner.name, name))
+    return Response(found, media_type="application/json")
+
+
+@router.get("/studies/{name}/trials")
+def trials(
+    request: Request,
+    owner: Reader,
+    name: Name,
+    status: Status | None = None,
+    order: Order = "number",
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> TrialPage:
+    """Return trials; with `order=score` the best first, those without a value last."""
+    service = _service(request)
+    found = service.results.trials(owner.name, name, status, order, cursor, limit)
+    return TrialPage.model_validate(found)
+
+
+@router.get("/studies/{name}/best")
+def best(
+    request: Request, owner: Reader, name: Name, format: Literal["yaml", "json"] = "yaml"
+) -> Response:
+    """Return the best configuration as an experiment file that trains again."""
+    service, as_json = _service(request), format == "json"
+    text = service.results.best(service.studies.get(owner.name, name), as_json=as_json)
+    return Response(text, media_type="application/json" if as_json else "application/yaml")
+
+
+@router.get("/studies/{name}/report", response_class=HTMLResponse)
+def report(request: Request, owner: Reader, name: Name) -> HTMLResponse:
+    """Return the report as one HTML page without scripts."""
+    service = _service(request)
+    page = service.results.report(service.studies.get(owner.name, name))
+    headers = {"Content-Security-Policy": REPORT_POLICY}
+    return HTMLResponse(page, headers=headers)
+
+
+@router.get("/studies/{name}/model")
+def model(request: Request, owner: Reader, name: Name) -> StreamingResponse:
+    """Return the winner's model folder as a tar."""
+    service = _service(request)
+    folder = service.results.model(service.studies.get(owner.name, name))
+    return StreamingResponse(tar_of(folder), media_type="application/x-tar")
+
+
+@router.post("/studies/{name}/predict")
+def predict(request: Request, owner: Reader, name: Name, body: Rows) -> Predictions:
+    """Predict from rows with the winner's model."""
+    service = _service(request)
+    found = service.studies.get(owner.name, name)
+    frame = pd.DataFrame(body.rows)
+    rows, notes = service.results.predict(found, frame, all_windows=body.all)
+    return Predictions(rows=rows, notes=notes)
+
+
+def _answer(service: Service, owner: str, name: str) -> StudyAnswer:
+    return StudyAnswer.model_validate(service.results.study(owner, name))

@@ -1,0 +1,466 @@
+"""The searches of the service: their queue, and a thread for each that runs.
+
+A search runs exactly as `tuner run` runs it, with the service's workers as its executor. So its
+trials are the same, and a search that a dying service left behind goes on when the next one starts.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tuner.coordination.coordinator import Asked, Observer, SearchStart
+from tuner.coordination.opening import CHANGEABLE, Earlier
+from tuner.errors import Interrupted, RunError, TunerError
+from tuner.executors.choice import ExecutorChoice
+from tuner.experiment import Experiment, flat
+from tuner.jobs import Outcome, OutcomeState
+from tuner.journal.records import StudyRecord, read_study
+from tuner.journal.storage import Role, TrialKey, read_journal
+from tuner.orchestrator import (
+    Notes,
+    SearchOptions,
+    choose_workers,
+    search,
+    start_notes,
+    sync_command,
+    tracking_observer,
+)
+from tuner.progress.reporters import FailureNotice
+from tuner.results.advice import in_the_way
+from tuner.service.access import Owner
+from tuner.service.datasets import DatasetStore
+from tuner.service.events import EventLogs, EventReporter
+from tuner.service.models import ServedModel, as_client_wrote
+from tuner.service.pool import SharedPool, StudyExecutor
+from tuner.service.problems import Problem, unexpected, without_paths
+from tuner.service.records import ServiceJournal
+from tuner.service.studies import Facts, Kind, Progress, State, Studies, Study
+from tuner.service.submissions import Submission, check_trials, client_paths, load_experiment
+from tuner.service.trial_table import TrialTables
+
+MOST_RUNNING = 256
+"""Searches that run at a time: each has a thread, and its data on the disk."""
+
+_MOST_STARTING = 2  # of these, those that read and prepare their data
+
+
+@dataclass(eq=False)
+class _Running:
+    """A search that has a thread."""
+
+    study: Study
+    executor: StudyExecutor
+    stop: threading.Event = field(default_factory=threading.Event)
+    starting: bool = True  # until its data is prepared
+    ended_by: Interrupted | None = None
+
+    def end(self, why: str) -> None:
+        """Have its thread raise `Interrupted` soon, wherever it is."""
+        self.ended_by = Interrupted(why)
+        self.stop.set()
+        self.executor.abort(self.ended_by)
+
+    def stopped(self) -> None:
+        """Raise the error of `end` after it was called."""
+        if self.ended_by is not None:
+            raise self.ended_by
+
+
+class Searches:
+    """Queue and threads of all searches.
+
+    Args:
+        studies: the index of studies.
+        records: opens the journals.
+        pool: the workers.
+        events: the logs of events.
+        tables: the rows of trials.
+        datasets: the data of the experiments.
+        root: the service's folder; winners' models are in its `models`.
+    """
+
+    def __init__(
+        self,
+        studies: Studies,
+        records: ServiceJournal,
+        pool: SharedPool,
+        events: EventLogs,
+        tables: TrialTables,
+        datasets: DatasetStore,
+        root: Path,
+    ) -> None:
+        self._studies, self._records, self._pool, self._events = studies, records, pool, events
+        self._tables, self._datasets, self._root = tables, datasets, root
+        self._changed = threading.Condition()
+        self._running: dict[tuple[str, str], _Running] = {}
+        self._threads: set[threading.Thread] = set()
+        self._stopping = False
+        self._scheduler = threading.Thread(target=self._schedule, name="scheduler", daemon=True)
+
+    def start(self) -> None:
+        """Resume what ran when the service ended, then what is queued."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """End all threads now; running trials are given up, and run again at the next start."""
+        with self._changed:
+            self._stopping = True
+            running, threads = list(self._running.values()), list(self._threads)
+            self._changed.notify_all()
+        for each in running:
+            each.end("the service stops")
+        for thread in (self._scheduler, *threads):
+            if thread.ident is not None:
+                thread.join()
+
+    def submit(self, owner: Owner, submission: Submission) -> tuple[Study, bool]:
+        """Queue a search, or return the one of this name if it is the same.
+
+        The same search with another budget is extended, as `tuner run` extends it.
+
+        Returns:
+            The study, and whether it is new.
+
+        Raises:
+            Problem: 404, a study to start from does not exist; 409, the name belongs to another
+                study; 429, too many studies are queued.
+            RunError: the journal cannot be written.
+        """
+        facts = _facts(submission.experiment)
+        with self._changed:
+            known = self._studies.find(owner.name, submission.name)
+            if known is not None:
+                if known.spec != submission.spec:
+                    _check_same(known, submission)
+                    self._change(known, submission.spec, facts)
+                return known, False
+            for source in submission.spec["from"]:
+                self._studies.get(owner.name, source)
+            n_open = sum(not study.state.has_ended for study in self._studies.of(owner.name))
+            if n_open >= owner.limits.studies_queued:
+                detail = f"{n_open} studies have not ended, the limit; wait, or cancel one"
+                raise Problem(429, detail, headers={"Retry-After": "60"})
+            spec = submission.spec
+            study = self._studies.add(owner.name, submission.name, Kind.SEARCH, spec, facts)
+            self._changed.notify_all()
+            return study, True
+
+    def cancel(self, study: Study) -> None:
+        """End a search now, whatever it does; it can be resumed.
+
+        Raises:
+            Problem: 409, it has failed or is done.
+        """
+        with self._changed:
+            if study.state is State.CANCELLED:
+                return
+            if study.state.has_ended:
+                raise Problem(409, f"study {study.name!r} is {study.state}: nothing is to cancel")
+            self._studies.change(study, State.CANCELLED)
+            if (study.owner, study.name) in self._running:
+                self._abort(study, "cancelled")
+                return
+        log = self._events.of(study.owner, study.name)
+        EventReporter(log, self._root).ended("interrupted", "cancelled", Interrupted.exit_status)
+
+    def resume(self, study: Study) -> None:
+        """Queue a search again that was cancelled or has failed.
+
+        Raises:
+            Problem: 409, it is done.
+        """
+        with self._changed:
+            if study.state is State.DONE:
+                raise Problem(409, f"study {study.name!r} is done; extend it to go on")
+            if study.state.has_ended:
+                self._studies.change(study, State.QUEUED)
+                self._changed.notify_all()
+
+    def extend(self, study: Study, changes: Mapping[str, Any], owner: Owner) -> None:
+        """Give a search another budget; a running one begins again from what it has.
+
+        Args:
+            study: the search.
+            changes: `trials`, `timeout`, `reopen_test`; each may be missing.
+            owner: of the study, with the limits.
+
+        Raises:
+            InputError: a value is not allowed.
+            Problem: 422, too many trials.
+        """
+        budget = {f"budget.{k}": changes[k] for k in ("trials", "timeout") if k in changes}
+        experiment = load_experiment(study.spec, study.owner, self._datasets).changed(budget)
+        spec = copy.deepcopy(study.spec)
+        raw = spec["experiment"].setdefault("budget", {})
+        for key in budget:
+            name = key.removeprefix("budget.")
+            raw[name] = getattr(experiment.budget, name)
+        spec["reopen_test"] = spec["reopen_test"] or bool(changes.get("reopen_test"))
+        check_trials(experiment, owner.limits)
+        self._change(study, spec, _facts(experiment))
+
+    def close(self, study: Study) -> None:
+        """Do nothing: an ended search holds nothing."""
+
+    def _change(self, study: Study, spec: dict[str, Any], facts: Facts) -> None:
+        with self._changed:
+            if spec == study.spec and not study.state.has_ended:
+                return
+            self._studies.respecify(study, spec, facts)
+            self._studies.change(study, State.QUEUED)
+            self._abort(study, "extended")
+            self._changed.notify_all()
+
+    def usage(self) -> dict[str, int]:
+        """Return the number of workers, and of those that train."""
+        return {"workers": self._pool.n_workers, "busy": self._pool.busy}
+
+    def positions(self, owner: str) -> dict[Study, int]:
+        """Return the places of an owner's queued studies among them, from 1."""
+        with self._changed:
+            own = [s for s in self._queue() if s.owner == owner and s.state is State.QUEUED]
+        return {study: place for place, study in enumerate(own, 1)}
+
+    def _abort(self, study: Study, why: str) -> None:
+        if (running := self._running.get((study.owner, study.name))) is not None:
+            running.end(why)
+
+    def _queue(self) -> list[Study]:
+        """Return the studies that wait, the next one first: those of a service that died lead."""
+        waiting = self._studies.in_state(State.QUEUED, State.RUNNING, kind=Kind.SEARCH)
+        waiting = [s for s in waiting if (s.owner, s.name) not in self._running]
+        return sorted(waiting, key=lambda s: (s.state is State.QUEUED, -priority(s), s.number))
+
+    def _schedule(self) -> None:
+        """Start searches while there is room, in turn between their owners."""
+        with self._changed:
+            while not self._stopping:
+                study = self._next()
+                if study is None:
+                    self._changed.wait()
+                    continue
+                try:
+                    if study.state is State.QUEUED:
+                        self._studies.change(study, State.RUNNING)
+                except RunError:  # the journal cannot be written: the disk is full, say
+                    self._changed.wait(5.0)
+                    continue
+                self._begin(study)
+
+    def _next(self) -> Study | None:
+        n_starting = sum(running.starting for running in self._running.values())
+        if len(self._running) >= MOST_RUNNING or n_starting >= _MOST_STARTING:
+            return None
+        busy = Counter(owner for owner, _ in self._running)
+        return min(self._queue(), key=lambda study: busy[study.owner], default=None)
+
+    def _begin(self, study: Study) -> None:
+        running = _Running(study, self._executor(study))
+        self._running[study.owner, study.name] = running
+        thread = threading.Thread(
+            target=self._run, args=(running,), name=f"search {study.key}", daemon=True
+        )
+        self._threads.add(thread)
+        thread.start()
+
+    def _executor(self, study: Study) -> StudyExecutor:
+        most = study.spec["max_workers"]
+        return self._pool.executor(
+            study.owner, study.name, priority=priority(study), max_workers=most
+        )
+
+    def _run(self, running: _Running) -> None:
+        study = running.study
+        reporter = EventReporter(self._events.of(study.owner, study.name), self._root)
+        try:
+            record = self._search(running, reporter)
+            reporter.result(as_client_wrote(record, study.name, self._paths(study)), [])
+        except Interrupted:
+            if study.state is State.CANCELLED:
+                reporter.ended("interrupted", "cancelled", Interrupted.exit_status)
+        except TunerError as error:
+            self._end(running, State.FAILED, reporter, without_paths(str(error), self._root))
+        except Exception as error:
+            self._end(running, State.FAILED, reporter, unexpected(error).detail)
+        else:
+            self._end(running, State.DONE, reporter)
+        finally:
+            running.executor.close()
+            with self._changed:
+                self._running.pop((study.owner, study.name), None)
+                self._threads.discard(threading.current_thread())
+                self._changed.notify_all()
+
+    def _end(
+        self, running: _Running, state: State, reporter: EventReporter, error: str | None = None
+    ) -> None:
+        """Write the end of a search: first its state, then the event by which clients see it."""
+        study = running.study
+        with self._changed:
+            if study.state is not State.RUNNING:  # it was cancelled, or queued again
+                return
+            try:
+                self._studies.change(study, state, error)
+            except RunError as unwritten:  # the disk is full, say; the next start resumes it
+                study.state, study.error = State.FAILED, error or str(unwritten)
+        reporter.ended(str(study.state), study.error, 0 if study.state is State.DONE else 1)
+
+    def _search(self, running: _Running, reporter: EventReporter) -> StudyRecord:
+        study, spec, executor = running.study, running.study.spec, running.executor
+        experiment, tracking = load_experiment(spec, study.owner, self._datasets), spec["tracking"]
+        note, sign = reporter.note, -1 if study.facts.direction == "maximize" else 1
+
+        def notes(record: StudyRecord) -> list[str]:
+            return [*start_notes(experiment, record), *in_the_way(record)]
+
+        def seen(record: StudyRecord) -> StudyRecord:
+            return as_client_wrote(record, study.name, self._paths(study))
+
+        place = self._records.place_of(study.owner, study.name)
+        tracker = tracking_observer(place.study, place.location, note)
+        choice = ExecutorChoice(lambda n_workers: executor, executor.n_workers, "the service")
+        options = SearchOptions(
+            study=study.name,
+            workers=choose_workers(None, experiment, choice),
+            executor="service",
+            tracking=tracking,
+            open_test=spec["test"],
+            reopen_test=spec["reopen_test"],
+        )
+        with ExitStack() as stack:
+            table = stack.enter_context(self._tables.running(study.owner, study.name, sign=sign))
+            folder = self._root / "models" / study.owner / study.name
+            model = ServedModel(folder, note, seen)
+            stack.enter_context(model)
+            observers: list[Observer] = [
+                _Started(partial(self._started, running)),
+                ProgressOf(study.progress),
+                table,
+                reporter,
+                Notes(note, notes),
+                FailureNotice(note),
+                model,
+                *([tracker] if tracking else []),
+            ]
+            record = search(
+                experiment,
+                options,
+                observers,
+                make_executor=choice.make,
+                stop=running.stop,
+                place=place,
+                earlier=self._earlier(study),
+            )
+            if model.is_missing(record):
+                running.executor = self._executor(study)  # the search has closed its own
+                running.stopped()
+                model.train(record, running.executor)
+            if tracking and tracker.complete:
+                model.log(record, None, sync_command(place.study, place.location))
+            return record
+
+    def _paths(self, study: Study) -> Mapping[str, str]:
+        return client_paths(study.spec, study.owner, self._datasets)
+
+    def _earlier(self, study: Study) -> list[Earlier]:
+        """Read the studies of the same owner from which a new one starts."""
+        found = []
+        for name in study.spec["from"]:
+            place = self._records.place_of(study.owner, name)
+            record = read_study(read_journal(place.location), place.study, place.location)
+            found.append(Earlier(name, record))
+        return found
+
+    def _started(self, running: _Running) -> None:
+        with self._changed:
+            running.starting = False
+            self._changed.notify_all()
+
+
+def _facts(experiment: Experiment) -> Facts:
+    return Facts(
+        experiment=experiment.name,
+        strategy=experiment.strategy.name,
+        seed=experiment.seed,
+        metric=experiment.objective.metric,
+        direction=experiment.objective.direction,
+        trials=experiment.n_trials,
+    )
+
+
+_MAY_CHANGE = ("priority", "max_workers", "tracking", "reopen_test", "datasets")
+
+
+def _check_same(study: Study, submission: Submission) -> None:
+    """Raise a Problem unless a submission is a study's search, but for its budget."""
+    new = dict(flat({k: v for k, v in submission.spec.items() if k not in _MAY_CHANGE}))
+    old = dict(flat({k: v for k, v in study.spec.items() if k not in _MAY_CHANGE}))
+    may_change = {f"experiment.{key}" for key in CHANGEABLE if not key.startswith("data.")}
+    for key in sorted((new.keys() | old.keys()) - may_change):
+        if new.get(key) != old.get(key):
+            was, got = old.get(key, "nothing"), new.get(key, "nothing")
+            name = key.removeprefix("experiment.")
+            raise Problem(
+                409,
+                f"study {study.name!r} was submitted with {name}={was!r}, got {got!r}; give "
+                "another name",
+            )
+
+
+def priority(study: Study) -> int:
+    """Return the priority of a study among those of its owner; more comes first."""
+    return int(study.spec.get("priority", 0))
+
+
+class _Started(Observer):
+    """Calls a function when the data of a search is prepared, or when it fails before."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def on_start(self, start: SearchStart) -> None:
+        self._call()
+
+
+class ProgressOf(Observer):
+    """Keeps the progress of a search.
+
+    Args:
+        progress: is changed.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._params = progress, dict[TrialKey, dict[str, Any]]()
+        self._sign = 1
+
+    def on_start(self, start: SearchStart) -> None:
+        record, best = start.record, start.record.best
+        self._sign = record.sign
+        self._progress.trained = len(record.trained)
+        self._progress.best = _best(best.number, best.value, best.params) if best else None
+
+    def asked(self, trial: Asked) -> None:
+        self._params[trial.key] = dict(trial.params)
+
+    def finished(self, key: TrialKey, outcome: Outcome, earlier: bool = False) -> None:
+        params = self._params.pop(key, {})
+        if key.role is not Role.TRIAL or earlier:
+            return
+        self._progress.trained += 1
+        if outcome.state is not OutcomeState.COMPLETE or outcome.objective is None:
+            return
+        best = self._progress.best
+        if best is None or self._sign * outcome.objective < self._sign * best["score"]:
+            self._progress.best = _best(key.number, outcome.objective, params)
+
+
+def _best(trial: int, score: float | None, params: Any) -> dict[str, Any]:
+    return {"trial": trial, "score": score, "params": dict(params)}
