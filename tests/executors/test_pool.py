@@ -5,7 +5,7 @@ import pytest
 from tuner.data import SeriesRef, Shape
 from tuner.errors import RunError
 from tuner.executors import Finished, Lost, Reported
-from tuner.executors.base import Died, PooledWorker, Ready, Started, WorkerPool
+from tuner.executors.base import Died, JobQueue, PooledWorker, Ready, Started, WorkerPool
 from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob
 
 DONE = Outcome(OutcomeState.COMPLETE, objective=1.0)
@@ -204,3 +204,67 @@ def test_workers_that_cannot_start_are_given_up_after_some():
         pool.hear(n, Died("no such module"))
     with pytest.raises(RunError, match="no worker can be started: no such module"):
         pool.hear(9, Died("no such module"))
+
+
+class Source(JobQueue):
+    """Jobs for a pool that others share; notes which have left their workers."""
+
+    def __init__(self, *jobs):
+        super().__init__(jobs)
+        self.gone = []
+
+    def left(self, key):
+        self.gone.append(key)
+
+
+def test_a_source_notes_every_job_that_leaves_its_worker(clock):
+    source = Source(job("done"), job("dies"), job("slow", timeout_s=1.0), job("ended"))
+    pool = Pool(4)
+    pool.take_from(source)
+    pool.poll(0)
+    pool.hear(0, Finished("done", DONE))
+    pool.hear(1, Died("killed"))
+    pool.hear(2, Started("slow"))
+    clock[0] = 2.0
+    pool.hear(2)
+    pool.end_job("ended")
+    assert source.gone == ["done", "dies", "slow", "ended"]
+    assert pool.made[3].ended
+    assert pool.busy == 0
+
+
+def test_ending_a_job_leaves_all_others(clock):
+    pool = Pool(1)
+    for key in "abc":
+        pool.submit(job(key))
+    pool.end_job("b")  # it has not begun
+    assert pool.withdraw() == ["c"]
+    pool.end_job("x")
+    pool.end_job("a")
+    assert pool.hear(0, Finished("a", DONE)) == []
+
+
+def test_a_shared_pool_goes_on_with_the_workers_that_it_has(clock):
+    pool = Pool(2)
+    pool.take_from(Source(*map(job, "abc")))
+    start, failures = pool._start_worker, []
+
+    def start_one():
+        if pool.made:
+            failures.append(clock[0])
+            raise RunError("no worker can be started: too many open files")
+        return start()
+
+    pool._start_worker = start_one
+    pool.poll(0)
+    assert [worker.heard for worker in pool.made] == [["a"]]
+    assert len(pool.hear(0, Finished("a", DONE))) == 1
+    assert failures == [0.0]
+    clock[0] = 10.0
+    pool.hear(0, Finished("b", DONE))
+    assert pool.made[0].heard == ["a", "b", "c"]
+    pool._workers.clear()
+    clock[0] = 20.0
+    pool._source.append(job("d"))
+    with pytest.raises(RunError):  # none is left
+        pool.poll(0)

@@ -251,6 +251,8 @@ class Alarm:
             self._sender.close()
 
 
+_START_AGAIN_S = 10.0  # from failed starts in a shared pool to the next one
+
 W = TypeVar("W", bound=PooledWorker)
 
 
@@ -275,6 +277,7 @@ class WorkerPool(ABC, Generic[W]):
         self._source: JobSource = self._queue
         self._workers: list[W] = []
         self._failed_starts = 0  # since the last worker that became ready
+        self._start_at = -math.inf  # no worker starts before
 
     @abstractmethod
     def _start_worker(self) -> W:
@@ -295,7 +298,11 @@ class WorkerPool(ABC, Generic[W]):
         return sum(worker.job is not None for worker in self._workers)
 
     def take_from(self, source: JobSource) -> None:
-        """Take jobs from a source in place of `submit`; called before the first `poll`."""
+        """Take jobs from a source in place of `submit`; called before the first `poll`.
+
+        The pool is then shared: while some workers are ready, it goes on with them if others
+        cannot be started, and tries again later.
+        """
         self._source = source
 
     def wake(self) -> None:
@@ -373,7 +380,13 @@ class WorkerPool(ABC, Generic[W]):
             n_starting = sum(not w.ready for w in self._workers)
             if n_starting >= len(self._source) or len(self._workers) >= self.n_workers:
                 return
-            self._workers.append(self._start_worker())
+            if time.monotonic() < self._start_at:
+                return
+            try:
+                self._workers.append(self._start_worker())
+            except RunError:
+                if not self._goes_on():
+                    raise
 
     def _handle(self, worker: W, message: Message) -> list[Event]:
         match message:
@@ -402,9 +415,16 @@ class WorkerPool(ABC, Generic[W]):
     def _count_failed_start(self, reason: str) -> None:
         """Give up once too many workers in a row fail to start."""
         self._failed_starts += 1
-        if self._failed_starts > 2 * self.n_workers:
+        if self._failed_starts > 2 * self.n_workers and not self._goes_on():
             rule = f"no worker can be started: {reason}"
             raise RunError(rule, remedy="the same command resumes when one can be")
+
+    def _goes_on(self) -> bool:
+        """Postpone further starts, and return True, if a shared pool has workers that are ready."""
+        if self._source is self._queue or not any(w.ready for w in self._workers):
+            return False
+        self._failed_starts, self._start_at = 0, time.monotonic() + _START_AGAIN_S
+        return True
 
     def _remove(self, worker: W) -> None:
         self._workers.remove(worker)

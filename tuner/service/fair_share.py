@@ -164,6 +164,7 @@ class FairShare(Generic[T]):
             share = _OwnerShare(self._owner_limit(owner), self._owner_weight(owner))
             self._owners[owner] = share
             self._level.accounts.append(share)
+        share.limit = self._owner_limit(owner)  # it may have changed
         study: StudyShare[T] = StudyShare(max_workers, owner=owner, priority=priority)
         share.levels.setdefault(priority, _Level()).accounts.append(study)
         return study
