@@ -45,12 +45,19 @@ A = TypeVar("A", bound=_Account)
 class _Level(Generic[A]):
     """Accounts that compete with each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self.accounts: list[A] = []
         self.virtual_s = 0.0  # at which an account that begins to wait starts
+        self._now = now
 
-    def pass_time(self, seconds: float) -> None:
-        """Charge the running jobs, if anybody had to wait; else let debts pass."""
+    def pass_time(self, now: float) -> None:
+        """Charge the running jobs, if anybody had to wait; else let debts pass.
+
+        Called before anything of an account changes.
+        """
+        seconds, self._now = now - self._now, now
+        if seconds <= 0:
+            return
         waiting = [a for a in self.accounts if a.waits]
         if not waiting:
             self.virtual_s += seconds
@@ -79,24 +86,21 @@ class StudyShare(_Account, Generic[T]):
     priority: int = 0
     queue: deque[T] = field(default_factory=deque)
     has_left: bool = False
-
-    @property
-    def ready(self) -> float:
-        """The number of its jobs that could begin now."""
-        return max(0.0, min(len(self.queue), self.room))
+    n_ready: int = 0  # jobs that could begin now, if the owner's limit allows it
 
 
 @dataclass(eq=False)
 class _OwnerShare(_Account, Generic[T]):
     levels: dict[int, _Level[StudyShare[T]]] = field(default_factory=dict)  # by priority
+    n_ready: int = 0  # of all studies
 
     @property
     def ready(self) -> int:
-        ready = sum(study.ready for level in self.levels.values() for study in level.accounts)
-        return int(max(0.0, min(ready, self.room)))
+        return int(max(0.0, min(self.n_ready, self.room)))
 
-    def next(self, job_s: float) -> StudyShare[T] | None:
+    def next(self, now: float, job_s: float) -> StudyShare[T] | None:
         for priority in sorted(self.levels, reverse=True):
+            self.levels[priority].pass_time(now)
             if (study := self.levels[priority].next(job_s)) is not None:
                 return study
         return None
@@ -137,7 +141,7 @@ class FairShare(Generic[T]):
         self._clock, self._owner_limit, self._owner_weight = clock, owner_limit, owner_weight
         self._now = clock()
         self._owners: dict[str, _OwnerShare[T]] = {}
-        self._level: _Level[_OwnerShare[T]] = _Level()
+        self._level: _Level[_OwnerShare[T]] = _Level(self._now)
         self._running: dict[T, _Running[T]] = {}
         self._job_s = _FIRST_JOB_S  # mean length of recent jobs
         self._n_ended = 0
@@ -166,7 +170,7 @@ class FairShare(Generic[T]):
             self._level.accounts.append(share)
         share.limit = self._owner_limit(owner)  # it may have changed
         study: StudyShare[T] = StudyShare(max_workers, owner=owner, priority=priority)
-        share.levels.setdefault(priority, _Level()).accounts.append(study)
+        share.levels.setdefault(priority, _Level(self._now)).accounts.append(study)
         return study
 
     def leave(self, study: StudyShare[T]) -> list[T]:
@@ -199,7 +203,7 @@ class FairShare(Generic[T]):
         if owner_name is not None and (only := self._owners.get(owner_name)) is None:
             return None
         owner = self._level.next(self._job_s, only)
-        study = None if owner is None else owner.next(self._job_s)
+        study = None if owner is None else owner.next(self._now, self._job_s)
         if owner is None or study is None:
             return None
         job = study.queue.popleft()
@@ -239,24 +243,25 @@ class FairShare(Generic[T]):
         return min((limit for limit in limits if limit is not None), default=None)
 
     def _pass_time(self) -> None:
-        now = self._clock()
-        if (seconds := now - self._now) <= 0:
-            return
-        self._now = now
-        self._level.pass_time(seconds)
-        for owner in self._owners.values():
-            for level in owner.levels.values():
-                level.pass_time(seconds)
+        self._now = max(self._now, self._clock())
+        self._level.pass_time(self._now)
 
     def _count(self, study: StudyShare[T], change: int) -> None:
+        owner = self._owners[study.owner]
+        owner.levels[study.priority].pass_time(self._now)
         study.n_running += change
-        self._owners[study.owner].n_running += change
+        owner.n_running += change
         self._update(study)
 
     def _update(self, study: StudyShare[T]) -> None:
         """Note whether a study and its owner wait, after a change of their jobs."""
         owner = self._owners[study.owner]
-        owner.levels[study.priority].note(study, study.ready > 0)
+        n_ready = int(max(0.0, min(len(study.queue), study.room)))
+        owner.n_ready += n_ready - study.n_ready
+        study.n_ready = n_ready
+        level = owner.levels[study.priority]
+        level.pass_time(self._now)
+        level.note(study, n_ready > 0)
         self._level.note(owner, owner.ready > 0)
 
     def _remove_if_over(self, study: StudyShare[T]) -> None:
