@@ -38,3 +38,9 @@ def guarded(settings, tokens):
 def as_(tokens):
     """A function that returns the headers of an owner with a role."""
     return lambda owner, role="write": {"Authorization": f"Bearer {tokens[1][owner, role]}"}
+
+
+@pytest.fixture
+def quick_baselines(monkeypatch):
+    """Searches fit no classical baselines, which take longer than the rest of a small search."""
+    monkeypatch.setattr("tuner.data.baselines.CLASSICAL", {})

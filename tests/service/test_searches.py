@@ -29,6 +29,7 @@ from tuner.service.submissions import SubmissionBody, parse_submission
 from tuner.service.trial_table import TrialTables
 
 SOON_S = 120
+pytestmark = pytest.mark.usefixtures("quick_baselines")
 DATASET = "ab" * 32
 ANA, BEN = Owner("ana"), Owner("ben")
 

@@ -17,6 +17,7 @@ from tuner.service.app import make_app
 from tuner.service.service import Service
 
 SOON_S = 60
+pytestmark = pytest.mark.usefixtures("quick_baselines")
 
 
 @pytest.fixture
