@@ -6,9 +6,13 @@ import time
 import pytest
 from helpers.made_up_service import MadeUpService, make_rows, make_study
 from helpers.pages import Page
+from helpers.result_records import make_study as make_finished
+from helpers.result_records import values_test
 from starlette.testclient import TestClient
 
 from tuner.errors import ExperimentError, InputError
+from tuner.report.rendering import with_std
+from tuner.results.summary import summarize
 from tuner.service import pages
 from tuner.service.access import Access, TokenFile
 from tuner.service.app import make_app
@@ -92,6 +96,17 @@ def test_a_study_has_its_curve_best_configuration_and_files(browse, service):
         assert f"v1/studies/alpha/{file}" in page.urls
     assert "data-events" not in browse("/page/view?study=alpha").text
     assert 'data-events="v1/studies/beta/events?after=7"' in browse("/page/view?study=beta").text
+
+
+def test_a_finished_search_has_its_verdict_and_test_score(browse, service):
+    record = make_finished(finalists=3, test=values_test())
+    service.records["alpha"] = record
+    summary, page = summarize(record), read(browse("/page/view?study=alpha"))
+    assert summary.verdict[1:] in page.text
+    assert with_std(summary.test.judged) in page.text
+    assert "on the test set" not in read(browse("/page/view?study=beta")).text
+    service.records.clear()
+    assert "Best configuration" in read(browse("/page/view?study=alpha")).text
 
 
 @pytest.mark.parametrize(
