@@ -14,8 +14,8 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
@@ -76,7 +76,8 @@ class AskTell:
         storage: the journal, opened for writing.
         location: of the journal, for messages.
         name: of the study.
-        spec: of a new study, or of one that must be the same; None for one that exists.
+        spec: of a new study, or of one that must be the same, but for its budget; None for one
+            that exists.
         clock: returns the time in seconds since 1970.
         observer: receives the events of the study, but for its start and end.
         opened: is called with the study as it is, before any event.
@@ -561,18 +562,19 @@ def _open(
         }
         study.set_user_attr(STUDY_ATTR, facts)
     begun = spec_of(external_facts(study, where), name, where)
-    if spec is not None:
-        _check_same(begun, spec, f"{where}: study {name!r}")
     distributions = to_distributions(begun.space)
     study.sampler = begun.strategy.make_sampler(distributions, begun.seed, begun.trials)
-    return study, begun
+    if spec is None:
+        return study, begun
+    _check_same(begun, spec, f"{where}: study {name!r}")
+    return study, begun.model_copy(update={"trials": spec.trials})
 
 
 def _check_same(begun: ExternalSpec, spec: ExternalSpec, where: str) -> None:
     old, new = dict(flat(begun.to_dict())), dict(flat(spec.to_dict()))
     # Names first: with another strategy, all of its options differ as well.
     for key in sorted(old.keys() | new.keys(), key=lambda key: (".name" not in key, key)):
-        if old.get(key) != new.get(key):
+        if key != "trials" and old.get(key) != new.get(key):
             was, now = (repr(d[key]) if key in d else "nothing" for d in (old, new))
             rule = f"{where} was created with {key}={was}"
             raise StudyError(rule, got=now, remedy="put it back, or give another name")
