@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-from types import SimpleNamespace
+import json
 
 from starlette.testclient import TestClient
 
+from helpers.thread_pool import ThreadPool
 from tuner.service.access import Access
 from tuner.service.app import make_app
-from tuner.service.events import EventLogs
-from tuner.service.external import ExternalStudies
-from tuner.service.records import hold_records
+from tuner.service.service import Service
 from tuner.service.settings import Settings
-from tuner.service.studies import Studies
-from tuner.service.trial_table import TrialTables
 
 X = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
 
 
 @contextlib.contextmanager
-def running_external(root, *, access=None, settings=None, url=None, **options):
+def running_external(root, *, access=None, settings=None, idle_s=None):
     """Yield a client of a service, which is stopped at the end as a service is."""
     settings = settings or Settings(root=root)
-    with hold_records(root, url, print) as records:
-        studies, events = Studies(records), EventLogs(root / "events")
-        tables = TrialTables(root / "trials")
-        external = ExternalStudies(studies, records, events, tables, settings, **options)
-        service = SimpleNamespace(external=external, studies=studies, events=events, tables=tables)
-        app = make_app(service, access or Access(), settings)
+    service = Service(settings, ThreadPool)
+    assert service.start()
+    if idle_s is not None:
+        service.external.idle_s = idle_s
+    app = make_app(service, access or Access(), settings)
+    try:
         with TestClient(app, base_url="http://127.0.0.1:8080") as client:
             yield Client(client, service)
-            external.stop()
-        events.close()
+    finally:
+        service.stop()
 
 
 class Client:
@@ -72,6 +69,4 @@ class Client:
         return self.post(f"/{name}/trials/{trial['number']}/release", lease=trial["lease"])
 
     def events(self, name="s", owner="local"):
-        import json
-
         return [json.loads(line) for line in self.service.events.of(owner, name).lines()]

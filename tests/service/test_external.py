@@ -241,15 +241,16 @@ def test_a_cancelled_study_gives_nothing_and_goes_on_when_resumed(client):
     study = client.service.studies.get("local", "s")
     open_study = client.service.external._open[study]
     wait_until(lambda: open_study._waiting)
-    client.service.external.cancel(study)
-    client.service.external.cancel(study)
+    for _ in range(2):
+        cancelled = client.http.post("/v1/studies/s/cancel")
+        assert (cancelled.status_code, cancelled.json()["state"]) == (202, "cancelled")
     assert waiting().status_code == 409
     for answer in (client.ask(), client.report(first, 0, [1.0])):
         assert answer.status_code == 409
         assert "is cancelled" in answer.json()["detail"]
     assert client.tell(first, 1.0).status_code == 200, "its work is not lost"
     assert [e["event"] for e in client.events()][-1] == "ended"
-    client.service.external.resume(study)
+    assert client.http.post("/v1/studies/s/resume").json()["state"] == "running"
     assert client.tell(second, 1.0).status_code == 200
     assert len(client.trials(n=5)) == 2
     names = [e["event"] for e in client.events()]
@@ -261,14 +262,62 @@ def test_a_done_study_is_extended(client):
     client.create(strategy=PSO, trials=2)
     for trial in client.trials(n=2):
         client.tell(trial, 1.0)
-    external, study = client.service.external, client.service.studies.get("local", "s")
     assert client.ask().status_code == 410
-    owner = client.http.app.state.access.owner(None)
-    external.extend(study, {"trials": 3}, owner)
+    assert client.http.post("/v1/studies/s/cancel").status_code == 409
+    assert client.http.post("/v1/studies/s/resume").status_code == 409
+    for body in ({}, {"trials": 1}, {"trials": 10**6}, {"timeout": 3}):
+        assert client.http.post("/v1/studies/s/extend", json=body).status_code == 422
+    extended = client.http.post("/v1/studies/s/extend", json={"trials": 3})
+    assert (extended.status_code, extended.json()["trials"]) == (202, 3)
     [trial] = client.trials(n=5)
     assert trial["number"] == 2
     client.tell(trial, 1.0)
     assert client.ask().status_code == 410
+
+
+def test_studies_and_their_trials_are_shown_like_searches(client):
+    client.create(metric="loss", direction="maximize", trials=3)
+    assert client.http.get("/v1/studies/s/best").status_code == 409
+    first, second, _ = client.trials(n=3)
+    client.report(first, 0, [1.0, 2.0])
+    client.tell(first, 2.0)
+    client.tell(second, 3.0)
+    [study] = client.http.get("/v1/studies").json()["items"]
+    assert study == client.http.get("/v1/studies/s").json()
+    shown = {key: study[key] for key in ("kind", "state", "metric", "trials", "trained")}
+    assert shown == {
+        "kind": "external",
+        "state": "running",
+        "metric": "loss",
+        "trials": 3,
+        "trained": 2,
+    }
+    best = {"trial": 1, "score": 3.0, "params": second["params"]}
+    assert study["best"] == best
+    assert client.http.get("/v1/studies/s/best?format=json").json() == best
+    page = client.http.get("/v1/studies/s/trials?order=score&limit=2").json()
+    assert [(t["number"], t["status"], t["value"]) for t in page["items"]] == [
+        (1, "complete", 3.0),
+        (0, "complete", 2.0),
+    ]
+    assert page["items"][1]["epochs"] == 2
+    assert client.http.get("/v1/studies/s/model").status_code == 409
+    for path in ("summary", "record", "report"):
+        answer = client.http.get(f"/v1/studies/s/{path}")
+        assert (answer.status_code, "is external" in answer.json()["detail"]) == (409, True), path
+    assert client.http.get("/v1/queue").json()["studies"] == []
+
+
+def test_a_study_that_has_ended_is_deleted(client):
+    client.create()
+    [trial] = client.trials()
+    assert client.http.delete("/v1/studies/s").status_code == 409
+    client.http.post("/v1/studies/s/cancel")
+    client.tell(trial, 1.0)
+    assert client.http.delete("/v1/studies/s").status_code == 204
+    assert client.tell(trial, 1.0).status_code == 404
+    assert client.create(seed=9).status_code == 201
+    assert client.trials()[0]["number"] == 0
 
 
 def test_events_are_those_of_a_search_each_once(root):
@@ -370,6 +419,7 @@ def test_one_wait_for_the_disk_serves_many_clients(client, monkeypatch):
         gate.wait(10)
 
     monkeypatch.setattr("tuner.journal.storage.os.fsync", slow)
+    monkeypatch.setattr("tuner.service.external._GROUP_S", 10.0)
     answers = [in_thread(lambda t=t: client.tell(t, 1.0)) for t in trials]
     study = client.service.studies.get("local", "s")
     requests = client.service.external._open[study].requests
@@ -377,4 +427,4 @@ def test_one_wait_for_the_disk_serves_many_clients(client, monkeypatch):
     wait_until(lambda: requests.qsize() >= len(trials) // 2)
     gate.set()
     assert all(answer().status_code == 200 for answer in answers)
-    assert len(syncs) < len(trials) / 4
+    assert len(syncs) < len(trials) / 8

@@ -147,6 +147,9 @@ class Results:
         Raises:
             Problem: 409, it has no record yet.
         """
+        if study.kind is Kind.EXTERNAL:
+            rule = "its models train elsewhere; it has trials, events and a best configuration"
+            raise Problem(409, f"study {study.name!r} is external: {rule}")
         place = self._records.place_of(study.owner, study.name)
         key = (study.key, _stamp(place, study))
         with self._lock:
@@ -175,11 +178,15 @@ class Results:
         return summarize(record).to_json() | more
 
     def best(self, study: Study, *, as_json: bool) -> str:
-        """Return the best configuration as an experiment file.
+        """Return the best configuration as an experiment file; of an external study, as it is.
 
         Raises:
             Problem: 409, no trial is complete.
         """
+        if study.kind is Kind.EXTERNAL:
+            if study.progress.best is None:
+                raise _none_yet(study, "complete trial")
+            return render(study.progress.best, as_json)
         record = self.record(study)
         if record.best is None:
             raise _none_yet(study, "complete trial")
