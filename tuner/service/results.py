@@ -54,7 +54,7 @@ class Results:
     ) -> None:
         self._studies, self._searches, self._records = studies, searches, records
         self._tables, self._datasets, self._models = tables, datasets, models
-        self._lock = threading.Lock()
+        self._lock, self._predicting = threading.Lock(), threading.Lock()
         self._read: OrderedDict[tuple[str, object], StudyRecord] = OrderedDict()
         self._loaded = lru_cache(_MODELS)(lambda folder, stamp: load_model(folder))
 
@@ -222,10 +222,12 @@ class Results:
         """
         folder = self.model(study)
         model: Model = self._loaded(folder, folder.stat().st_mtime_ns)
-        with warnings.catch_warnings(record=True) as notes:
+        # One at a time: filters of warnings are those of all threads.
+        with self._predicting, warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always", PredictionWarning)
             found = model.predict(data, all_windows)
-        return rows_of(found), [str(note.message) for note in notes]
+        of_prediction = [n.message for n in notes if issubclass(n.category, PredictionWarning)]
+        return rows_of(found), list(map(str, of_prediction))
 
     def _paths(self, study: Study) -> Mapping[str, str]:
         return client_paths(study.spec, study.owner, self._datasets)
