@@ -649,7 +649,7 @@ def test_the_largest_series_does_not_decide_alone(init):
 
 
 def test_of_a_large_file_the_first_rows_are_looked_at(init, monkeypatch):
-    monkeypatch.setattr("tuner.cli.init.sampled", lambda path: sampled(path, most=20_000))
+    monkeypatch.setattr("tuner.planning.file.sampled", lambda path: sampled(path, most=20_000))
     rng = np.random.default_rng(0)
     values = rng.normal(size=2000).round(3)
     printed = init(date=days(2000), note=['two\nlines, "quoted"'] * 2000, sales=values)

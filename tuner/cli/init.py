@@ -2,83 +2,51 @@
 
 from __future__ import annotations
 
-import csv
+import dataclasses
 import os
-import re
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import ValidationError
 from rich.markup import escape
 
 from tuner.cli.app import Init, key_and_value
-from tuner.data.profile import SUSPECTS
-from tuner.errors import DataError, InputError, Setting, nearest
+from tuner.errors import InputError
 from tuner.experiment import parse_value
-from tuner.experiment.data import Read
-from tuner.experiment.messages import first_problem
-from tuner.experiment.schema import EXPERIMENT_BYTES, mended
 from tuner.outputs import written_whole
-from tuner.pipeline_steps import Dialect
-from tuner.planning.columns import guess_columns
-from tuner.planning.forecast import FILLED, forecast_file
-from tuner.planning.proposal import Proposal, Request, Sample, check_text, listed, sampled
-from tuner.planning.sequences import kind_of, sequence_file
+from tuner.planning.file import InitOptions, propose
 from tuner.progress.display import console
-from tuner.tables.table import RawTable, WideColumns
 
-_MANY = 0.1  # share of filled-in rows, above which a line warns
-_LONG = 90.0  # seconds of a trial, from which on a line warns
 _WORDS = ("true", "false")
 
 
 def init(command: Init) -> None:
     """Write an experiment file for a data file."""
-    path, horizon = command.data, command.horizon
+    path = command.data
     if path.suffix.lower() in (".yaml", ".yml", ".json"):
         rule = "must be a CSV or Parquet file"
         raise InputError(rule, where=path, remedy="tuner check takes experiments")
-    for option in ("time", "resample"):
-        if command.no_time and (value := getattr(command, option)) is not None:
-            rule = f"contradicts --{option} {value}"
-            raise InputError(rule, where="--no-time", remedy="give one of them")
-    if horizon is not None and not 1 <= horizon <= 10_000:
-        rule = "must be from 1 to 10000"
-        raise InputError(rule, where="--horizon", got=horizon, remedy="write --horizon 12")
+    names = [each.name for each in dataclasses.fields(InitOptions) if each.name != "read"]
+    options = InitOptions(**{name: getattr(command, name) for name in names})
+    options.check()
     file = command.output or Path(f"{path.stem}.yaml")
     _check_output(file, path, command.force)
-    dialect = _dialect(command.read or [])
-    with sampled(path) as sample, _as_options():
-        asked = _ask(command, RawTable.read(sample.path, dialect, command.time), sample, file)
-        kind, why = kind_of(asked, command.task)
-        for option in ("horizon", "resample"):
-            value = getattr(command, option)
-            if kind != "forecast" and value is not None:
-                got = f"{value}, and {why}: {kind}"
-                raise InputError(
-                    "applies to forecasts only", where=f"--{option}", got=got, remedy="leave it out"
-                )
-        written = forecast_file(asked) if kind == "forecast" else sequence_file(asked, kind)
-        facts = check_text(written.text, sample.path, file).facts
+    relative = os.path.relpath(path.resolve(), file.parent.resolve())
+    options = dataclasses.replace(options, read=_read_keys(command.read or []))
+    proposed = propose(path, options, file=file, written_path=relative)
     with written_whole(file) as new:
-        new.write_text(written.text, encoding="utf-8")
-    console.print(f"wrote [bold]{escape(str(file))}[/]: {written.does}")
-    for line in (*_on_columns(asked), *_on_file(written), *_on_choices(written, asked, kind)):
+        new.write_text(proposed.text, encoding="utf-8")
+    console.print(f"wrote [bold]{escape(str(file))}[/]: {proposed.does}")
+    for line in proposed.notes:
         console.print(line, markup=False)
-    for what, text in facts.notes:
-        if what in SUSPECTS:
-            console.print(f"look at: {text}", markup=False)
     name = escape(shlex.quote(str(file)))
     console.print(f"next: [bold]tuner check {name}[/], then [bold]tuner run {name}[/]")
 
 
-def _dialect(options: list[str]) -> Dialect:
-    """Return the dialect that `--read KEY=VALUE` declares.
+def _read_keys(options: list[str]) -> dict[str, object]:
+    """Return the keys of `data.read` that `--read KEY=VALUE` give.
 
     Raises:
-        InputError: there is no such key, or it cannot have that value.
+        InputError: an option is not KEY=VALUE.
     """
     keys: dict[str, object] = {}
     for option in options:
@@ -87,131 +55,7 @@ def _dialect(options: list[str]) -> Dialect:
         held = parse_value(text, "--read") if text[:1] in "[\"'" or text in _WORDS else text
         lines = key in ("skip_rows", "skip_footer") and text.isdigit()
         keys[key] = int(text) if lines else held
-    try:
-        return Dialect.of(Read.model_validate(keys).model_dump())
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
-        if first["type"] == "extra_forbidden":
-            known = [*Read.model_fields]
-            rule = f"no key {key!r}"
-            raise InputError(rule, where="--read", remedy=nearest(key, known)) from None
-        where, broken = f"--read {key}", first_problem(error)
-        raise InputError(broken.rule, where=where, got=broken.got, remedy=broken.remedy) from None
-
-
-@contextmanager
-def _as_options() -> Iterator[None]:
-    """Replace keys of `data.read` in remedies by the equivalent option of `tuner init`."""
-    try:
-        yield
-    except DataError as error:
-        raise error.with_(changes=tuple(map(_as_option, error.changes))) from None
-
-
-def _as_option(change: str | Setting) -> str | Setting:
-    if not isinstance(change, Setting) or not change.key.startswith("data.read."):
-        return change
-    option = shlex.quote(f"{change.key.removeprefix('data.read.')}={change.value}")
-    return f"init with --read {option}{change.note}"
-
-
-def _ask(command: Init, table: RawTable, sample: Sample, file: Path) -> Request:
-    features = None if command.features is None else _names("--features", command.features)
-    target, names = command.target, table.names
-    targets = [] if target is None else [target]
-    if target is not None and target not in names and "," in target:
-        targets = _names("--target", target)
-    wide = None if command.wide is None else _wide(command.wide, names, command.id, target)
-    columns = guess_columns(
-        table,
-        time=command.time,
-        id_=command.id,
-        no_time=command.no_time,
-        target=targets,
-        features=features,
-        wide=wide,
-    )
-    return Request(
-        path=sample.path,
-        columns=columns,
-        features=features,
-        resample=command.resample,
-        time_given=command.time is not None,
-        horizon=command.horizon,
-        name=mended(file.stem, EXPERIMENT_BYTES) or "experiment",
-        written_path=os.path.relpath(command.data.resolve(), file.parent.resolve()),
-        times_more=sample.times_more,
-    )
-
-
-def _wide(wide: str, names: list[str], id_: str | None, target: str | None) -> WideColumns:
-    """Return the wide columns; names that are not given are derived from those of the columns."""
-    columns = wide if set(wide) & set("*?") else _names("--wide", wide)
-    stem = re.sub(r"[\W_]*[*?].*", "", wide) if isinstance(columns, str) else ""
-    free = [name for name in (stem, "series") if name and name not in names]
-    value = next(name for name in ("value", "values", "y") if name not in names or name == target)
-    return WideColumns(id_ or (free or ["name"])[0], target or value, columns)
-
-
-def _on_columns(asked: Request) -> Iterator[str]:
-    columns = asked.columns
-    if asked.times_more > 1:
-        share = f"the first {1 / asked.times_more:.1%} of the file, which is large"
-        yield f"looked at {share}; tuner check reads all of it"
-    if columns.why_target:
-        yield f"target: {columns.target}, {columns.why_target}; choose with --target"
-    if columns.may_be_wide is not None:
-        pattern, n = columns.may_be_wide
-        yield (
-            f"{n} columns are called {pattern}: if they are series of one quantity, init with "
-            f"--wide {shlex.quote(pattern)}"
-        )
-    if columns.why_id and columns.id is not None:
-        yield f"id: {columns.id}, {columns.why_id}; choose with --id"
-
-
-def _on_file(written: Proposal) -> Iterator[str]:
-    if written.read:
-        yield f"read with {'; '.join(written.read)} (data.read)"
-    if written.found:
-        yield f"found: {written.found}"
-    if written.known_ahead:
-        yield f"known ahead: {written.known_ahead} (data.known_future); take out what is not"
-    if written.seconds > _LONG:
-        less = "longer steps take less, --resample 1D, say" if written.hourly else "fewer take less"
-        minutes = f"{written.seconds / 60:.0f} minutes"
-        yield f"a trial takes about {minutes}, as there are so many rows; {less}"
-    if written.filled:
-        yield (
-            f"values or rows are missing: each is filled with the last known one "
-            f"(data.missing: {FILLED}); its target is neither trained on nor scored"
-        )
-    made_up, rows = written.made_up
-    if made_up > _MANY * rows:
-        yield (
-            f"look at: {made_up} of {rows} rows are missing from the file and filled in; "
-            f"--no-time takes the rows as they come"
-        )
-
-
-def _on_choices(written: Proposal, asked: Request, kind: str) -> Iterator[str]:
-    """Yield lines about the columns that are not used, and the options that use them."""
-    columns = asked.columns
-    others = [c for c in columns.numbers if c not in columns.targets]
-    if columns.why_target and others:
-        yield f"other columns: {listed(others)}; choose with --target"
-    if asked.features is not None:
-        return
-    if kind == "forecast" and written.not_read:
-        names = listed(written.not_read)
-        yield f"not read, as they do not help a linear forecast: {names}; see --features"
-    kinds = columns.left_out.items()
-    if left_out := listed([f"{c} ({kind})" for c, kind in kinds if c not in columns.targets]):
-        yield f"left out: {left_out}"
-    if columns.left_out and columns.may_be_id is not None:
-        name = shlex.quote(columns.may_be_id)
-        yield f"if the rows are of several series or sequences, say which: --id {name}"
+    return keys
 
 
 def _check_output(output: Path, data: Path, force: bool) -> None:
@@ -227,12 +71,3 @@ def _check_output(output: Path, data: Path, force: bool) -> None:
         raise InputError(rule, where=output, remedy="give another name with -o, or add --force")
     if not output.parent.is_dir():
         raise InputError(f"no such folder {output.parent}", where="-o", remedy="create it first")
-
-
-def _names(option: str, given: str) -> list[str]:
-    """Split A,B like a line of CSV: a name may stand in double quotes."""
-    names = [name.strip() for name in next(csv.reader([given], skipinitialspace=True), [])]
-    if not all(names) or not names:
-        rule = "must name columns"
-        raise InputError(rule, where=option, got=repr(given), remedy=f"write {option} A,B")
-    return names
