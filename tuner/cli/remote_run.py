@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import shlex
 import sys
@@ -25,10 +26,11 @@ from tuner.progress.replay import EventClock, Replay, newest_run
 from tuner.progress.reporters import JsonReporter, Reporter, make_reporter
 from tuner.signals import stopped_by_signals
 
-_CONFLICT = 409
+_NOT_FOUND = 404
+_RESUMABLE = ("cancelled", "failed")
 _ASK_S, _TICK_S = 2.0, 0.1  # between two questions about the queue; to notice Ctrl-C
+_LATE_S = 2.0  # by which the time of an answer may be late
 _AGAIN_S = 2.0  # within which a second Ctrl-C cancels the search
-_MORE = ("trials", "timeout")  # keys of the budget that a search may get more of
 _RESUMES = "the same command resumes it"
 
 Event = dict[str, Any]
@@ -54,7 +56,7 @@ def run(command: Run, experiment: Experiment, options: SearchOptions, client: Cl
             clock,
             lambda: study.record()[0],
             at_start=partial(notes_of_command, experiment, command),
-            muted_until=client.server_time,
+            muted_until=_joined_at(study, after, client),
         ).show
     with _detached(study, reporter, command):
         stop = threading.Event()
@@ -68,6 +70,13 @@ def run(command: Run, experiment: Experiment, options: SearchOptions, client: Cl
         to_sync = None if options.tracking else f"{sync_command(study.name, None)}{where}"
         commands = next_commands(study.name, where, own_code=own_code, to_sync=to_sync)
         reporter.result(study.record()[0], commands)
+
+
+def _joined_at(study: RemoteStudy, after: str | None, client: Client) -> float:
+    """Return the time there until which events are of before this command joined the search."""
+    if study.is_new or after is not None:
+        return 0.0
+    return math.inf if study.state == "done" else client.server_time + _LATE_S
 
 
 def _end_of(study: RemoteStudy, ended: Event) -> TunerError:
@@ -111,61 +120,41 @@ def _write_end(reporter: Reporter, error: TunerError) -> None:
 def _submitted(
     client: Client, experiment: Experiment, options: SearchOptions
 ) -> tuple[RemoteStudy, str | None]:
-    """Submit a search; resume or extend it, if it was submitted before and has ended.
+    """Submit a search; the service extends one that was submitted with another budget.
 
     Returns:
-        The study, and the id of the last event before this run of it; None for its first run.
+        The study, and the id of the last event before this run of it; None for its first run, and
+        for one that runs already.
     """
-    name = options.study_of(experiment)
-    more: dict[str, Any] | None = None
+    before = _last_event(client.study(options.study_of(experiment)))
+    study = client.submit(
+        experiment,
+        name=options.study_of(experiment),
+        max_workers=options.workers,
+        tracking=options.tracking,
+        test=options.open_test,
+        reopen_test=options.reopen_test,
+        start_from=options.start_from,
+    )
+    state = study.state
+    if state in _RESUMABLE:
+        study.resume()
+    return study, None if state == "done" else before
+
+
+def _last_event(study: RemoteStudy) -> str | None:
+    """Return the id of the last event of a study that has ended; None for any other one."""
     try:
-        study = client.submit(
-            experiment,
-            name=name,
-            max_workers=options.workers,
-            tracking=None if options.tracking else False,
-            test=options.open_test,
-            reopen_test=options.reopen_test,
-            start_from=options.start_from,
-        )
+        if study.state not in ENDED:
+            return None
     except RefusedError as error:
-        if error.status != _CONFLICT:
+        if error.status != _NOT_FOUND:
             raise
-        study = client.study(name)
-        more = _more_budget(study, experiment)
-        if more is None:
-            raise
-    if more is None and (study.is_new or study.state not in ("cancelled", "failed")):
-        return study, None
-    after = None
+        return None
+    last = None
     for event in study.events():
-        after = event["event_id"]
-    study.extend(**more) if more else study.resume()
-    return study, after
-
-
-def _more_budget(study: RemoteStudy, experiment: Experiment) -> dict[str, Any] | None:
-    """Return the budget by which an experiment differs from a study's; None if more differs."""
-    if study.state not in ENDED:
-        return None
-    known = study.record()[0].experiment
-    if _without_budget(experiment) != _without_budget(known):
-        return None
-    changed = [
-        key for key in _MORE if getattr(experiment.budget, key) != getattr(known.budget, key)
-    ]
-    return {key: getattr(experiment.budget, key) for key in changed} or None
-
-
-def _without_budget(experiment: Experiment) -> dict[str, Any]:
-    """Return what may not change when a search is extended."""
-    raw = experiment.to_dict()
-    for key in _MORE:
-        raw["budget"].pop(key, None)
-    raw["strategy"].pop("population", None)  # by default it follows the budget
-    del raw["data"]["path"]
-    raw["data"]["split"].pop("test_file", None)
-    return raw
+        last = event["event_id"]
+    return last
 
 
 class _Left(Interrupted):
@@ -189,6 +178,7 @@ class _Watch:
             RunError: the service does not answer any more.
             Interrupted: Ctrl-C.
         """
+        ended: Event | None = None
         self._note_joined()
         threading.Thread(target=self._read, daemon=True).start()
         while not self._stop.is_set():
@@ -197,15 +187,14 @@ class _Watch:
             except queue.Empty:
                 self._note_place()
                 continue
-            if event is None:  # the log of the study lacks its end
-                return self._end()
+            if event is None:
+                return ended or self._end()
             if isinstance(event, Exception):
                 raise event
             del event["event_id"]
             self._has_begun = True
             show(event)
-            if event["event"] == "ended" and self._events.empty() and self._study.state in ENDED:
-                return event
+            ended = event if event["event"] == "ended" else None
         if sys.stdout.isatty():  # where a second Ctrl-C interrupts this
             self._reporter.note(f"Ctrl-C again within {_AGAIN_S:g} s cancels the search")
             time.sleep(_AGAIN_S)
@@ -220,6 +209,7 @@ class _Watch:
             self._events.put(error)
 
     def _end(self) -> Event:
+        """Return the end of a study whose log lacks it."""
         facts = self._study.facts()
         if facts["state"] == "done":
             return {"event": "ended", "state": "done", "reason": None, "exit_status": 0}

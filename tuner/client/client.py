@@ -235,9 +235,8 @@ class Client:
                 study.
         """
         body = self._with_uploads(experiment, data)
-        body |= {
-            key: value for key, value in {"name": name, **options}.items() if value is not None
-        }
+        given = {"from": list(options.pop("start_from", ())) or None, "name": name, **options}
+        body |= {key: value for key, value in given.items() if value is not None}
         sent = self._connection.send("POST", "/v1/studies", body=body)
         name = self._connection.parsed(sent)["name"]
         return RemoteStudy(self._connection, name, is_new=sent.status_code == _CREATED)

@@ -6,6 +6,7 @@ import shutil
 import tarfile
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from tuner.client.connection import Connection, segment
 from tuner.client.events import follow
 from tuner.errors import InputError, RunError, one_line
 from tuner.outputs import check_model_folder, temporary_folder
-from tuner.prediction import Model, load_model
+from tuner.prediction import Model, PredictionWarning, load_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,12 +185,18 @@ class RemoteStudy:
 
         Returns:
             (rows, columns), as `tuner.prediction.Model.predict` returns it.
+
+        Raises:
+            RefusedError: the data does not match that of the search, there is no model yet, or the
+                rows are more than a request may have: `model` downloads the model.
         """
         from tuner.client.frames import frame_of, rows_of
 
         table, rows = rows_of(data)
         body = {"rows": rows, "all": all_windows}
         answer = self._connection.json("POST", f"{self._path}/predict", body=body)
+        for note in answer.get("notes", ()):
+            warnings.warn(note, PredictionWarning, stacklevel=2)
         return frame_of(answer["rows"], table)
 
     def cancel(self) -> dict[str, Any]:

@@ -22,6 +22,9 @@ from tuner.journal.records import (
 )
 from tuner.journal.storage import REPEAT_ATTR, load_study
 
+CANCELLED_ATTR = "cancelled"
+"""Of an external study: whether its clients get no further trials until it is resumed."""
+
 
 @dataclass(frozen=True)
 class ExternalRecord:
@@ -33,6 +36,7 @@ class ExternalRecord:
     created: str  # ISO 8601, UTC
     versions: Mapping[str, str]  # of the libraries that can change a proposal
     trials: tuple[TrialRecord, ...]
+    cancelled: bool = False
 
     @property
     def trained(self) -> list[TrialRecord]:
@@ -96,6 +100,7 @@ def read_external(storage: BaseStorage, name: str, location: str) -> ExternalRec
         created=facts["created"],
         versions=facts["versions"],
         trials=tuple(read_trials(study, spec)),
+        cancelled=bool(study.user_attrs.get(CANCELLED_ATTR)),
     )
 
 

@@ -187,8 +187,7 @@ function shownNow() {
   const { title, announce: words } = view.dataset;
   document.title = title === "tuner" ? title : `${title} · tuner`;
   for (const link of document.querySelectorAll("nav [data-view]")) {
-    const here = link.dataset.view === view.dataset.nav;
-    if (here) link.setAttribute("aria-current", view.dataset.view === view.dataset.nav ? "page" : "true");
+    if (link.dataset.view === view.dataset.view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   byId("forget").hidden = !token;
