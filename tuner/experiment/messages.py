@@ -18,6 +18,7 @@ from tuner.experiment.yaml_files import text_of
 from tuner.strategies import installed_names
 from tuner.strategies.base import Section, Strategy, broken_rule
 
+_MOST_EXPLAINED = 100  # of the broken rules
 _OF_KIND = ("_type", "_parsing", "literal_error")  # errors about the kind of a value
 
 
@@ -46,11 +47,17 @@ def explain(error: ValidationError, root: type[Section], raw: Any) -> list[Exper
     for details in error.errors(include_url=False):
         broken.setdefault(_visible(details, raw), []).append(details)
     by_kind = sorted(broken.items(), key=lambda item: _chosen(item[1])["type"] != "extra_forbidden")
+    outer = {path[:n] for path in broken for n in range(len(path))}
+    inner = [item for item in by_kind if item[0] not in outer]  # of a union the best fitting member
     return [
-        _problem(of_key, root, path)
-        for path, of_key in by_kind  # a union reports each member: the one that fits best
-        if not any(len(other) > len(path) and other[: len(path)] == path for other in broken)
+        _problem(of_key, root, path) if i < _MOST_EXPLAINED else _problem_of_many(of_key, path)
+        for i, (path, of_key) in enumerate(inner)
     ]
+
+
+def _problem_of_many(of_key: list[ErrorDetails], path: tuple[str | int, ...]) -> ExperimentError:
+    """Return a broken rule without a remedy, which takes time to find."""
+    return ExperimentError(broken_rule(_chosen(of_key)), key=".".join(map(str, path)))
 
 
 def shown(value: Any) -> str:

@@ -122,7 +122,7 @@ class CategoricalDomain(Section):
 
     @model_validator(mode="after")
     def _check(self) -> CategoricalDomain:
-        seen: list[tuple[type, object]] = []
+        seen = set[tuple[type, object]]()
         for choice in self.choices:
             value: object = choice
             if isinstance(choice, int | float) and not isinstance(choice, bool):
@@ -130,7 +130,7 @@ class CategoricalDomain(Section):
             if (type(value), value) in seen:
                 got = f"{choice!r} twice"
                 raise ExperimentError("must differ", key="choices", got=got, remedy="remove one")
-            seen.append((type(value), value))
+            seen.add((type(value), value))
         return self
 
     def __contains__(self, value: object) -> bool:

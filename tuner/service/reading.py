@@ -12,10 +12,12 @@ from tuner.experiment import parse_value
 from tuner.experiment.data import Read
 from tuner.pipeline_steps import Dialect
 from tuner.planning.columns import kinds_of
+from tuner.tables.files import is_typed, is_workbook
 from tuner.tables.table import RawTable
 
 _READ = "data.read."
 _LONGEST_NAME = 1000  # characters
+_START = 1 << 20  # bytes
 
 
 def import_all() -> None:
@@ -41,6 +43,7 @@ def profile(given: dict[str, Any]) -> dict[str, Any]:
     """
     path = _beside(given["path"])
     _check_parquet(path, given)
+    _check_first_line(path, given)
     table = _read(path)
     _check_size(path, len(table.frame), len(table.names), given)
     if any(len(name) > _LONGEST_NAME for name in table.names):
@@ -85,6 +88,17 @@ def _check_parquet(path: Path, given: dict[str, Any]) -> None:
     except (OSError, ValueError, pyarrow.ArrowException):
         return  # reading it says why
     _check_size(path, about.num_rows, about.num_columns, given)
+
+
+def _check_first_line(path: Path, given: dict[str, Any]) -> None:
+    """Refuse a text whose first line has too many columns: to find its dialect takes long."""
+    if is_typed(path) or is_workbook(path):
+        return
+    with path.open("rb") as file:
+        start = file.read(_START).lstrip()
+    line = start.splitlines()[0] if start else b""
+    n_columns = 1 + max(line.count(delimiter) for delimiter in (b",", b";", b"\t", b"|"))
+    _check_size(path, 0, n_columns, given)
 
 
 def _check_size(path: Path, n_rows: int, n_columns: int, given: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tuner.errors import ExperimentError, InputError, nearest
 from tuner.experiment import Experiment
 from tuner.experiment.cells import named_code
-from tuner.experiment.yaml_files import parse_mapping
+from tuner.experiment.yaml_files import Bounds, parse_mapping
 from tuner.orchestrator import default_study_name
 from tuner.service.access import Owner
 from tuner.service.datasets import DatasetStore
@@ -31,6 +31,7 @@ PREFIX = "dataset:"
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _SOURCE = "experiment"
+_BOUNDS = Bounds(n_bytes=256 << 10, n_values=10_000)
 _Id = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -123,7 +124,7 @@ def parse_experiment(
         InputError: it breaks a rule, or names a file or code.
         Problem: 404, the owner has no such dataset.
     """
-    raw = parse_mapping(given, _SOURCE) if isinstance(given, str) else copy.deepcopy(given)
+    raw = parse_mapping(given, _SOURCE, _BOUNDS) if isinstance(given, str) else copy.deepcopy(given)
     raw.pop("cells", None)  # inspected again
     if isinstance(raw.get("search_space"), str):
         rule = "must be in the experiment itself: the service opens no file of a client's"
