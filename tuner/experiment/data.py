@@ -6,6 +6,7 @@ import codecs
 import datetime as dt
 import re
 import zoneinfo
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -427,8 +428,9 @@ class Data(Section):
         """Check the keys that name columns: each names one once, and none in another role."""
         for key in ("target", "features", "known_future", "static", "categories"):
             columns = self.targets if key == "target" else getattr(self, key) or []
+            counts = Counter(columns)
             for column in columns:
-                twice = columns.count(column) > 1
+                twice = counts[column] > 1
                 broken = ("names must differ", f"{column!r} twice", "remove one") if twice else None
                 if broken := broken or self._wrong_role(key, column):
                     rule, got, remedy = broken

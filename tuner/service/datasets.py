@@ -31,7 +31,7 @@ from tuner.service.settings import Limits
 
 _INCOMING, _META = ".incoming", ".dataset.json"
 _LONGEST_NAME = 200  # bytes
-_SECONDS, _BYTES_A_SECOND = 30.0, 4e6  # CPU time to read a file; a slow core reads ten million
+_SECONDS, _BYTES_A_SECOND = 15.0, 4e6  # CPU time to read a file; a slow core reads ten million
 _ID = re.compile(r"[0-9a-f]{64}")
 _log = logging.getLogger("tuner.service")
 

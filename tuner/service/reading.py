@@ -45,6 +45,8 @@ def profile(given: dict[str, Any]) -> dict[str, Any]:
     _check_parquet(path, given)
     _check_first_line(path, given)
     table = _read(path)
+    if table.frame.empty:  # every row repeats the names
+        raise refusal(path, None, "has column names but no rows", remedy="give a file with rows")
     _check_size(path, len(table.frame), len(table.names), given)
     if any(len(name) > _LONGEST_NAME for name in table.names):
         rule = f"names of columns must have at most {_LONGEST_NAME:,} characters"

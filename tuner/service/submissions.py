@@ -7,6 +7,7 @@ unless the service was started with it allowed, so nothing of a client's choosin
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tuner.errors import ExperimentError, InputError, nearest
 from tuner.experiment import Experiment
 from tuner.experiment.cells import named_code
+from tuner.experiment.data import PREPARED
 from tuner.experiment.yaml_files import Bounds, parse_mapping
 from tuner.orchestrator import default_study_name
 from tuner.service.access import Owner
@@ -31,8 +33,17 @@ PREFIX = "dataset:"
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _SOURCE = "experiment"
-_BOUNDS = Bounds(n_bytes=256 << 10, n_values=10_000)
+_Path = Annotated[str, Field(max_length=4096)]
 _Id = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+BOUNDS = Bounds(n_bytes=256 << 10, n_values=10_000, depth=32)
+"""Of a client's experiment: the time to check it grows with its values."""
+
+_LONGEST_TEXT = 10_000  # characters
+_MOST_KEYS = 500  # of a mapping
+_MOST_CHOICES, _MOST_PREPARED = 500, 100  # of a hyperparameter, of a preparation
+_MOST_OF_SPACE = 2_000  # values in a search space; each text in it is read as YAML
 
 
 class SubmissionBody(BaseModel):
@@ -43,7 +54,7 @@ class SubmissionBody(BaseModel):
     experiment: dict[str, Any] | str
     """The experiment as an object, or its file's text. Its paths of data are `dataset:ID`, or
     keys of `datasets`."""
-    datasets: Annotated[dict[str, _Id], Field(max_length=10)] = {}
+    datasets: Annotated[dict[_Path, _Id], Field(max_length=10)] = {}
     """The id of a dataset for each path in the experiment."""
     name: Annotated[str, Field(max_length=200)] | None = None
     """Of the study; `EXPERIMENT-STRATEGY-SEED` by default."""
@@ -88,6 +99,8 @@ def parse_submission(
     raw, experiment = parse_experiment(body.experiment, body.datasets, owner, datasets, settings)
     check_trials(experiment, owner.limits)
     name = check_study_name(body.name, in_python=True) or default_study_name(experiment)
+    for source in body.from_:
+        check_study_name(source, in_python=True)  # it names a file of the service
     spec = {
         "experiment": raw,
         "datasets": dict(sorted(body.datasets.items())),
@@ -124,8 +137,10 @@ def parse_experiment(
         InputError: it breaks a rule, or names a file or code.
         Problem: 404, the owner has no such dataset.
     """
-    raw = parse_mapping(given, _SOURCE, _BOUNDS) if isinstance(given, str) else copy.deepcopy(given)
+    raw = parse_mapping(given, _SOURCE, BOUNDS) if isinstance(given, str) else given
+    raw = _plain(raw)
     raw.pop("cells", None)  # inspected again
+    _check_space(raw.get("search_space"))
     if isinstance(raw.get("search_space"), str):
         rule = "must be in the experiment itself: the service opens no file of a client's"
         remedy = "write the search space here"
@@ -139,6 +154,71 @@ def parse_experiment(
     if not settings.allow_code and (code := named_code(experiment.to_dict())) is not None:
         raise _refused_code(*code)
     return raw, experiment
+
+
+def _plain(given: dict[str, Any]) -> dict[str, Any]:
+    """Return an experiment of JSON values alone, within `BOUNDS`; dates become texts.
+
+    A set or a tuple of YAML would be read as a list after the search for code in lists.
+    """
+    left = BOUNDS.n_values
+
+    def plain(value: Any, key: str, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise _beyond(f"must hold at most {BOUNDS.n_values:,} values", None)
+        if depth > BOUNDS.depth:
+            raise _beyond(f"must be at most {BOUNDS.depth} lists and mappings deep", None)
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, dt.date):
+            return value.isoformat()
+        if isinstance(value, str):
+            if len(value) > _LONGEST_TEXT:
+                raise _beyond(f"must have at most {_LONGEST_TEXT:,} characters", key)
+            return value
+        if isinstance(value, list):
+            return [plain(inner, key, depth + 1) for inner in value]
+        if not isinstance(value, dict):
+            rule = "must be a text, a number, true, false, null, a list or a mapping"
+            raise _beyond(rule, key, got=f"a {type(value).__name__}", remedy="write a list, say")
+        if len(value) > _MOST_KEYS:
+            raise _beyond(f"must have at most {_MOST_KEYS:,} keys", key or None)
+        found = {}
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                raise _beyond("keys must be texts", key, remedy="put them in quotes")
+            left -= 1
+            inner_key = f"{key}.{name[:80]}" if key else name[:80]
+            found[name] = plain(inner, inner_key, depth + 1)
+        return found
+
+    found: dict[str, Any] = plain(given, "", 0)
+    return found
+
+
+def _beyond(
+    rule: str, key: str | None, got: str | None = None, remedy: str = "write less"
+) -> ExperimentError:
+    return ExperimentError(rule, where=_SOURCE, key=key, got=got, remedy=remedy)
+
+
+def _check_space(space: Any) -> None:
+    """Refuse a search space that takes long to check; its values are plain."""
+    waiting, n_values = [space], 0
+    while waiting:
+        value, n_values = waiting.pop(), n_values + 1
+        waiting += value.values() if isinstance(value, dict) else ()
+        waiting += value if isinstance(value, list) else ()
+    if n_values > _MOST_OF_SPACE:
+        raise _beyond(f"must hold at most {_MOST_OF_SPACE:,} values", "search_space")
+    for name, domain in space.items() if isinstance(space, dict) else ():
+        choices = domain.get("choices") if isinstance(domain, dict) else None
+        most = _MOST_PREPARED if name in PREPARED else _MOST_CHOICES
+        if isinstance(choices, list) and len(choices) > most:
+            rule = f"must have at most {most} items"
+            raise _beyond(rule, f"search_space.{name[:80]}.choices", f"{len(choices):,}")
 
 
 def _refused_code(key: str, reference: str) -> InputError:
