@@ -21,6 +21,7 @@ from fastapi.responses import Response, StreamingResponse
 from helpers.ports import free_port
 from tuner.errors import TunerError
 from tuner.experiment import Experiment
+from tuner.journal.records import StudyRecord
 from tuner.service.access import Access, Owner, Reader
 from tuner.service.app import make_app
 from tuner.service.problems import Problem
@@ -98,7 +99,17 @@ class MadeUpService:
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.data: dict[str, dict[str, Any]] = {}
         self.proposal: dict[str, Any] | Exception = {"yaml": "name: a\n", "notes": []}
-        self.results = self.datasets = self
+        self.records: dict[str, StudyRecord] = {}  # of finished searches
+        self.datasets = self
+        self.studies = SimpleNamespace(get=self.study)
+        self.results = SimpleNamespace(
+            study=self.study,
+            studies=self.page,
+            queue=self.queue,
+            trials=self.trials,
+            scores=self.scores,
+            record=self.record,
+        )
         begun = SimpleNamespace(lines=b'{"event": "begun", "id": "a1"}\n')
         log = SimpleNamespace(end=7, read=lambda after: begun)
         self.events = SimpleNamespace(of=lambda owner, name: log)
@@ -125,7 +136,7 @@ class MadeUpService:
             raise Problem(404, f"no study {name!r}")
         return dict(found)
 
-    def studies(self, owner, state, query, cursor, limit):
+    def page(self, owner, state, query, cursor, limit):
         own = [s for s in reversed(self.known.values()) if s["owner"] == owner]
         found = [dict(s) for s in own if state in (None, s["state"]) and (query or "") in s["name"]]
         start = int(cursor or 0)
@@ -154,6 +165,11 @@ class MadeUpService:
 
     def scores(self, owner, name):
         return [row["value"] for row in self.rows[name]]
+
+    def record(self, study):
+        if study["name"] not in self.records:
+            raise Problem(409, "it has no record yet")
+        return self.records[study["name"]]
 
     def list(self, owner):
         return list(self.data.values())

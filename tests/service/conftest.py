@@ -1,11 +1,21 @@
 """Applications of the service, and clients of them."""
 
+from pathlib import Path
+
 import pytest
 from starlette.testclient import TestClient
 
 from tuner.service.access import Access, TokenFile, new_token
 from tuner.service.app import make_app
 from tuner.service.settings import Settings
+
+
+def pytest_collection_modifyitems(items):
+    """Warnings are no errors beside searches in threads: filters are those of all threads."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("default"))
 
 
 @pytest.fixture

@@ -111,3 +111,18 @@ def test_the_parts_of_the_compose_file_fit_each_other(compose):
     assert services["worker"]["deploy"]["replicas"] == 2
     assert services["tuner"]["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
     assert "mlflow:5000" in " ".join(services["mlflow"]["command"])
+
+
+@pytest.mark.parametrize("name", ["serve", "worker"])
+def test_the_commands_have_the_options_that_they_are_given(manifest, compose, name):
+    containers = [container_of(d) for (kind, _), d in manifest.items() if kind == "Deployment"]
+    given = [c["args"] for c in containers]
+    given += [compose["services"][part]["command"] for part in ("tuner", "worker")]
+    of_this_name = [words for words in given if words[0] == name]
+    assert len(of_this_name) == 2
+    for words in of_this_name:
+        check_command(words)
+        if name == "worker":
+            assert "http://tuner:8080" in words
+        else:  # the workers reach it by this name
+            assert "--allow-host=tuner" in words

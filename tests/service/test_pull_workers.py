@@ -6,16 +6,14 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import requests
-import uvicorn
 from helpers.executor_events import events, go_on, n_finished, outcomes
-from helpers.ports import free_port
 from helpers.prepared import write_series
+from helpers.pulled import agents, served
 
 from tuner import __version__
 from tuner.data import Shape
@@ -23,11 +21,9 @@ from tuner.errors import InputError
 from tuner.executors import Finished, LocalExecutor, Lost, Reported
 from tuner.jobs import Epoch, ExportJob, Outcome, OutcomeState, PredictJob, TrainJob
 from tuner.service.access import Access, Owner, TokenFile, new_token
-from tuner.service.app import make_app
 from tuner.service.pool import SharedPool
 from tuner.service.problems import Problem
 from tuner.service.pull_worker import PullAgent
-from tuner.service.settings import Settings
 from tuner.service.workers import LEASE_S, PullWorkers
 
 ANA = Owner("ana", "write")
@@ -272,23 +268,6 @@ def test_an_event_that_cannot_be_read_is_refused(pool, workers, job, record):
 # Over HTTP.
 
 
-@contextmanager
-def served(service, access, root):
-    config = uvicorn.Config(
-        make_app(service, access, Settings(root=root)), port=free_port(), log_level="critical"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{config.port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.fixture
 def service():
     """A pool without workers of its own, and its pull workers."""
@@ -306,20 +285,10 @@ def url(service, tmp_path):
 
 
 @pytest.fixture
-def agent():
+def agent(url):
     """Runs workers in threads, and stops them."""
-    with ExitStack() as stack:
-
-        def run(url, n_workers=1, token=None, make=LocalExecutor):
-            stop = threading.Event()
-            worker = PullAgent(url, token, n_workers, lambda text: None, make)
-            thread = threading.Thread(target=worker.run, args=(stop,))
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(stop.set)
-            return worker, stop
-
-        yield run
+    with agents(url) as begin:
+        yield begin
 
 
 def timeless(outcome):
@@ -345,7 +314,7 @@ def run_all(executor, job, data):
 
 @pytest.mark.slow
 def test_a_pull_worker_trains_bit_for_bit_as_a_local_one(service, url, agent, job, data):
-    agent(url, 2)
+    agent(2)
     pulled = run_all(service.pool.executor("local", "s"), job, data)
     own = LocalExecutor(2)
     try:
@@ -357,7 +326,7 @@ def test_a_pull_worker_trains_bit_for_bit_as_a_local_one(service, url, agent, jo
 def test_a_stopped_worker_hands_its_job_to_another(service, url, agent, job):
     study = service.pool.executor("local", "s")
     study.submit(job("long", epochs=1_000_000, can_be_pruned=True))
-    worker, stop = agent(url)
+    stop = agent()
     (first,) = events(study, bool)
     assert first.epoch.epoch == 0
     study.answer("long", True)
@@ -368,7 +337,7 @@ def test_a_stopped_worker_hands_its_job_to_another(service, url, agent, job):
         time.sleep(0.01)
     assert time.monotonic() - begun < 5
     assert study.poll(0) == []  # it waits for an answer still
-    agent(url)
+    agent()
     study.answer("long", False)
     (end,) = events(study, bool)
     assert end.outcome.state is OutcomeState.PRUNED
@@ -377,7 +346,7 @@ def test_a_stopped_worker_hands_its_job_to_another(service, url, agent, job):
 
 def test_an_aborted_job_frees_its_worker(service, url, agent, job):
     study, other = (service.pool.executor("local", name) for name in "st")
-    agent(url)
+    agent()
     study.submit(job(epochs=1_000_000))
     events(study, bool)
     begun = time.monotonic()
@@ -422,7 +391,7 @@ def test_a_killed_worker_loses_its_job_to_another(
     process.send_signal(signal.SIGKILL)
     (lost,) = events(study, bool)
     assert "has not been heard from" in lost.reason
-    agent(url)
+    agent()
     study.submit(job())
     assert events(study, n_finished(1))
 
@@ -442,17 +411,17 @@ def test_sigterm_ends_the_command_and_hands_back(service, url, start_worker, job
     assert "runs 1 job at a time for http://127.0.0.1" in process.stderr.read()
 
 
-def test_a_worker_outlives_the_service(service, tmp_path, agent, job, monkeypatch):
+def test_a_worker_outlives_a_service_that_restarts(service, agent, job, monkeypatch):
     monkeypatch.setattr("tuner.service.pull_worker._AGAIN_S", 0.2)
     study = service.pool.executor("local", "s")
-    with served(service, Access(), tmp_path) as url:
-        agent(url)
-        study.submit(job())
-        assert events(study, n_finished(1))
-        (worker,) = service.workers.of(Owner("local"))
-        service.workers.leave(worker)  # as a service that has restarted knows nobody
-        study.submit(job("b"))
-        assert events(study, n_finished(1))
+    agent()
+    study.submit(job())
+    assert events(study, n_finished(1))
+    (worker,) = service.workers.of(Owner("local"))
+    service.workers.leave(worker)  # as a service that has restarted knows nobody
+    study.submit(job("b"))
+    assert isinstance(events(study, bool)[-1], Reported)
+    assert events(study, n_finished(1))
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_a_signal_ends_the_server_with_status_0(start, signum, tmp_path):
     server = start()
     line = server.line()
     assert line == (
-        f"tuner serves on {server.url}; its folder is {tmp_path / 'root'}; Ctrl-C stops it\n"
+        f"serving on {server.url}; its folder is {tmp_path / 'root'}; Ctrl-C stops it\n"
     )
     assert requests.get(f"{server.url}/ready").json() == {"status": "ok"}
     began = time.monotonic()
@@ -164,7 +164,7 @@ def test_a_server_stands_by_until_the_journal_is_free(start, tmp_path):
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         assert "standing by" in answer.json()["detail"]
     (tmp_path / "free").touch()
-    assert server.line().startswith(f"tuner serves on {server.url}; ")
+    assert server.line().startswith(f"serving on {server.url}; ")
     assert requests.get(f"{server.url}/v1/me").status_code == 200
 
 

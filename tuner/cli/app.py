@@ -457,6 +457,45 @@ class Report:
     force: _Force = False
 
 
+@_command("Service", "serve")
+class Serve:
+    """Serve searches over HTTP: a queue, shared workers, a page; Ctrl-C ends it."""
+
+    host: str = _option(
+        "The address to bind. Other machines reach 0.0.0.0; that needs --tokens.",
+        "ADDRESS",
+        default="127.0.0.1",
+    )
+    port: Annotated[int, _whole("--port", 8080, "The port; 0: any free one.")] = 8080
+    workers: Annotated[
+        int | None,
+        _whole("--workers", 2, "Trials at a time, of all studies. [default: one per core]"),
+    ] = None
+    executor: _Executor = "local"
+    root: Path = _option("The service's folder.", "DIR", default=Path("tuner-service"))
+    journal: str | None = _option(
+        "Keep all journals here: sqlite:///FILE or postgresql+psycopg://... [default: files]",
+        "URL",
+    )
+    tokens: Path | None = _option("The file of tokens; tuner token adds one.", "FILE")
+    allow_host: list[str] | None = _option(
+        "A name by which clients reach this server. Repeatable.", "NAME"
+    )
+    public_url: str | None = _option("The URL of the reverse proxy in front of it.", "URL")
+    allow_code: _AllowCode = False
+
+
+@_command("Service", "serve")
+class Token:
+    """Make a token for an owner, print it, and add its hash to a file."""
+
+    owner: Annotated[str, _argument("OWNER", "Whose token it is: a namespace of the service.")]
+    tokens: Annotated[Path, _given("The file of tokens; it is created.", "FILE")]
+    role: str = _option(
+        "What it may do: write reads too; worker runs trials.", "read|write|worker", default="write"
+    )
+
+
 @_command("Service", "worker")
 class Worker:
     """Run trials of a service on this machine, until Ctrl-C hands them back."""

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
@@ -46,7 +47,6 @@ from tuner.experiment.external import ExternalSpec
 from tuner.experiment.space import to_distributions
 from tuner.jobs import Epoch, ExternalJob, Outcome, OutcomeState
 from tuner.journal.external import (
-    CANCELLED_ATTR,
     ExternalRecord,
     external_facts,
     read_external,
@@ -76,9 +76,11 @@ class AskTell:
         storage: the journal, opened for writing.
         location: of the journal, for messages.
         name: of the study.
-        spec: of a new study, or of one that must be the same; None for one that exists.
+        spec: of a new study, or of one that must be the same, but for its budget; None for one
+            that exists.
         clock: returns the time in seconds since 1970.
         observer: receives the events of the study, but for its start and end.
+        opened: is called with the study as it is, before any event.
 
     Raises:
         StudyError: the study is another one, or none, or of a newer version.
@@ -93,6 +95,7 @@ class AskTell:
         *,
         clock: Callable[[], float] = time.time,
         observer: Observer | None = None,
+        opened: Callable[[ExternalRecord], None] = lambda record: None,
     ) -> None:
         self.name, self._storage, self._location, self._clock = name, storage, location, clock
         self._study, self.spec = _open(storage, location, name, spec)
@@ -100,13 +103,15 @@ class AskTell:
         self._available: list[int] = []  # a heap of numbers: to be given out, if still so
         self._expiries: list[tuple[float, int]] = []  # a heap: when, and which number
         self._asked: dict[tuple[str, str], list[int]] = {}  # by client and idempotency key
-        self._cancelled = bool(self._study.user_attrs.get(CANCELLED_ATTR))
+        self.cancelled = False
+        """Whether clients get no further trials; what they have they may tell."""
         self._trained = 0
         self._best: Told | None = None
         self._desk, self._restoring = _Desk(self._submitted), True
         self._relay = _Relay([observer or Observer()])
         self._coordinator = self._make_coordinator()
         self._remember_keys()
+        opened(self.record)
         self._coordinator.begin()
         self._coordinator.step()
         self._restoring = False
@@ -128,7 +133,7 @@ class AskTell:
         if key is not None and (again := self._again(client, key, now)):
             return again
         leases: list[Lease] = []
-        while len(leases) < n and not self._cancelled:
+        while len(leases) < n and not self.cancelled:
             number = self._next(n - len(leases))
             if number is None:
                 break
@@ -144,7 +149,8 @@ class AskTell:
             number: of the trial.
             lease: its id.
             step: of the first value, from 0. Steps that are known already may come again.
-            values: one for each step; may be nan or infinite.
+            values: one for each step; may be nan or infinite. Without any, the lease is renewed
+                and `step` plays no role.
 
         Raises:
             NoSuchTrial: there is none of this number.
@@ -153,13 +159,13 @@ class AskTell:
             InputError: the trial has more steps than allowed.
         """
         task, now = self._held(number, lease), self._clock()
-        if self._cancelled:
+        if self.cancelled:
             remedy = "stop; the trial is given out again if the study is resumed"
             raise LeaseConflict(f"study {self.name!r} is cancelled", remedy=remedy)
         self._relay.muted = True
         self._judge(task)  # the steps of before a restart
         self._relay.muted = False
-        if not task.prune and (new := self._new_values(task, step, values)):
+        if values and not task.prune and (new := self._new_values(task, step, values)):
             known = len(task.epochs)
             for value in new:
                 epoch = Epoch(len(task.epochs), 0.0, 0.0, value, round(now, 3))
@@ -248,17 +254,15 @@ class AskTell:
         """When `expire` may next have something to do, in seconds since 1970; None if never."""
         return self._expiries[0][0] if self._expiries else None
 
-    def cancel(self, cancelled: bool = True) -> None:
-        """Give out no further trial, until this is called with False."""
-        if cancelled is not self._cancelled:
-            self._study.set_user_attr(CANCELLED_ATTR, cancelled)
-            self._cancelled = cancelled
+    def params_of(self, number: int) -> dict[str, Any]:
+        """Return the parameters of a trial."""
+        return dict(self._storage.get_trial(self._trial_id(number)).params)
 
     @property
     def progress(self) -> Progress:
         """Where the study stands; quick."""
         leased = sum(task.lease is not None for task in self._tasks.values())
-        return Progress(self._trained, leased, self._best, self._coordinator.done, self._cancelled)
+        return Progress(self._trained, leased, self._best, self._coordinator.done)
 
     @property
     def record(self) -> ExternalRecord:
@@ -558,18 +562,19 @@ def _open(
         }
         study.set_user_attr(STUDY_ATTR, facts)
     begun = spec_of(external_facts(study, where), name, where)
-    if spec is not None:
-        _check_same(begun, spec, f"{where}: study {name!r}")
     distributions = to_distributions(begun.space)
     study.sampler = begun.strategy.make_sampler(distributions, begun.seed, begun.trials)
-    return study, begun
+    if spec is None:
+        return study, begun
+    _check_same(begun, spec, f"{where}: study {name!r}")
+    return study, begun.model_copy(update={"trials": spec.trials})
 
 
 def _check_same(begun: ExternalSpec, spec: ExternalSpec, where: str) -> None:
     old, new = dict(flat(begun.to_dict())), dict(flat(spec.to_dict()))
     # Names first: with another strategy, all of its options differ as well.
     for key in sorted(old.keys() | new.keys(), key=lambda key: (".name" not in key, key)):
-        if old.get(key) != new.get(key):
+        if key != "trials" and old.get(key) != new.get(key):
             was, now = (repr(d[key]) if key in d else "nothing" for d in (old, new))
             rule = f"{where} was created with {key}={was}"
             raise StudyError(rule, got=now, remedy="put it back, or give another name")

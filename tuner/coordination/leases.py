@@ -59,7 +59,6 @@ class Progress:
     leased: int  # trials that clients have
     best: Told | None
     done: bool  # no further trial will be given out, and all have ended
-    cancelled: bool
 
 
 @dataclass(eq=False)

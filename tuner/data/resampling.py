@@ -204,10 +204,13 @@ def _steps_of(times: pd.Index, edges: pd.DatetimeIndex) -> np.ndarray:
 
 def _offset(path: Path, step: str) -> BaseOffset:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # an alias that pandas is about to give up
+        # Not as an error: filters of warnings are those of all threads.
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             offset = to_offset(step)
-    except (OverflowError, ValueError, Warning) as error:
+        if given_up := [w.message for w in caught if "deprecated" in str(w.message)]:
+            raise ValueError(given_up[0])  # an alias that pandas is about to give up
+    except (OverflowError, ValueError) as error:
         hint = re.search(r"(?:Did you mean|use) '?([A-Za-z]+(?:-[A-Z]+)?)", one_line(error))
         number = step[: len(step) - len(step.lstrip("0123456789 "))]
         instead = f"write {_beginning(number + hint[1])}" if hint else _REMEDY

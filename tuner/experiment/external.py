@@ -34,7 +34,7 @@ _MOST_CHARACTERS = 1_000  # in the text of a choice
 _SOURCE = "external study"
 
 
-def _check_text(text: str) -> str:
+def check_text(text: str) -> str:
     """Return a text that JSON, databases and terminals can hold."""
     if any(unicodedata.category(c) in ("Cc", "Cs", "Cn") for c in text):
         rule = "must hold no control characters"
@@ -44,8 +44,8 @@ def _check_text(text: str) -> str:
 
 _LABEL_CHARACTERS = 200
 
-_Label = Annotated[
-    str, Field(min_length=1, max_length=_LABEL_CHARACTERS), AfterValidator(_check_text)
+Label = Annotated[
+    str, Field(min_length=1, max_length=_LABEL_CHARACTERS), AfterValidator(check_text)
 ]
 
 
@@ -55,7 +55,7 @@ def _check_names(space: dict[str, Any]) -> dict[str, Any]:
         if not 0 < len(name) <= _LABEL_CHARACTERS:
             rule = f"names of parameters must have 1 to {_LABEL_CHARACTERS} characters"
             raise ExperimentError(rule, got=shown(name), remedy="rename it")
-        _check_text(name)
+        check_text(name)
     return space
 
 
@@ -86,7 +86,7 @@ def _check_domain(domain: Any) -> Any:
             raise ExperimentError(rule, key="choices", got=got, remedy="write a range, say")
         for choice in domain.choices:
             if isinstance(choice, str):
-                _check_text(choice)
+                check_text(choice)
     if isinstance(domain, FloatDomain) and not math.isfinite(domain.high - domain.low):
         rule, got = "the range must fit in a float", f"low={domain.low!r}, high={domain.high!r}"
         raise ExperimentError(rule, got=got, remedy="make it narrower")
@@ -122,7 +122,7 @@ class ExternalSpec(Section):
     """Proposes the configurations."""
     direction: Literal["minimize", "maximize"]
     """Whether the smaller or the larger value is better."""
-    metric: _Label = "value"
+    metric: Label = "value"
     """Its name, for tables and plots."""
     seed: Annotated[Count, Field(ge=0, le=2**32 - 1)] = 0
     trials: Annotated[Count, Field(ge=1, le=1_000_000)] | None = optional(100)

@@ -22,9 +22,6 @@ from tuner.journal.records import (
 )
 from tuner.journal.storage import REPEAT_ATTR, load_study
 
-CANCELLED_ATTR = "cancelled"
-"""Of an external study: whether its clients get no further trials until it is resumed."""
-
 
 @dataclass(frozen=True)
 class ExternalRecord:
@@ -36,7 +33,6 @@ class ExternalRecord:
     created: str  # ISO 8601, UTC
     versions: Mapping[str, str]  # of the libraries that can change a proposal
     trials: tuple[TrialRecord, ...]
-    cancelled: bool = False
 
     @property
     def trained(self) -> list[TrialRecord]:
@@ -100,7 +96,6 @@ def read_external(storage: BaseStorage, name: str, location: str) -> ExternalRec
         created=facts["created"],
         versions=facts["versions"],
         trials=tuple(read_trials(study, spec)),
-        cancelled=bool(study.user_attrs.get(CANCELLED_ATTR)),
     )
 
 

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import html
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuner.coordination.finalists import default_of, tested_name
 from tuner.data.baselines import baseline_name
 from tuner.errors import one_line
 from tuner.experiment import CategoricalDomain, Domain, Split, flat
-from tuner.journal.records import ModelScores, Scores, Status, StudyRecord, TrialRecord
+from tuner.journal.records import ModelScores, Status, StudyRecord, TrialRecord
 from tuner.report import predictions, trials
 from tuner.report.plotting import Picture, number
-from tuner.report.rendering import duration, make_environment
+from tuner.report.rendering import duration, make_environment, with_std
 from tuner.results.differences import ENOUGH
 from tuner.results.export import made, study_artifacts
 from tuner.results.summary import Configuration, Summary, minute, summarize
 from tuner.results.verdict import Worth, best_baseline, gap_in_words, left_out_in_words, no_verdict
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 ENDINGS = (".html", ".htm")
 """File name suffixes of reports."""
@@ -212,8 +208,8 @@ def _baselines(summary: Summary) -> list[tuple[str, ...]]:
     none = ("–",) * max(1, len(tested))
     rows: list[tuple[str, ...]] = []
     if best is not None:
-        validated = _with_std(best) if best.mean is not None else number(best.search_score)
-        own = tuple(map(_with_std, tested))
+        validated = with_std(best) if best.mean is not None else number(best.search_score)
+        own = tuple(map(with_std, tested))
         winner = f"the winner ({_name(best, default)})"
         rows.append((winner, validated, *(own if best.tested else none)))
         if test is not None and not best.tested:
@@ -224,7 +220,7 @@ def _baselines(summary: Summary) -> list[tuple[str, ...]]:
     defaults = (default, *(scores.default for scores in tested))
     name = next((scores.name for scores in defaults if scores), None)
     if name is not None and not (best and best.is_default):
-        validated, *others = [_with_std(s) if s and s.scores else "–" for s in defaults]
+        validated, *others = [with_std(s) if s and s.scores else "–" for s in defaults]
         rows.append((name, validated, *(others or none)))
     plain = (summary.baselines, *(scores.baselines for scores in tested))
     for name in dict.fromkeys(name for scores in plain for name in scores):
@@ -264,12 +260,6 @@ def _name(configuration: Configuration, default: Configuration | None) -> str:
     if default and configuration.trial is not None and default.trial == configuration.trial:
         return f"{configuration.name}, the {default.name}"
     return configuration.name
-
-
-def _with_std(scores: Scores | Configuration) -> str:
-    if scores.mean is None:
-        return "not finite"
-    return number(scores.mean) + (f" ± {number(scores.std, 2)}" if scores.std is not None else "")
 
 
 def _by_reason(failed: Iterable[TrialRecord]) -> list[tuple[str, str, str]]:
@@ -316,11 +306,4 @@ def _span(part: Mapping[str, Any], split: Split) -> str:
 
 def render(template: str, **values: Any) -> str:
     """Render a file of `templates/`; all values are escaped."""
-    return _environment().get_template(template).render(values)
-
-
-@functools.cache
-def _environment() -> Environment:
-    environment = make_environment("tuner.report")
-    environment.filters["with_std"] = _with_std
-    return environment
+    return make_environment("tuner.report").get_template(template).render(values)

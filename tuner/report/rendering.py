@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import shlex
 from importlib.resources import files
 from pathlib import PurePath
@@ -13,7 +14,11 @@ from tuner.report.plotting import number
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from tuner.journal.records import Scores
+    from tuner.results.summary import Configuration
 
+
+@functools.cache
 def make_environment(package: str) -> Environment:
     """Return the environment for the files of `templates/` in a package; undefined names raise."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -33,6 +38,7 @@ def make_environment(package: str) -> Environment:
         "quote": shlex.quote,
         "s": lambda count: "s" if count != 1 else "",
         "sentence": lambda text: f"{text[:1].upper()}{text[1:]}.",
+        "with_std": with_std,
     }
     return environment
 
@@ -48,3 +54,10 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, hours = seconds / 60, seconds / 3600
     return f"{minutes:.1f} min" if hours < 1 else f"{hours:.1f} h"
+
+
+def with_std(scores: Scores | Configuration) -> str:
+    """Format the mean of scores, with their standard deviation."""
+    if scores.mean is None:
+        return "not finite"
+    return number(scores.mean) + (f" ± {number(scores.std, 2)}" if scores.std is not None else "")

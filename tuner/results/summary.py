@@ -202,10 +202,11 @@ def _first_and_second(record: StudyRecord, finalists: list[Finalist]) -> str | N
 
 def trials_to_json(record: StudyRecord) -> list[dict[str, Any]]:
     """Return a row for each trial, as `tuner show --json` prints them."""
-    return [_trial_to_json(trial) for trial in record.trials]
+    return [trial_to_json(trial) for trial in record.trials]
 
 
-def _trial_to_json(trial: TrialRecord) -> dict[str, Any]:
+def trial_to_json(trial: TrialRecord) -> dict[str, Any]:
+    """Return the row of a trial."""
     outcome = trial.outcome
     return {
         "number": trial.number,

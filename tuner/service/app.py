@@ -13,7 +13,7 @@ from tuner.service.audit import AuditLog
 from tuner.service.guard import Condition, Guard
 from tuner.service.metrics import Metrics
 from tuner.service.openapi import describe
-from tuner.service.routes import datasets, events, health, page, studies, workers
+from tuner.service.routes import datasets, events, external, health, page, studies, workers
 from tuner.service.settings import Settings
 
 DESCRIPTION = "Submit searches, watch them, fetch the best; or ask for trials that train elsewhere."
@@ -63,5 +63,5 @@ def make_app(
 
 
 def _routers() -> list[APIRouter]:
-    parts = (health, datasets, studies, events, workers, page)
+    parts = (health, datasets, studies, external, events, workers, page)
     return [part.router for part in parts]

@@ -19,7 +19,7 @@ from tuner.errors import ExperimentError, TunerError
 from tuner.experiment.yaml_files import line_of
 from tuner.report.plotting import number
 from tuner.report.rendering import make_environment, palette
-from tuner.results.summary import minute
+from tuner.results.summary import Summary, minute
 from tuner.service.curves import make_curve, spark_line
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def study_view(
     *,
     asked: Mapping[str, str],
     may_write: bool,
-    verdict: str | None = None,
+    summary: Summary | None = None,
     last_event: int = 0,
 ) -> str:
     """Return the view of a study.
@@ -131,7 +131,7 @@ def study_view(
         scores: of all trials by number, for the curve; None for a trial without a score.
         asked: the parameters of the view, as `asked_of` returns them.
         may_write: whether the caller may change it.
-        verdict: of a finished search.
+        summary: of a finished search.
         last_event: the id after which events are read.
     """
     shown = _shown(study)
@@ -144,7 +144,7 @@ def study_view(
         asked=asked,
         statuses=STATUSES,
         may_write=may_write,
-        verdict=verdict,
+        summary=summary,
         events=f"{shown['url']}/events?after={last_event}" if shown["active"] else None,
     )
 

@@ -54,7 +54,7 @@ class Results:
     ) -> None:
         self._studies, self._searches, self._records = studies, searches, records
         self._tables, self._datasets, self._models = tables, datasets, models
-        self._lock = threading.Lock()
+        self._lock, self._predicting = threading.Lock(), threading.Lock()
         self._read: OrderedDict[tuple[str, object], StudyRecord] = OrderedDict()
         self._loaded = lru_cache(_MODELS)(lambda folder, stamp: load_model(folder))
 
@@ -147,6 +147,9 @@ class Results:
         Raises:
             Problem: 409, it has no record yet.
         """
+        if study.kind is Kind.EXTERNAL:
+            rule = "its models train elsewhere; it has trials, events and a best configuration"
+            raise Problem(409, f"study {study.name!r} is external: {rule}")
         place = self._records.place_of(study.owner, study.name)
         key = (study.key, _stamp(place, study))
         with self._lock:
@@ -175,11 +178,15 @@ class Results:
         return summarize(record).to_json() | more
 
     def best(self, study: Study, *, as_json: bool) -> str:
-        """Return the best configuration as an experiment file.
+        """Return the best configuration as an experiment file; of an external study, as it is.
 
         Raises:
             Problem: 409, no trial is complete.
         """
+        if study.kind is Kind.EXTERNAL:
+            if study.progress.best is None:
+                raise _none_yet(study, "complete trial")
+            return render(study.progress.best, as_json)
         record = self.record(study)
         if record.best is None:
             raise _none_yet(study, "complete trial")
@@ -215,10 +222,12 @@ class Results:
         """
         folder = self.model(study)
         model: Model = self._loaded(folder, folder.stat().st_mtime_ns)
-        with warnings.catch_warnings(record=True) as notes:
+        # One at a time: filters of warnings are those of all threads.
+        with self._predicting, warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always", PredictionWarning)
             found = model.predict(data, all_windows)
-        return rows_of(found), [str(note.message) for note in notes]
+        of_prediction = [n.message for n in notes if issubclass(n.category, PredictionWarning)]
+        return rows_of(found), list(map(str, of_prediction))
 
     def _paths(self, study: Study) -> Mapping[str, str]:
         return client_paths(study.spec, study.owner, self._datasets)

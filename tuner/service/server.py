@@ -187,7 +187,7 @@ class _Run:
             await asyncio.to_thread(self._service.stop)
 
     async def _start(self, url: str) -> None:
-        loop, where = asyncio.get_running_loop(), f"tuner serves on {url}"
+        loop, where = asyncio.get_running_loop(), f"serving on {url}"
 
         def stand_by(why: str) -> None:
             loop.call_soon_threadsafe(self._stand_by, f"standing by: {why}", where)

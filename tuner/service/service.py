@@ -15,6 +15,7 @@ from tuner.experiment.schema import Resources
 from tuner.service.access import Owner, TokenFile
 from tuner.service.datasets import DatasetStore
 from tuner.service.events import EventLogs
+from tuner.service.external import ExternalStudies
 from tuner.service.fair_share import FairShare
 from tuner.service.pool import SharedPool
 from tuner.service.problems import Problem
@@ -106,7 +107,14 @@ class Service:
             self.results = Results(
                 self.studies, self.searches, records, self.tables, self.datasets, root / "models"
             )
-            self._controllers: dict[Kind, Controller] = {Kind.SEARCH: self.searches}
+            self.external = ExternalStudies(
+                self.studies, records, self.events, self.tables, settings
+            )
+            undone_on_failure.callback(self.external.stop)
+            self._controllers: dict[Kind, Controller] = {
+                Kind.SEARCH: self.searches,
+                Kind.EXTERNAL: self.external,
+            }
             self.searches.start()
             undone_on_failure.callback(self.searches.stop)
             self._stack = undone_on_failure.pop_all()

@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 from tuner.coordination.coordinator import Asked, Observer, SearchStart
 from tuner.jobs import Outcome
-from tuner.journal.records import Status
+from tuner.journal.records import Status, TrialRecord
 from tuner.journal.storage import Role, TrialKey
 from tuner.outputs import written_whole
 from tuner.progress.reporters import to_json
-from tuner.results.summary import trials_to_json
+from tuner.results.summary import trial_to_json
 
 Order = Literal["number", "-number", "score"]
 
@@ -88,10 +88,14 @@ class TrialTable(Observer):
             return [None if value != value else value for value in self._values]
 
     def on_start(self, start: SearchStart) -> None:
+        self.begin(start.record.trials)
+
+    def begin(self, trials: Sequence[TrialRecord]) -> None:
+        """Replace all rows by those of a study that begins to run."""
         with self._lock:
             self._clear()
-            for row in trials_to_json(start.record):
-                self._set(row)
+            for trial in trials:
+                self._set(trial_to_json(trial))
             with written_whole(self._path) as new:
                 new.write_text("".join(f"{row}\n" for row in self._rows if row), encoding="utf-8")
 

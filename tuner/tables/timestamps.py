@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
+from pandas.tseries.api import guess_datetime_format
 
 from tuner.errors import nearest, refusal
 from tuner.pipeline_steps import Dialect
@@ -65,6 +66,8 @@ _TEXTS: tuple[dict[str, Any], ...] = (
     {},  # one format, found from the first value
     {"utc": True},
 )
+_NO_TEXTS = ("", "NaT", "nat", "NAT", "nan", "NaN", "NAN", "now", "today")
+"""Texts from which pandas tells no format."""
 _DATE = re.compile(r"(?<![\d./:-])(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d\d)(?!\d|[./-]\d)")
 _YEAR_FIRST = re.compile(r"\d{4}")
 _OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?(\s*[AaPp]\.?[Mm]\.?)?")  # 08:15, 8:15 pm
@@ -182,13 +185,11 @@ def _parse_texts(column: pd.Series, day_first: bool | None) -> pd.Series:
     if texts.map(lambda v: isinstance(v, str) and bool(_MONTH_YEAR.fullmatch(v))).mean() > 0.5:
         return pd.to_datetime(texts, format="%b-%y", errors="coerce")
     for options in _TEXTS:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                warnings.filterwarnings("error", "Could not infer format")  # a guess for each value
-                return pd.to_datetime(texts, **options)
-        except (OverflowError, ValueError, Warning):
-            continue
+        if "format" not in options and not _has_one_format(texts):
+            continue  # pandas would guess the format of each value
+        with warnings.catch_warnings(), contextlib.suppress(OverflowError, ValueError):
+            warnings.simplefilter("ignore")
+            return pd.to_datetime(texts, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         attempts = []
@@ -196,6 +197,14 @@ def _parse_texts(column: pd.Series, day_first: bool | None) -> pd.Series:
             with contextlib.suppress(ValueError):  # offsets that differ, read without utc
                 attempts.append(pd.to_datetime(texts, errors="coerce", **options))
     return min(attempts, key=lambda times: int(times.isna().sum()))
+
+
+def _has_one_format(texts: pd.Series) -> bool:
+    """Return whether pandas can tell the format of all texts from the first one."""
+    known = texts.dropna()
+    known = known[~known.isin(_NO_TEXTS)]
+    first = known.iloc[0] if len(known) else None
+    return len(known) < 2 or not isinstance(first, str) or guess_datetime_format(first) is not None
 
 
 def _as_date(text: str) -> str:

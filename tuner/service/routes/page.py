@@ -18,6 +18,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 
 from tuner.errors import TunerError
+from tuner.results.summary import Summary, summarize
 from tuner.service import pages
 from tuner.service.access import Owner, Reader, caller
 from tuner.service.curves import improvements
@@ -29,6 +30,7 @@ router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
 _STUDIES = 50  # of a list
 _CURVES = 1_000  # kept, of studies of lists
+_SUMMARIZED = 2_000  # trials of a study, above which the view has no verdict
 _UNREAD = 20_000  # trials of an ended study, above which a list does not read its curve
 
 
@@ -159,8 +161,19 @@ def _study(service: Any, owner: Owner, asked: Mapping[str, str]) -> str:
         results.scores(owner.name, name),
         asked=asked,
         may_write=owner.role == "write",
+        summary=_summary(service, owner, study),
         last_event=last_event,
     )
+
+
+def _summary(service: Any, owner: Owner, study: Mapping[str, Any]) -> Summary | None:
+    """Return the result of a finished search, unless reading its journal takes long."""
+    if study["kind"] != "search" or study["state"] != "done" or study["trained"] > _SUMMARIZED:
+        return None
+    try:
+        return summarize(service.results.record(service.studies.get(owner.name, study["name"])))
+    except (TunerError, Problem):  # the page is about more than it
+        return None
 
 
 def _new(service: Any, owner: Owner, asked: Mapping[str, str]) -> str:

@@ -187,7 +187,8 @@ function shownNow() {
   const { title, announce: words } = view.dataset;
   document.title = title === "tuner" ? title : `${title} · tuner`;
   for (const link of document.querySelectorAll("nav [data-view]")) {
-    if (link.dataset.view === view.dataset.view) link.setAttribute("aria-current", "page");
+    const here = link.dataset.view === view.dataset.nav;
+    if (here) link.setAttribute("aria-current", view.dataset.view === view.dataset.nav ? "page" : "true");
     else link.removeAttribute("aria-current");
   }
   byId("forget").hidden = !token;

@@ -1,0 +1,521 @@
+"""External studies: clients ask and tell, and the models train elsewhere.
+
+Each open study has a thread, which alone touches its journal. It drains a queue of requests, waits
+for the disk once for all of them, and only then answers. So many clients share a wait, and no
+request holds a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuner.coordination.ask_tell import AskTell
+from tuner.coordination.coordinator import Observer, Observers
+from tuner.coordination.leases import Lease, LeaseConflict, NoSuchTrial
+from tuner.errors import InputError, Interrupted, RunError, TunerError
+from tuner.experiment import flat
+from tuner.experiment.external import ExternalSpec
+from tuner.journal.external import ExternalRecord
+from tuner.journal.storage import group_commit
+from tuner.service.access import Owner
+from tuner.service.events import EventLogs, EventReporter
+from tuner.service.problems import Problem, unexpected
+from tuner.service.records import ServiceJournal
+from tuner.service.settings import Settings
+from tuner.service.studies import Facts, Kind, State, Studies, Study
+from tuner.service.trial_table import TrialTable, TrialTables
+
+_IDLE_S = 120.0  # without a request, after which a study is closed
+_GROUP_S = 0.02  # of work, after which a group of requests waits for the disk
+
+
+@dataclass(eq=False)
+class _Request:
+    """What a client wants of a study, and where the answer goes."""
+
+    do: Callable[[AskTell], Any]
+    answer: Future[Any] = field(default_factory=Future)
+    until: float | None = None  # how long it may wait for an answer that is not empty
+    undo: Callable[[Any], Callable[[AskTell], Any]] | None = None  # if nobody takes the answer
+
+
+class ExternalStudies:
+    """The external studies of all owners.
+
+    Args:
+        studies: the index of studies.
+        records: opens the journals.
+        events: the logs of events.
+        tables: the rows of trials.
+        settings: of the service.
+        idle_s: seconds without a request, after which a study is closed.
+    """
+
+    def __init__(
+        self,
+        studies: Studies,
+        records: ServiceJournal,
+        events: EventLogs,
+        tables: TrialTables,
+        settings: Settings,
+        *,
+        idle_s: float = _IDLE_S,
+    ) -> None:
+        self.studies, self.records, self.events, self.tables = studies, records, events, tables
+        self.settings, self.idle_s = settings, idle_s
+        self._lock = threading.RLock()
+        self._open: dict[Study, _OpenStudy] = {}
+        self._stopping = False
+
+    def create(self, owner: Owner, values: Mapping[str, Any]) -> tuple[Study, bool]:
+        """Create a study, or return the one of this name if it is the same.
+
+        Args:
+            owner: whose study it is.
+            values: see `ExternalSpec`. Without `trials` the budget is the owner's limit.
+
+        Returns:
+            The study, and whether it is new.
+
+        Raises:
+            ExperimentError: a value breaks a rule.
+            Problem: 409, the name belongs to another study; 422, too many trials; 429, too many
+                studies are open.
+            RunError: the journal cannot be written.
+        """
+        most = owner.limits.trials
+        spec = ExternalSpec.from_dict({"trials": most, **_without_none(values)})
+        if spec.trials is None or spec.trials > most:
+            raise Problem(422, f"trials: must be at most {most}, got {spec.trials}", key="trials")
+        written = spec.to_dict()
+        with self._lock:
+            known = self.studies.find(owner.name, spec.name)
+            if known is not None:
+                _check_same(known, written)
+                if known.state is State.QUEUED:  # the service died before it was complete
+                    self.studies.change(known, State.RUNNING)
+                return known, False
+            n_open = sum(not study.state.has_ended for study in self.studies.of(owner.name))
+            if n_open >= owner.limits.studies_queued:
+                detail = f"{n_open} studies have not ended, the limit; wait, or cancel one"
+                raise Problem(429, detail, headers={"Retry-After": "60"})
+            study = self.studies.add(owner.name, spec.name, Kind.EXTERNAL, written, _facts(spec))
+            self.studies.change(study, State.RUNNING)
+            return study, True
+
+    def find(self, owner: Owner, name: str) -> Study:
+        """Return a study.
+
+        Raises:
+            Problem: 404, the owner has no such study; 409, its models train here.
+        """
+        study = self.studies.get(owner.name, name)
+        if study.kind is not Kind.EXTERNAL:
+            raise Problem(409, f"study {name!r} is a search: workers of the service train it")
+        return study
+
+    async def ask(
+        self, study: Study, client: str, n: int, key: str | None, wait_s: float
+    ) -> list[Lease]:
+        """Give trials to a client, which may wait for them without holding a thread.
+
+        Returns:
+            At most `n`; none where there is nothing to ask within `wait_s` seconds.
+
+        Raises:
+            Problem: 410, the budget is used and all trials have ended; 409, the study is cancelled.
+        """
+
+        def ask(open_study: AskTell) -> list[Lease]:
+            leases = open_study.ask(client, n, key)
+            if not leases and open_study.progress.done:
+                raise Problem(410, f"study {study.name!r} is done: its budget is used")
+            return leases
+
+        self._check_state(study)
+        if study.state is State.DONE:
+            raise Problem(410, f"study {study.name!r} is done: its budget is used")
+        until = time.monotonic() + wait_s if wait_s > 0 else None
+        leases: list[Lease] = await self._call(_Request(ask, until=until, undo=_release), study)
+        return leases
+
+    async def call(self, study: Study, do: Callable[[AskTell], Any]) -> Any:
+        """Do something with an open study in its thread; it is on the disk when this returns.
+
+        Raises:
+            Problem: as `do` is refused: 404 for a trial, 409 for a lease.
+        """
+        if study.state is State.FAILED:
+            self._check_state(study)
+        return await self._call(_Request(do), study)
+
+    def cancel(self, study: Study) -> None:
+        """Give out no further trial until the study is resumed; results are still taken.
+
+        Raises:
+            Problem: 409, it is done.
+        """
+        with self._lock:
+            if study.state is State.CANCELLED:
+                return
+            if study.state.has_ended:
+                raise Problem(409, f"study {study.name!r} is {study.state}: nothing is to cancel")
+            self.studies.change(study, State.CANCELLED)
+        self.close(study)
+        log = self.events.of(study.owner, study.name)
+        root = self.settings.root
+        EventReporter(log, root).ended("interrupted", "cancelled", Interrupted.exit_status)
+
+    def resume(self, study: Study) -> None:
+        """Go on with a study that was cancelled or has failed.
+
+        Raises:
+            Problem: 409, it is done.
+        """
+        if study.state is State.DONE:
+            raise Problem(409, f"study {study.name!r} is done; extend it to go on")
+        if study.state.has_ended:
+            self.close(study)
+            self.studies.change(study, State.RUNNING)
+
+    def extend(self, study: Study, changes: Mapping[str, Any], owner: Owner) -> None:
+        """Raise the budget of trials, and go on.
+
+        Raises:
+            Problem: 422, another key, fewer trials than before, or too many.
+        """
+        trials, most = changes.get("trials"), owner.limits.trials
+        if set(changes) - {"trials", "reopen_test"} or trials is None:
+            raise Problem(422, "an external study has no budget but trials; give trials")
+        if not study.spec["trials"] <= trials <= most:
+            rule = f"must be from {study.spec['trials']} to {most}"
+            raise Problem(422, f"trials: {rule}, got {trials}", key="trials")
+        self.close(study)
+        facts = _facts(ExternalSpec.model_validate(study.spec | {"trials": trials}))
+        self.studies.respecify(study, study.spec | {"trials": trials}, facts)
+        self.studies.change(study, State.RUNNING)
+
+    def close(self, study: Study) -> None:
+        """Close a study; the next request opens it again."""
+        with self._lock:
+            open_study = self._open.get(study)
+        if open_study is not None:
+            open_study.close()
+
+    def stop(self) -> None:
+        """Answer what waits, and close all studies; their leases go on when the service is back."""
+        with self._lock:
+            self._stopping = True
+            every = list(self._open.values())
+        for open_study in every:
+            open_study.close(wait=False)
+        for open_study in every:
+            open_study.close()
+
+    @property
+    def n_open(self) -> int:
+        """How many studies have a thread now."""
+        return len(self._open)
+
+    async def _call(self, request: _Request, study: Study) -> Any:
+        self._submit(request, study)
+        try:
+            return await asyncio.wrap_future(request.answer)
+        except TunerError as error:
+            raise _problem(error, self.settings) from None
+
+    def _submit(self, request: _Request, study: Study) -> None:
+        with self._lock:
+            if self._stopping:
+                raise Problem(503, "the service stops", headers={"Retry-After": "5"})
+            open_study = self._open.get(study)
+            if open_study is None:
+                open_study = self._open[study] = _OpenStudy(self, study)
+                open_study.start()
+            open_study.requests.put(request)
+
+    def _check_state(self, study: Study) -> None:
+        if study.state is State.CANCELLED:
+            raise _is_cancelled(study)
+        if study.state is State.FAILED:
+            raise Problem(409, f"study {study.name!r} has failed: {study.error}; resume it")
+
+    def ended(self, open_study: _OpenStudy) -> list[_Request]:
+        """Note that a thread ends; returns the requests that it will not see any more."""
+        with self._lock:
+            if self._open.get(open_study.study) is open_study:
+                del self._open[open_study.study]
+            return open_study.left()
+
+    def may_end(self, open_study: _OpenStudy) -> bool:
+        """Note that an idle thread ends, unless there is a request."""
+        with self._lock:
+            if not open_study.requests.empty():
+                return False
+            self._open.pop(open_study.study, None)
+            return True
+
+
+class _OpenStudy:
+    """A study that has a thread."""
+
+    def __init__(self, external: ExternalStudies, study: Study) -> None:
+        self.study, self._external = study, external
+        self.requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._waiting: deque[_Request] = deque()  # asks that may wait, in order
+        self._thread = threading.Thread(target=self._run, name=f"ask {study.key}", daemon=True)
+        self._reporter: EventReporter | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self, *, wait: bool = True) -> None:
+        """End the thread after the requests that are there."""
+        self.requests.put(None)
+        if wait:
+            self._thread.join()
+
+    def left(self) -> list[_Request]:
+        """Return the requests that have no answer."""
+        found = list(self._waiting)
+        self._waiting.clear()
+        while True:
+            try:
+                request = self.requests.get_nowait()
+            except queue.Empty:
+                return found
+            if request is not None:
+                found.append(request)
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            with ExitStack() as stack:
+                open_study, commit = self._opened(stack)
+                while self._serve(open_study, commit):
+                    pass
+        except BaseException as raised:
+            error = raised if isinstance(raised, TunerError | Problem) else unexpected(raised)
+        for request in self._external.ended(self):
+            _fail(request, error or self._why_closed())
+
+    def _why_closed(self) -> Problem:
+        if self.study.state is State.CANCELLED:
+            return _is_cancelled(self.study)
+        return Problem(503, "the study was closed; try again", headers={"Retry-After": "1"})
+
+    def _opened(self, stack: ExitStack) -> tuple[AskTell, Callable[[], Any]]:
+        external, study = self._external, self.study
+        place = external.records.place_of(study.owner, study.name)
+        sign = -1 if study.facts.direction == "maximize" else 1
+        running = external.tables.running(study.owner, study.name, sign=sign)
+        table = stack.enter_context(running)
+        log = external.events.of(study.owner, study.name)
+        observers: list[Observer] = [table]
+        if not study.state.has_ended:  # after `ended` nothing follows
+            self._reporter = EventReporter(log, external.settings.root)
+            observers.append(self._reporter)
+        storage = stack.enter_context(place.open(lambda note: None))
+        open_study = AskTell(
+            storage,
+            place.location,
+            place.study,
+            ExternalSpec.model_validate(study.spec),
+            observer=Observers(observers),
+            opened=lambda record: self._begin(record, table),
+        )
+        open_study.cancelled = study.state is State.CANCELLED
+        self._note(open_study)
+        return open_study, lambda: group_commit(storage)
+
+    def _begin(self, record: ExternalRecord, table: TrialTable) -> None:
+        table.begin(record.trials)
+        if self._reporter is None:
+            return
+        spec, facts = record.spec, self.study.facts
+        self._reporter.write(
+            {
+                "event": "begun",
+                "time": round(time.time(), 3),
+                "study": self.study.name,
+                "id": record.id,
+                "journal": None,
+                "experiment": facts.experiment,
+                "strategy": facts.strategy,
+                "seed": facts.seed,
+                "metric": facts.metric,
+                "direction": facts.direction,
+                "trials": facts.trials,
+                "trained": len(record.trained),
+                "epochs": spec.steps,
+                "workers": None,
+                "executor": "external",
+                "asynchronous": spec.asynchronous,
+            }
+        )
+
+    def _serve(self, open_study: AskTell, commit: Callable[[], Any]) -> bool:
+        """Do what is to do now, as one group; return False to end."""
+        try:
+            request = self.requests.get(timeout=self._pause(open_study))
+        except queue.Empty:
+            if not self._waiting and self._external.may_end(self):
+                return False
+            request = _Request(lambda study: None)
+        done: list[tuple[_Request, Any]] = []
+        goes_on, begun = True, time.monotonic()
+        try:
+            with commit():
+                while True:
+                    if request is None:
+                        goes_on = False
+                        break
+                    self._do(request, open_study, done)
+                    if time.monotonic() - begun > _GROUP_S:
+                        break
+                    try:
+                        request = self.requests.get_nowait()
+                    except queue.Empty:
+                        break
+                self._serve_waiting(open_study, done)
+            self._note(open_study)
+        except BaseException:  # nothing in this group may be acknowledged
+            self._waiting.extend(request for request, _ in done)
+            raise
+        undone = [undo for each, result in done if (undo := _answer(each, result)) is not None]
+        for undo in undone:
+            self.requests.put(_Request(undo))
+        return goes_on
+
+    def _do(self, request: _Request, open_study: AskTell, done: list[tuple[_Request, Any]]) -> None:
+        """Do one thing; its answer waits for the disk."""
+        if request.answer.cancelled():
+            return
+        try:
+            result = request.do(open_study)
+        except (LeaseConflict, InputError, Problem) as refused:
+            result = refused
+        except BaseException:
+            done.append((request, None))
+            raise
+        if result == [] and request.until is not None and request.until > time.monotonic():
+            self._waiting.append(request)
+        else:
+            done.append((request, result))
+
+    def _serve_waiting(self, open_study: AskTell, done: list[tuple[_Request, Any]]) -> None:
+        """Serve the asks that wait, in order, as far as there are trials; end those in vain."""
+        served = True
+        for _ in range(len(self._waiting)):
+            request = self._waiting.popleft()
+            assert request.until is not None
+            if request.answer.cancelled():
+                continue
+            if served or request.until <= time.monotonic():
+                before = len(done)
+                self._do(request, open_study, done)
+                served = len(done) > before
+            else:
+                self._waiting.append(request)
+
+    def _pause(self, open_study: AskTell) -> float:
+        """Return for how long there is nothing to do without a further request."""
+        if not self._waiting:
+            return self._external.idle_s
+        now = time.monotonic()
+        pause = min(request.until - now for request in self._waiting if request.until is not None)
+        if (expiry := open_study.next_expiry) is not None:
+            pause = min(pause, expiry - time.time())
+        return max(0.001, pause)
+
+    def _note(self, open_study: AskTell) -> None:
+        """Keep the progress where the list of studies shows it, and the end of the study."""
+        progress, shown = open_study.progress, self.study.progress
+        shown.trained, best = progress.trained, progress.best
+        if best is not None and (shown.best is None or shown.best["trial"] != best.number):
+            params = open_study.params_of(best.number)
+            shown.best = {"trial": best.number, "score": best.value, "params": params}
+        if progress.done and self.study.state is State.RUNNING:
+            self._external.studies.change(self.study, State.DONE)
+            if self._reporter is not None:
+                self._reporter.ended("done", None, 0)
+
+
+def _is_cancelled(study: Study) -> Problem:
+    return Problem(409, f"study {study.name!r} is cancelled; resume it to go on")
+
+
+def _answer(request: _Request, result: Any) -> Callable[[AskTell], Any] | None:
+    """Send an answer; return what is to be done where nobody takes it any more."""
+    if request.answer.set_running_or_notify_cancel():
+        if isinstance(result, BaseException):
+            request.answer.set_exception(result)
+        else:
+            request.answer.set_result(result)
+        return None
+    return request.undo(result) if request.undo is not None and isinstance(result, list) else None
+
+
+def _release(leases: list[Lease]) -> Callable[[AskTell], None]:
+    """Return what gives back trials whose client has left."""
+
+    def release(open_study: AskTell) -> None:
+        for lease in leases:
+            open_study.release(lease.number, lease.id)
+
+    return release
+
+
+def _fail(request: _Request, error: BaseException) -> None:
+    if request.answer.set_running_or_notify_cancel():
+        request.answer.set_exception(error)
+
+
+def _problem(error: TunerError, settings: Settings) -> Problem:
+    status, cause = None, error.__context__
+    if isinstance(error, NoSuchTrial):
+        status = 404
+    elif isinstance(error, LeaseConflict):
+        status = 409
+    elif isinstance(error, RunError):  # the journal cannot be written
+        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        status = 507 if full else 503
+    return Problem.of(error, status=status, root=settings.root)
+
+
+def _facts(spec: ExternalSpec) -> Facts:
+    return Facts(
+        experiment=spec.name,
+        strategy=spec.strategy.name,
+        seed=spec.seed,
+        metric=spec.metric,
+        direction=spec.direction,
+        trials=spec.trials,
+    )
+
+
+def _check_same(study: Study, spec: Mapping[str, Any]) -> None:
+    """Raise a Problem unless a study was created with a specification."""
+    if study.kind is not Kind.EXTERNAL:
+        raise Problem(409, f"there is a search {study.name!r} already; give another name")
+    old, new = dict(flat(study.spec)), dict(flat(dict(spec)))
+    for key in sorted(old.keys() | new.keys(), key=lambda key: (".name" not in key, key)):
+        if old.get(key) != new.get(key):
+            was, got = (repr(each[key]) if key in each else "nothing" for each in (old, new))
+            detail = f"study {study.name!r} was created with {key}={was}, got {got}"
+            raise Problem(409, f"{detail}; put it back, or give another name", key=key)
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None or key != "trials"}
