@@ -21,7 +21,7 @@ test: check
 test-slow: .venv/installed-test
 	TUNER_TEST_EXAMPLES=all $(PYTEST) -m "slow or hypothesis" $(AT_ONCE)
 
-# The tests in a browser, on the search of the README.
+# The tests in a browser; those of MLflow are on the search of the README.
 pictures: .venv/installed-test
 	TUNER_PICTURES=docs/images $(PYTEST) tests/browser
 

@@ -19,8 +19,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
 from helpers.ports import free_port
-from tuner.errors import TunerError
-from tuner.experiment import Experiment
 from tuner.journal.records import StudyRecord
 from tuner.service.access import Access, Owner, Reader
 from tuner.service.app import make_app
@@ -94,7 +92,7 @@ class MadeUpService:
     """What `routes/page.py` uses of a service."""
 
     def __init__(self) -> None:
-        self.settings = SimpleNamespace(root=Path(f"made-up-{id(self)}"))
+        self.settings = Settings(root=Path(f"made-up-{id(self)}"))
         self.known: dict[str, dict[str, Any]] = {}
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.data: dict[str, dict[str, Any]] = {}
@@ -179,23 +177,14 @@ class MadeUpService:
             raise Problem(404, f"no dataset {dataset!r}")
         return self.data[dataset]
 
+    def path_of(self, owner, dataset):
+        self.get(owner, dataset)
+        return Path("/nowhere") / f"{dataset}.csv"
+
     def propose(self, owner: Owner, asked):
         if isinstance(self.proposal, Exception):
             raise self.proposal
         return self.proposal
-
-    def check(self, owner: Owner, text: str, *, data: bool):
-        from tuner.experiment.yaml_files import parse_value
-
-        experiment = Experiment.from_dict(parse_value(text, "experiment"))
-        if experiment.name == "refused":
-            raise TunerError("is no file", key="data.path")
-        return {
-            "rows": [["task", experiment.task.kind]],
-            "space": [],
-            "advice": [],
-            "verdict": "Nothing is wrong",
-        }
 
 
 class MadeUpEvents:

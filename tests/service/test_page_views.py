@@ -28,13 +28,13 @@ DATA = {
     "uploaded": "2026-11-30T08:00:00.000+00:00",
     "used_by": [],
 }
-EXPERIMENT = """\
+EXPERIMENT = f"""\
 name: sales
 data:
-  path: sales.csv
+  path: dataset:{"a" * 64}
   target: sold
   time: month
-task: {kind: forecast, window: 12, horizon: 1}
+task: {{kind: forecast, window: 12, horizon: 1}}
 budget:
   trials: 10
   epochs: 5
@@ -304,7 +304,9 @@ def test_a_check_marks_the_line_of_each_error(service, settings):
     assert "3 errors" in text
     assert "unknown key" in text
     assert checked(service, settings, EXPERIMENT)[0] == []
-    assert "Nothing is wrong" in checked(service, settings, EXPERIMENT)[1]
+    assert "No error" in checked(service, settings, EXPERIMENT)[1]
+    path = EXPERIMENT.replace("dataset:", "/etc/")
+    assert checked(service, settings, path)[0] == [("3", "data.path")]
 
 
 @pytest.mark.parametrize(

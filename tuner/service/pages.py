@@ -194,7 +194,12 @@ def new_view(
 
 
 def check_view(check: Mapping[str, Any] | None, problems: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Return the result of a check below the editor: what a search would do, or what is wrong."""
+    """Return the result of a check below the editor.
+
+    Args:
+        check: what a search would do, as `Check.to_json` has it; None without a look at the data.
+        problems: what is wrong, as `located` returns it.
+    """
     return _render("check.html", check=check, problems=problems)
 
 

@@ -1,0 +1,157 @@
+"""A search as a person makes it with the page of a real `tuner serve`."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+from helpers.ports import free_port
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "experiments/data/air_passengers.csv"
+PATIENCE_S = 300
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running `tuner serve`."""
+
+    url: str
+    process: subprocess.Popen
+
+    def get(self, path):
+        return requests.get(f"{self.url}/v1/{path}", timeout=60)
+
+    def post(self, path, **given):
+        return requests.post(f"{self.url}/v1/{path}", timeout=60, **given)
+
+    def study(self, name):
+        return self.get(f"studies/{name}").json()
+
+
+@contextlib.contextmanager
+def serve(folder, port, killed=False):
+    """Run `tuner serve`."""
+    command = [sys.executable, "-m", "tuner", "serve", f"--port={port}", "--workers=2"]
+    with (folder / "serve.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(f"{url}/ready", timeout=5).ok:
+                    break
+            assert process.poll() is None, (folder / "serve.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield Service(url, process)
+    finally:
+        (process.kill if killed else process.terminate)()
+        status = process.wait(timeout=30)
+    assert status == (-signal.SIGKILL if killed else 0), (folder / "serve.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with serve(tmp_path_factory.mktemp("serve"), free_port()) as found:
+        yield found
+
+
+@pytest.fixture
+def browser(the_browser):
+    the_browser.driver.get_log("browser")
+    yield the_browser
+    the_browser.driver.get("about:blank")
+
+
+def until(browser, look, what):
+    """Wait for what takes longer than a page: a search."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := look()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+    return found
+
+
+def submit(service, name, strategy, trials):
+    """Submit a search of the uploaded file."""
+    (data,) = service.get("datasets").json()["items"]
+    experiment = {
+        "name": "air_passengers",
+        "data": {
+            "path": f"dataset:{data['id']}",
+            "time": "month",
+            "target": "passengers",
+            "transform": "log",
+        },
+        "task": {"kind": "forecast", "window": 25, "horizon": 1},
+        "search_space": {
+            "hidden_size": {"type": "int", "low": 4, "high": 32, "log": True},
+            "dropout": {"type": "float", "low": 0.0, "high": 0.5},
+            "learning_rate": {"type": "float", "low": 0.001, "high": 0.05, "log": True},
+        },
+        "strategy": {"name": strategy},
+        "budget": {"trials": trials, "epochs": 12, "patience": 6},
+        "objective": {"metric": "rmse"},
+        "finalists": {"top": 1, "repeats": 2},
+    }
+    answer = service.post("studies", json={"experiment": experiment, "name": name})
+    assert answer.status_code == 201, answer.text
+
+
+def upload(service):
+    answer = service.post("datasets?name=air_passengers.csv", data=DATA.read_bytes())
+    assert answer.ok, answer.text
+
+
+def test_another_search_is_cancelled_and_resumed(browser, service):
+    upload(service)
+    for name, strategy, n in (
+        ("particles", "pso", 40),
+        ("whales", "woa", 60),
+        ("random", "random", 80),
+    ):
+        submit(service, name, strategy, trials=n)
+    browser.open(f"{service.url}/")
+    browser.see("particles", "whales", "random")
+    until(browser, lambda: service.study("random")["trained"] > 15, "trials")
+    browser.see("2 of 2 workers busy")
+    browser.picture("service-studies")
+    browser.press("table a", "random")
+    browser.press("button", "Cancel")
+    browser.see("Cancelled. Resume goes on from here.", "cancelled")
+    trained = service.study("random")["trained"]
+    browser.wait(lambda: browser.find(".state").text.endswith("cancelled"))
+    browser.press("button", "Resume")
+    browser.wait(lambda: browser.find(".state").text.endswith("running"))
+    until(browser, lambda: service.study("random")["trained"] > trained, "another trial")
+    browser.press("button", "Cancel")
+    browser.wait(lambda: browser.find(".state").text.endswith("cancelled"))
+    for name in ("whales", "particles"):  # they may have ended
+        assert service.post(f"studies/{name}/cancel").status_code in (202, 409)
+
+
+def test_a_page_goes_on_after_the_service_was_killed(browser, tmp_path):
+    port = free_port()
+
+    def trained():
+        return int(browser.find(".numbers .count").text.split()[0])
+
+    with serve(tmp_path, port, killed=True) as service:
+        upload(service)
+        submit(service, "long", "random", trials=500)
+        browser.open(f"{service.url}/?study=long")
+        browser.see("running", "Best configuration")
+        browser.run("window.untouched = true")
+        before = trained()
+    with serve(tmp_path, port):
+        until(browser, lambda: trained() > before + 2, "another trial")
+    assert browser.run("return window.untouched")
