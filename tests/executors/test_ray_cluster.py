@@ -6,8 +6,10 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from tuner.executors import Finished, LocalExecutor, Lost, Reported
+from tuner.errors import InputError
+from tuner.executors import Finished, LocalExecutor, Lost, Reported, choose_executor
 from tuner.executors.ray_executor import RayExecutor
+from tuner.experiment.schema import Resources
 from tuner.jobs import TrainJob
 
 pytestmark = pytest.mark.slow
@@ -80,6 +82,34 @@ def test_a_node_that_goes_away_changes_no_outcome(cluster, data):
     assert sorted(key for key, _ in ends) == [str(n) for n in range(N_JOBS)]  # each once
     expected, _ = run(LocalExecutor(2), jobs(data))
     assert scores(ends) == scores(expected)
+
+
+def test_jobs_wait_for_a_cluster_that_grows(data, monkeypatch):
+    monkeypatch.setattr("tuner.executors.ray_executor._STRANDED_S", 0.1)
+    head = NODE | {"num_cpus": 0, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        monkeypatch.setenv("RAY_ADDRESS", made.address)
+        with pytest.raises(InputError, match="no node of the cluster has a CPU"):
+            choose_executor("ray", Resources())
+        executor = choose_executor("ray", Resources(wait=60.0)).make(1)
+        executor.submit(jobs(data)[0])
+        begun = time.monotonic()
+        while time.monotonic() - begun < 3:  # longer than without `wait`
+            assert executor.poll(0.5) == []
+        made.add_node(**NODE)
+        ends = []
+        while not ends:
+            for event in executor.poll(1.0):
+                if isinstance(event, Reported):
+                    executor.answer(event.key, True)
+                ends += [event] if isinstance(event, Finished) else []
+        assert ends[0].outcome.objective is not None
+        executor.close()
+    finally:
+        ray.shutdown()
+        made.shutdown()
 
 
 def test_surplus_workers_start_when_a_node_joins(cluster, data):

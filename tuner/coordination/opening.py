@@ -40,6 +40,7 @@ CHANGEABLE = {
     "budget.retries",
     "resources.cpus",
     "resources.gpus",
+    "resources.wait",
     "data.path",
     "data.split.test_file",
     "finalists.top",

@@ -68,7 +68,9 @@ class Machines:
         return "CPUs" if self.is_cluster else "cores"
 
     def check(self, resources: Resources) -> None:
-        """Raise InputError if no job fits anywhere."""
+        """Raise InputError if no job fits anywhere, and none waits for a node that has room."""
+        if self.is_cluster and resources.wait is not None:
+            return
         most = {kind: max((n.get(kind, 0) for n in self.nodes), default=0) for kind in _KINDS}
         if not most["CPU"]:
             rule = "no node of the cluster has a CPU"
@@ -149,4 +151,5 @@ def choose_executor(
         raise InputError(rule, where="--executor", got=got, remedy="correct the package") from None
     machines, make = open_executor(name, resources, note)
     machines.check(resources)
-    return ExecutorChoice(make, machines.capacity(resources), machines.limit(resources))
+    capacity = max(1, machines.capacity(resources))
+    return ExecutorChoice(make, capacity, machines.limit(resources))

@@ -331,6 +331,8 @@ class RayExecutor(WorkerPool[_Actor]):
             is used in any case.
         cpus: reserved for each worker.
         gpus: reserved for each worker; with 0 it trains on the processor.
+        wait_s: seconds that jobs wait while no node has room for a worker, even an idle one; at
+            least a minute. A cluster that can grow needs some minutes.
         training: the module that workers train with, see `tuner.executors.worker`.
         note: receives messages for the user: that jobs wait because others hold the room.
 
@@ -346,6 +348,7 @@ class RayExecutor(WorkerPool[_Actor]):
         *,
         cpus: float = 1.0,
         gpus: float = 0.0,
+        wait_s: float | None = None,
         training: str = "tuner.executors.worker",
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -353,7 +356,7 @@ class RayExecutor(WorkerPool[_Actor]):
         self._connection = connection_to(address)
         self._cpus, self._gpus, self._training = cpus, gpus, training
         self._shared: dict[str, Any] = {}  # references of the object store, by folder
-        self._note = note
+        self._note, self._stranded_s = note, max(_STRANDED_S, wait_s or 0.0)
         self._waiting_since: float | None = None  # jobs, for a first worker
         self._stranded_since: float | None = None  # the same, without a node that has room for it
         self._looked = -_LOOK_S  # at the nodes
@@ -512,7 +515,7 @@ class RayExecutor(WorkerPool[_Actor]):
             self._stranded_since = None
         elif self._stranded_since is None:
             self._stranded_since = now
-        elif now - self._stranded_since > _STRANDED_S:
+        elif now - self._stranded_since > self._stranded_s:
             raise RunError(
                 f"no node of the cluster has {self._cpus:g} CPUs and {self._gpus:g} GPUs for a "
                 "worker any more",
@@ -543,9 +546,13 @@ def open_ray(
         connection = connection_to(address)
         connection.connect()
         machines = Machines(connection.nodes(), is_cluster=True)
-    cpus, gpus = resources.cpus, resources.gpus
     return machines, functools.partial(
-        RayExecutor, address=address, cpus=cpus, gpus=gpus, note=note
+        RayExecutor,
+        address=address,
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        wait_s=resources.wait,
+        note=note,
     )
 
 

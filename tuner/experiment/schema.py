@@ -339,6 +339,8 @@ class Resources(Section):
     """Cores reserved for a trial, which trains with one thread in any case."""
     gpus: Annotated[float, Field(ge=0, le=64, strict=True, allow_inf_nan=False)] = 0
     """GPUs, or the part of one: with 0.25 four trials share a GPU."""
+    wait: Duration | None = optional("10m")
+    """How long trials wait for a cluster to grow if none of its nodes has these resources."""
 
     @model_validator(mode="after")
     def _whole_above_one(self) -> Resources:

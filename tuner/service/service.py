@@ -28,6 +28,7 @@ from tuner.service.submissions import datasets_of
 from tuner.service.trial_table import TrialTables
 from tuner.service.workers import PullWorkers
 
+_GROW_S = 600.0  # that trials wait for a cluster that has to grow first
 _log = logging.getLogger("tuner.service")
 
 
@@ -121,7 +122,7 @@ class Service:
         return True
 
     def _open_pool(self) -> SharedPool:
-        resources = Resources()
+        resources = Resources(wait=_GROW_S)
         choice = choose_executor(self.settings.executor, resources, _log.warning)
         n_workers = self.settings.workers
         n_workers = choice.capacity if n_workers is None else n_workers
