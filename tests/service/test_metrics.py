@@ -2,8 +2,14 @@
 
 import re
 
-from tuner.service.guard import Answered
+from helpers.thread_pool import ThreadPool
+from starlette.testclient import TestClient
+
+from tuner.service.access import Access
+from tuner.service.app import make_app
+from tuner.service.guard import Answered, Condition
 from tuner.service.metrics import BUCKETS, Metrics, gauge
+from tuner.service.service import Service
 
 
 def answered(route="/v1/me", status=200, seconds=0.02):
@@ -60,6 +66,28 @@ def test_sources_are_asked_when_the_metrics_are_read():
     samples = read(metrics.text())
     assert samples["tuner_workers_busy"] == 3
     assert samples[r'tuner_studies{state="a\"b\\\n"}'] == 2
+
+
+def test_figures_of_the_service_are_shown(settings):
+    service = Service(settings, ThreadPool)
+    condition = Condition()
+    client = TestClient(
+        make_app(service, Access(), settings, condition=condition), base_url="http://127.0.0.1"
+    )
+    assert service.start()
+    try:
+        samples = read(client.get("/metrics").text)
+        condition.not_ready = "standing by"
+        waiting = read(client.get("/metrics").text)
+    finally:
+        service.stop()
+    assert samples["tuner_ready"] == 1
+    assert samples["tuner_http_requests_open"] == 1  # this one
+    assert samples["tuner_event_streams"] == samples["tuner_workers_busy"] == 0
+    assert samples["tuner_workers"] >= 1
+    assert samples['tuner_studies{kind="search",state="queued"}'] == 0
+    assert waiting["tuner_ready"] == 0
+    assert "tuner_workers" not in waiting
 
 
 def test_the_route_of_the_metrics_counts_itself(client):

@@ -10,6 +10,7 @@ from tuner import __version__
 from tuner.service import problems
 from tuner.service.access import Access
 from tuner.service.audit import AuditLog
+from tuner.service.figures import figures
 from tuner.service.guard import Condition, Guard
 from tuner.service.metrics import Metrics
 from tuner.service.openapi import describe
@@ -48,6 +49,7 @@ def make_app(
     condition, metrics = condition or Condition(), Metrics()
     app.state.service, app.state.access, app.state.settings = service, access, settings
     app.state.condition, app.state.metrics = condition, metrics
+    metrics.add_source(lambda: figures(service, condition))
     problems.add_handlers(app, settings.root)
     for router in _routers():
         app.include_router(router)
