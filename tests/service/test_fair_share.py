@@ -245,6 +245,19 @@ def test_a_pause_between_jobs_forgives_no_debt():
     assert machine.received["long"] == pytest.approx(100, abs=10)
 
 
+def test_a_debt_passes_with_time():
+    machine = Machine(1)
+    debtor, other = machine.share.join("debtor"), machine.share.join("other")
+    machine.submit(debtor, "debtor", 100.0)
+    machine.submit(other, "other", 1.0)
+    machine.run(until=500)  # for 400 s nobody wants a worker
+    for name, study in (("debtor", debtor), ("other", other)):
+        machine.queue(study, name, *[1.0] * 50)
+    machine.fill()
+    machine.run(until=520)
+    assert machine.received["debtor"] - 100 == pytest.approx(10, abs=1)
+
+
 def test_many_workers_that_are_free_at_once_are_divided():
     machine = Machine(100)
     for name in "ab":

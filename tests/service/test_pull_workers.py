@@ -140,6 +140,15 @@ def test_a_worker_that_vanishes_loses_its_jobs(pool, workers, job, clock):
     assert len(keys(workers, joined(workers))) == 1  # it is given out again
 
 
+def test_an_aborted_job_of_a_vanished_worker_counts_no_more(pool, workers, job, clock):
+    study, _ = pool.executor("ana", "s"), joined(workers)
+    study.submit(job())
+    study.abort(RuntimeError("cancelled"))
+    clock[0] += LEASE_S + 1
+    workers.expire()
+    assert pool.usage.running_by_study == {("ana", "s"): 0}
+
+
 def test_a_request_renews_the_lease(pool, workers, job, clock):
     worker = joined(workers)
     for _ in range(5):

@@ -188,6 +188,15 @@ def test_abort_raises_its_reason_in_a_search_that_waits(make_pool, job):
         study.poll(0)
 
 
+def test_abort_drops_the_events_that_have_arrived(make_pool, job):
+    study = make_pool(1).executor("me", "s")
+    study.submit(job())
+    wait_until(lambda: study._events)
+    study.abort(Cancelled())
+    with pytest.raises(Cancelled):
+        study.poll(0)
+
+
 def test_abort_frees_the_workers_of_jobs_that_hang(make_pool, job, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     pool = make_pool(2, lambda n: LocalExecutor(n, module="helpers.workers.hanging"))
@@ -242,6 +251,21 @@ def test_workers_that_cannot_start_end_every_search(make_pool, job, monkeypatch)
     assert pool.busy == 0
     idle.submit(job())  # it had no job in progress: it waits for the next attempt
     assert events(idle, n_finished(1))
+
+
+def test_a_pool_that_fails_in_the_middle_counts_no_job_for_ever(make_pool, job, monkeypatch):
+    monkeypatch.setattr("tuner.service.pool._RETRY_S", 0.1)
+    pool = make_pool(1, share=FairShare(owner_limit={"me": 1}.get))
+    study, later = pool.executor("me", "s"), pool.executor("me", "later")
+    study.submit(endless(job))
+    begins(study, "a")
+    with monkeypatch.context() as broken:
+        broken.setattr(LocalExecutor, "_listen", lambda self, timeout_s: 1 / 0)
+        study.answer("a", True)
+        with pytest.raises(RunError, match="the pool of workers failed"):
+            events(study, n_finished(1))
+    later.submit(job())  # within the limit of the owner, whose other job has ended
+    assert events(later, n_finished(1))
 
 
 def test_a_pool_that_cannot_be_made_ends_every_search(make_pool, job):
