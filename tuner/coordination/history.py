@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
+from optuna.study._tell import _tell_with_warning
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.coordination.pruning import Evidence, with_losses
@@ -173,7 +174,8 @@ def tell(
     for step, value in values.items():
         if step not in reported and math.isfinite(value):
             storage.set_trial_intermediate_value(trial_id, step, value)
-    study.tell(trial, objectives_of(outcome, cost), state=STATES[outcome.state])
+    # `Study.tell` would copy the trial, all of its record included.
+    _tell_with_warning(study, trial, objectives_of(outcome, cost), state=STATES[outcome.state])
     return storage.get_trial(trial_id)
 
 

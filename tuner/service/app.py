@@ -65,5 +65,6 @@ def make_app(
 
 
 def _routers() -> list[APIRouter]:
-    parts = (health, datasets, studies, external, events, workers, page)
+    # Routes are tried in order: those of many small requests come first.
+    parts = (external, workers, health, datasets, studies, events, page)
     return [part.router for part in parts]

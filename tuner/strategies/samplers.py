@@ -65,6 +65,8 @@ class KeyedSampler(BaseSampler):
         if self._proposal_attr in trial.system_attrs:
             params: dict[str, Any] = json.loads(trial.system_attrs[self._proposal_attr])
             return params
+        if not search_space:  # all parameters are sampled independently
+            return {}
         return self._relative(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
