@@ -355,6 +355,23 @@ def test_a_restarted_service_knows_every_lease(root):
         assert len(client.trials(n=5)) == 2
 
 
+def test_a_database_holds_external_studies_too(root, tmp_path):
+    settings = Settings(root=root, journal=f"sqlite:///{tmp_path / 'journal.db'}")
+    with running_external(root, settings=settings) as client:
+        client.create(strategy=PSO, trials=4)
+        client.create("t")
+        first, second = client.trials(n=2)
+        client.tell(first, 1.0)
+        [other] = client.trials("t")
+    with running_external(root, settings=settings) as client:
+        assert client.tell(second, 2.0).status_code == 200
+        assert client.tell(other, 2.0, name="t").status_code == 200
+        for trial in client.trials(n=5):
+            client.tell(trial, 0.5)
+        assert client.ask().status_code == 410
+        assert client.http.get("/v1/studies/s").json()["best"]["score"] == 0.5
+
+
 def test_an_idle_study_is_closed_and_opened_again(root):
     with running_external(root, idle_s=0.05) as client:
         client.create()
