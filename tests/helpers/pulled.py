@@ -20,9 +20,9 @@ from tuner.service.settings import Settings
 
 
 @contextmanager
-def served(service: Any, access: Access, root: Path) -> Iterator[str]:
+def served(service: Any, access: Access, root: Path, port: int | None = None) -> Iterator[str]:
     """Serve the routes of a service, and yield its URL."""
-    port = free_port()
+    port = free_port() if port is None else port
     app = make_app(service, access, Settings(root=root))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
     thread = threading.Thread(target=server.run)

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import requests
 from helpers.executor_events import events, go_on, n_finished, outcomes
+from helpers.ports import free_port
 from helpers.prepared import write_series
 from helpers.pulled import agents, served
 
@@ -29,6 +31,7 @@ from tuner.service.workers import LEASE_S, PullWorkers
 ANA = Owner("ana", "write")
 BEN = Owner("ben", "write")
 CLUSTER = Owner("cluster", "worker")
+SOON_S = 60
 HYPERPARAMETERS = {"hidden_size": 6, "batch_size": 16, "dropout": 0.1}
 
 
@@ -431,6 +434,26 @@ def test_a_worker_outlives_a_service_that_restarts(service, agent, job, monkeypa
     study.submit(job("b"))
     assert isinstance(events(study, bool)[-1], Reported)
     assert events(study, n_finished(1))
+
+
+@pytest.mark.slow
+def test_a_connection_that_is_cut_for_seconds_loses_nothing(service, tmp_path, job):
+    port, study = free_port(), service.pool.executor("local", "s")
+    with ExitStack() as stack:
+        with served(service, Access(), tmp_path, port) as url:
+            stack.enter_context(agents(url))(1)
+            study.submit(job(epochs=1_000_000, can_be_pruned=True))
+            seen = events(study, bool)
+            (before,) = service.workers.of(Owner("local"))
+            study.answer("a", True)  # it may arrive, or be on its way
+        with served(service, Access(), tmp_path, port):
+            while len(seen) < 5:
+                for event in study.poll(SOON_S):
+                    seen.append(event)
+                    study.answer("a", True)
+            assert [event.epoch.epoch for event in seen] == list(range(len(seen)))
+            assert service.workers.of(Owner("local")) == [before]
+            stack.close()
 
 
 @pytest.fixture

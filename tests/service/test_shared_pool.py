@@ -356,8 +356,7 @@ def test_a_trial_takes_little_longer_than_in_its_own_executor(make_pool, job, mo
     finally:
         own.close()
     shared = seconds(make_pool(1, instant).executor("me", "s"))
-    print(f"{shared * 1e3:.3f} {alone * 1e3:.3f}")
-    assert shared - alone < 0.002, (shared, alone)
+    assert shared - alone < 0.005, (shared, alone)
 
 
 def test_more_resources_than_a_worker_has_are_refused(make_pool):
