@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import secrets
 import socket
@@ -89,7 +90,7 @@ class ExternalTrial:
         return self._report([float(value)])
 
     def _report(self, values: list[float]) -> bool:
-        body = {"step": self._step, "values": values}
+        body = {"step": self._step, "values": list(map(_in_json, values))}
         answer = self._send("report", body)
         self._step += len(values)
         return bool(answer["prune"])
@@ -99,12 +100,12 @@ class ExternalTrial:
         self._report([])
 
     def tell(self, value: float) -> None:
-        """End the trial with its value.
+        """End the trial with its value; one that is not finite is a failure.
 
         Raises:
             RefusedError: another client has the trial, or it has ended with another value.
         """
-        self._end("tell", {"value": float(value)})
+        self._end("tell", {"value": _in_json(float(value))})
 
     def prune(self) -> None:
         """End the trial early; its last report counts."""
@@ -149,6 +150,13 @@ class ExternalTrial:
             return True
         self.fail(f"{type(error).__name__}: {error}")
         return False
+
+
+def _in_json(value: float) -> float | str:
+    """Return a number, or the text that stands for one that JSON lacks."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else f"{'-' * (value < 0)}Infinity"
 
 
 def _is_pruned(error: BaseException) -> bool:
