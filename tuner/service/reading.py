@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import DataError, Setting, refusal
-from tuner.experiment import parse_value
+from rich.text import Text
+
+from tuner.data.prepared import check_data
+from tuner.errors import DataError, InputError, Setting, refusal
+from tuner.experiment import Experiment, parse_value
 from tuner.experiment.data import Read
 from tuner.pipeline_steps import Dialect
+from tuner.planning.check import check_experiment
 from tuner.planning.columns import kinds_of
+from tuner.planning.file import InitOptions
+from tuner.planning.file import propose as propose_file
 from tuner.tables.files import is_typed, is_workbook
 from tuner.tables.table import RawTable
 
@@ -22,7 +29,7 @@ _START = 1 << 20  # bytes
 
 def import_all() -> None:
     """Import what tasks need, before any is there."""
-    for name in ("openpyxl", "pyarrow.parquet"):
+    for name in ("openpyxl", "pyarrow.parquet", "tuner.data.series", "tuner.data.sequences"):
         try:
             importlib.import_module(name)
         except ImportError:  # reading such a file says so
@@ -54,6 +61,49 @@ def profile(given: dict[str, Any]) -> dict[str, Any]:
     kinds = kinds_of(table)
     columns = [{"name": name, "kind": kinds[name]} for name in table.names]
     return {"rows": len(table.frame), "columns": columns}
+
+
+def propose(given: dict[str, Any]) -> dict[str, Any]:
+    """Propose an experiment for a file, as `tuner init` does.
+
+    Args:
+        given: `path` of the file, `file` of the experiment, the path that is `written` in it, and
+            `options`, the fields of `InitOptions`.
+
+    Returns:
+        `yaml`; `does`, in words; and `notes`, lines of text.
+
+    Raises:
+        InputError: the file cannot be read, or an option does not fit it.
+    """
+    path, options = _beside(given["path"]), InitOptions(**given["options"])
+    options.check()
+    found = propose_file(path, options, file=Path(given["file"]), written_path=given["written"])
+    does = Text.from_markup(found.does).plain
+    return {"yaml": found.text, "does": does, "notes": list(found.notes)}
+
+
+def check(given: dict[str, Any]) -> dict[str, Any]:
+    """Check an experiment with its data.
+
+    Args:
+        given: `experiment`, with absolute paths, and `names`: what the client calls the files.
+
+    Returns:
+        What `tuner check` shows.
+
+    Raises:
+        InputError: as `tuner check` does.
+    """
+    path = _beside(given["experiment"]["data"]["path"])
+    experiment, names = Experiment.from_dict(given["experiment"]), given["names"]
+    try:
+        facts = check_data(experiment).facts
+    except InputError as error:
+        where = Path(error.where or "").name
+        raise error.with_(where=names.get(where, error.where)) from None
+    shown = Path(names.get(path.name, path.name))
+    return check_experiment(experiment, replace(facts, path=shown)).to_json()
 
 
 def _read(path: Path) -> RawTable:

@@ -95,6 +95,7 @@ class Service:
             self.studies = Studies(records)
             self.datasets = DatasetStore(root, settings.limits)
             undone_on_failure.callback(self.datasets.close)
+            self.experiments = Experiments(self.datasets, settings)
             self.events = EventLogs(root / "events")
             undone_on_failure.callback(self.events.close)
             self.tables = TrialTables(root / "trials")

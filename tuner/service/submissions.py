@@ -33,8 +33,8 @@ PREFIX = "dataset:"
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _SOURCE = "experiment"
-_Path = Annotated[str, Field(max_length=4096)]
-_Id = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+DatasetPath = Annotated[str, Field(max_length=4096)]
+DatasetId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 BOUNDS = Bounds(n_bytes=256 << 10, n_values=10_000, depth=32)
@@ -54,7 +54,7 @@ class SubmissionBody(BaseModel):
     experiment: dict[str, Any] | str
     """The experiment as an object, or its file's text. Its paths of data are `dataset:ID`, or
     keys of `datasets`."""
-    datasets: Annotated[dict[_Path, _Id], Field(max_length=10)] = {}
+    datasets: Annotated[dict[DatasetPath, DatasetId], Field(max_length=10)] = {}
     """The id of a dataset for each path in the experiment."""
     name: Annotated[str, Field(max_length=200)] | None = None
     """Of the study; `EXPERIMENT-STRATEGY-SEED` by default."""
