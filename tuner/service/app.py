@@ -14,7 +14,16 @@ from tuner.service.figures import figures
 from tuner.service.guard import Condition, Guard
 from tuner.service.metrics import Metrics
 from tuner.service.openapi import describe
-from tuner.service.routes import datasets, events, external, health, page, studies, workers
+from tuner.service.routes import (
+    datasets,
+    events,
+    experiments,
+    external,
+    health,
+    page,
+    studies,
+    workers,
+)
 from tuner.service.settings import Settings
 
 DESCRIPTION = "Submit searches, watch them, fetch the best; or ask for trials that train elsewhere."
@@ -65,6 +74,5 @@ def make_app(
 
 
 def _routers() -> list[APIRouter]:
-    # Routes are tried in order: those of many small requests come first.
-    parts = (external, workers, health, datasets, studies, events, page)
+    parts = (health, datasets, experiments, studies, external, events, workers, page)
     return [part.router for part in parts]

@@ -165,10 +165,6 @@ class Experiments:
         raw, experiment = parse_experiment(given, ids, owner, self._datasets, self._settings)
         spec = {"experiment": raw, "datasets": dict(ids)}
         found = self._checked(owner, experiment, spec) if data else None
-        if found is not None:
-            found["verdict"] = (
-                "It can run, but look above" if found["suspect"] else "Nothing is wrong"
-            )
         return Checked(experiment=self._as_written(owner, experiment, spec), check=found)
 
     def check_data(self, owner: Owner, experiment: Experiment, spec: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from tuner.experiment.schema import Resources
 from tuner.service.access import Owner, TokenFile
 from tuner.service.datasets import DatasetStore
 from tuner.service.events import EventLogs
+from tuner.service.experiments import Experiments
 from tuner.service.external import ExternalStudies
 from tuner.service.fair_share import FairShare
 from tuner.service.pool import SharedPool

@@ -120,8 +120,7 @@ def submit(
     service.pool.check(submission.experiment.resources)
     used = datasets_of(submission.spec)
     with service.datasets.in_use(owner.name, used):
-        for dataset in used:
-            service.datasets.get(owner.name, dataset)
+        service.experiments.check_data(owner, submission.experiment, submission.spec)
         study, is_new = service.searches.submit(owner, submission)
     response.status_code = 201 if is_new else 200
     return _answer(service, owner.name, study.name)
