@@ -264,3 +264,15 @@ def test_a_real_search_gives_a_model(settings, waves, tmp_path):
         assert answer["rows"] == model.predict(pd.DataFrame(rows)).to_dict("records")
     finally:
         service.stop()
+
+
+def test_data_that_run_refuses_is_refused_before_a_study_is_queued(served):
+    data = experiment(served.dataset)["data"] | {"target": "z"}
+    problem = submit(served, 422, {"data": data})
+    assert problem["detail"] == (
+        "waves.csv: data.target: no column 'z' in the file; choose from: y"
+    )
+    assert problem["key"] == "data.target"
+    long = {"task": {"window": 6, "horizon": 40}}
+    assert submit(served, 422, long)["key"] == "data.split.validation"
+    assert served.get("/v1/studies").json()["items"] == []

@@ -74,5 +74,5 @@ def make_app(
 
 
 def _routers() -> list[APIRouter]:
-    parts = (health, datasets, experiments, studies, external, events, workers, page)
+    parts = (external, workers, health, datasets, experiments, studies, events, page)
     return [part.router for part in parts]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import pandas as pd
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tuner.experiment.schema import STUDY_BYTES
 from tuner.journal.records import Status
 from tuner.progress.reporters import to_json
-from tuner.service.access import Reader, Writer
+from tuner.service.access import Owner, Reader, Writer
 from tuner.service.models import tar_of
 from tuner.service.service import Service
 from tuner.service.studies import Kind, State
@@ -20,6 +22,8 @@ from tuner.service.submissions import SubmissionBody, datasets_of, parse_submiss
 from tuner.service.trial_table import Order
 
 router = APIRouter(prefix="/v1", tags=["studies"])
+
+_SUBMITTING = CapacityLimiter(32)  # threads that wait for data to be checked
 
 REPORT_POLICY = (
     "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
@@ -111,19 +115,26 @@ def _service(request: Request) -> Service:
 
 
 @router.post("/studies", status_code=201)
-def submit(
+async def submit(
     request: Request, response: Response, owner: Writer, body: SubmissionBody
 ) -> StudyAnswer:
-    """Queue a search; the same search again is the same study, and another budget extends it."""
-    service = _service(request)
+    """Queue a search; the same search again is the same study, and another budget extends it.
+
+    Its data is checked first, as `tuner run` does.
+    """
+    submitted = partial(_submitted, _service(request), owner, body)
+    answer, is_new = await to_thread.run_sync(submitted, limiter=_SUBMITTING)
+    response.status_code = 201 if is_new else 200
+    return answer
+
+
+def _submitted(service: Service, owner: Owner, body: SubmissionBody) -> tuple[StudyAnswer, bool]:
     submission = parse_submission(body, owner, service.datasets, service.settings)
     service.pool.check(submission.experiment.resources)
-    used = datasets_of(submission.spec)
-    with service.datasets.in_use(owner.name, used):
+    with service.datasets.in_use(owner.name, datasets_of(submission.spec)):
         service.experiments.check_data(owner, submission.experiment, submission.spec)
         study, is_new = service.searches.submit(owner, submission)
-    response.status_code = 201 if is_new else 200
-    return _answer(service, owner.name, study.name)
+    return _answer(service, owner.name, study.name), is_new
 
 
 @router.get("/studies")
