@@ -1,6 +1,7 @@
 """A search as a person makes it with the page of a real `tuner serve`."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import pytest
 import requests
+from helpers.mlflow_pages import HEIGHT, WIDTH
 from helpers.ports import free_port
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "experiments/data/air_passengers.csv"
+PICTURES = os.environ.get("TUNER_PICTURES")
+QUICK = {"trials: 30": "trials: 8", "epochs: 40": "epochs: 3", "repeats: 5": "repeats: 2"}
 PATIENCE_S = 300
 
 
@@ -72,6 +76,38 @@ def browser(the_browser):
     the_browser.driver.get("about:blank")
 
 
+@contextlib.contextmanager
+def look(browser, width, height, scheme):
+    """Look at the page on another screen."""
+    run = browser.driver.execute_cdp_cmd
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True}
+    run("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    run("Emulation.setEmulatedMedia", {"features": features})
+    yield
+    run("Emulation.setEmulatedMedia", {"features": []})
+    size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+    run("Emulation.setDeviceMetricsOverride", size)
+
+
+def write_yaml(browser, change):
+    """Change the text of the editor, as if it had been typed."""
+    browser.find("#yaml")
+    text = browser.run("return yaml.value")
+    changed = change(text)
+    assert changed != text
+    browser.driver.execute_script(
+        "yaml.value = arguments[0]; yaml.dispatchEvent(new Event('input'))", changed
+    )
+
+
+def quick(text):
+    for old, new in {} if PICTURES else QUICK:
+        assert old in text
+        text = text.replace(old, new)
+    return f"{text}\n"
+
+
 def until(browser, look, what):
     """Wait for what takes longer than a page: a search."""
     deadline = time.monotonic() + PATIENCE_S
@@ -79,6 +115,56 @@ def until(browser, look, what):
         assert time.monotonic() < deadline, what
         time.sleep(0.2)
     return found
+
+
+def test_a_search_from_a_file_to_the_best_configuration(browser, service):
+    browser.open(f"{service.url}/")
+    browser.see("There is no study yet")
+    browser.press("nav a", "New search")
+    browser.find("#file").send_keys(str(DATA))
+    browser.press("button", "Upload")
+    browser.see(
+        "air_passengers.csv", "144 rows", "target: passengers, by its name; choose with Target"
+    )
+    browser.see("No error")
+    browser.picture("service-new")
+
+    write_yaml(browser, lambda text: text.replace("name: tpe", "name: tpa"))
+    browser.see("1 error", "strategy.name")
+    assert browser.find(".lines .bad").text.startswith("✕")
+    browser.press("button", "line 30")
+    browser.picture("service-error")
+    browser.press("button", "Start")  # it is refused, and the line is chosen
+    browser.wait(lambda: browser.run("return document.activeElement.id") == "yaml")
+    write_yaml(browser, lambda text: quick(text.replace("name: tpa", "name: tpe")))
+    browser.see("No error")
+    browser.press("button", "Check")
+    browser.see("Nothing is wrong", "144 rows")
+    browser.find("#study-name").send_keys("passengers")
+    browser.press("button", "Start")
+
+    browser.see("passengers", "Submitted")
+    browser.wait(lambda: "?study=passengers" in browser.driver.current_url)
+    browser.run("window.untouched = true")  # it is gone if the page is loaded again
+    until(browser, lambda: "done" in browser.find(".state").text, "the end")
+    assert browser.run("return window.untouched")
+    found = service.study("passengers")
+    text = browser.see("Best configuration", "Model (tar)")
+    assert f"trial {found['best']['trial']}" in text
+    assert f"{found['trained']} of {found['trials']}" in text
+    assert f"{found['best']['score']:.4g}" in text
+    browser.picture("service-study")
+    links = [e.get_attribute("href") for e in browser.driver.find_elements("css selector", "a")]
+    for file, start in (
+        ("report", b"<!doctype html>"),
+        ("model", b""),
+        ("best", b"name: air_passengers"),
+    ):
+        (link,) = [href for href in links if f"/passengers/{file}" in href]
+        answer = requests.get(link, timeout=60)
+        assert answer.ok
+        assert answer.content.startswith(start)
+    assert [e["message"] for e in browser.driver.get_log("browser")] == []
 
 
 def submit(service, name, strategy, trials):
@@ -125,6 +211,8 @@ def test_another_search_is_cancelled_and_resumed(browser, service):
     until(browser, lambda: service.study("random")["trained"] > 15, "trials")
     browser.see("2 of 2 workers busy")
     browser.picture("service-studies")
+    with look(browser, width=390, height=700, scheme="dark"):
+        browser.picture("service-phone")
     browser.press("table a", "random")
     browser.press("button", "Cancel")
     browser.see("Cancelled. Resume goes on from here.", "cancelled")

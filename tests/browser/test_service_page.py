@@ -11,6 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from tuner.service.access import Access, TokenFile, new_token
+from tuner.service.datasets import Dataset
 from tuner.service.routes import page
 from tuner.service.settings import Settings
 
@@ -56,9 +57,9 @@ def made_up():
     service.add(make_study("external", kind="external", trials=None), make_rows(7))
     service.add(make_study(), make_rows(40))
     service.add(make_study("dates-cmaes-1", state="queued", position=1, priority=5))
-    columns = [{"name": n, "kind": "number"} for n in ("month", "sold", HOSTILE)]
+    columns = [{"name": n, "kind": "numbers"} for n in ("month", "sold", HOSTILE)]
     facts = {"name": "sales.csv", "rows": 144, "columns": columns, "uploaded": BEGUN.format(0)}
-    service.data[DATA] = {"id": DATA, "bytes": 9, "used_by": [], **facts}
+    service.data[DATA] = Dataset.model_validate({"id": DATA, "bytes": 9, **facts})
     service.proposal = {"yaml": YAML, "notes": [f"target: {HOSTILE}"]}
     return service
 
@@ -247,7 +248,6 @@ def test_errors_are_marked_in_their_lines(browser, open_service):
     assert browser.run(chosen) == "  trials: ten"
     browser.driver.switch_to.active_element.send_keys("  trials: 12")
     browser.see("1 error")
-    browser.picture("service-errors")
     assert complaints(browser) == []
 
 

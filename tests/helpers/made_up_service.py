@@ -22,8 +22,11 @@ from helpers.ports import free_port
 from tuner.journal.records import StudyRecord
 from tuner.service.access import Access, Owner, Reader
 from tuner.service.app import make_app
+from tuner.service.datasets import Dataset
+from tuner.service.experiments import Checked, InitBody, Proposal
 from tuner.service.problems import Problem
 from tuner.service.settings import Settings
+from tuner.service.submissions import parse_experiment
 
 BEGUN = "2026-11-30T08:{:02d}:12.345+00:00"
 
@@ -95,10 +98,11 @@ class MadeUpService:
         self.settings = Settings(root=Path(f"made-up-{id(self)}"))
         self.known: dict[str, dict[str, Any]] = {}
         self.rows: dict[str, list[dict[str, Any]]] = {}
-        self.data: dict[str, dict[str, Any]] = {}
+        self.data: dict[str, Dataset] = {}
+        self.asked: InitBody | None = None
         self.proposal: dict[str, Any] | Exception = {"yaml": "name: a\n", "notes": []}
         self.records: dict[str, StudyRecord] = {}  # of finished searches
-        self.datasets = self
+        self.datasets = self.experiments = self
         self.studies = SimpleNamespace(get=self.study)
         self.results = SimpleNamespace(
             study=self.study,
@@ -181,10 +185,17 @@ class MadeUpService:
         self.get(owner, dataset)
         return Path("/nowhere") / f"{dataset}.csv"
 
-    def propose(self, owner: Owner, asked):
+    def propose(self, owner: Owner, body: InitBody) -> Proposal:
+        self.asked = body
         if isinstance(self.proposal, Exception):
             raise self.proposal
-        return self.proposal
+        return Proposal(does="forecasts", **self.proposal)
+
+    def check(self, owner: Owner, text: str, *, data: bool) -> Checked:
+        parse_experiment(text, {}, owner, self, self.settings)
+        found = {"rows": [("task", "one row ahead")], "size": 12, "space": [], "advice": []}
+        found |= {"fixed": [], "suspect": False}
+        return Checked(experiment={}, check=found if data else None)
 
 
 class MadeUpEvents:
@@ -240,7 +251,10 @@ def served(service: MadeUpService, access: Access, settings: Settings) -> Iterat
     """Serve a made-up service at a port of loopback, in a thread."""
     events, port = MadeUpEvents(service), free_port()
     app = make_app(service, access, settings)
+    before = list(app.router.routes)
     app.include_router(events.router)
+    own = [route for route in app.router.routes if route not in before]
+    app.router.routes[:] = [*own, *before]  # they stand before the routes of a real service
     config = uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

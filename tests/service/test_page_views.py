@@ -16,18 +16,20 @@ from tuner.results.summary import summarize
 from tuner.service import pages
 from tuner.service.access import Access, TokenFile
 from tuner.service.app import make_app
+from tuner.service.datasets import Column, Dataset
 from tuner.service.routes import page as page_routes
 
 HOSTILE = "<img src=x onerror=alert('&\"')>"
-DATA = {
-    "id": "a" * 64,
-    "name": "sales.csv",
-    "bytes": 100,
-    "rows": 1440,
-    "columns": [{"name": "month", "kind": "time"}, {"name": "sold", "kind": "number"}],
-    "uploaded": "2026-11-30T08:00:00.000+00:00",
-    "used_by": [],
-}
+DATA = Dataset.model_validate(
+    {
+        "id": "a" * 64,
+        "name": "sales.csv",
+        "bytes": 100,
+        "rows": 1440,
+        "columns": [{"name": "month", "kind": "times"}, {"name": "sold", "kind": "numbers"}],
+        "uploaded": "2026-11-30T08:00:00.000+00:00",
+    }
+)
 EXPERIMENT = f"""\
 name: sales
 data:
@@ -191,11 +193,9 @@ def test_hostile_names_are_text_in_every_view(browse, service, monkeypatch):
     names = {"experiment": HOSTILE, "strategy": HOSTILE, "metric": HOSTILE, "error": HOSTILE}
     service.add(make_study(HOSTILE, **names), rows)
     service.known[HOSTILE]["position"] = HOSTILE
-    service.data["a" * 64] = DATA | {
-        "name": HOSTILE,
-        "columns": [{"name": HOSTILE, "kind": HOSTILE}],
-        "uploaded": HOSTILE,
-    }
+    column = Column.model_construct(name=HOSTILE, kind=HOSTILE)
+    named = {"name": HOSTILE, "columns": (column,), "uploaded": HOSTILE}
+    service.data["a" * 64] = DATA.model_copy(update=named)
     service.proposal = {"yaml": f"name: {HOSTILE}</textarea><script>", "notes": [HOSTILE]}
     monkeypatch.setattr(page_routes, "find_study_link", lambda *_: "http://h/#/a?b=\"'<img>")
     asked = {"study": HOSTILE, "cursor": HOSTILE, "order": HOSTILE, "status": HOSTILE}
@@ -282,16 +282,27 @@ def test_a_study_that_is_not_there_is_a_page_too(browse):
 
 
 def test_a_proposal_is_shown_with_its_notes_and_yaml(browse, service):
-    service.proposal = {"yaml": EXPERIMENT, "notes": ["target: sold, the last column"]}
+    service.proposal = {"yaml": EXPERIMENT, "notes": ["target: sold; choose with --target"]}
     page = read(browse(f"/page/view?new=1&dataset={'a' * 64}"))
-    assert "target: sold, the last column" in page.text
+    assert "target: sold; choose with Target" in page.text
     assert "kind: forecast" in page.text
     assert "1,440 rows" in page.text
 
 
-def checked(service, settings, yaml):
+def test_options_of_a_proposal_are_those_of_the_form(browse, service):
+    url = f"/page/view?new=1&dataset={'a' * 64}"
+    read(browse(url + "&target=sold&horizon=12&no_time=true&features=&order=score"))
+    asked = service.asked.model_dump(exclude_unset=True)
+    assert asked == {"dataset": "a" * 64, "target": "sold", "horizon": 12, "no_time": True}
+    page = read(browse(url + "&horizon=ten"))
+    assert "horizon: must be a whole number" in page.text
+    assert "Experiment, as YAML" not in page.text
+    assert browse(f"/page/view?new=1&dataset={'b' * 64}").status_code == 404
+
+
+def checked(service, settings, yaml, **changes):
     client = TestClient(make_app(service, Access(), settings), base_url="http://127.0.0.1")
-    answer = client.post("/page/check", json={"yaml": yaml, "dataset": "a" * 64})
+    answer = client.post("/page/check", json={"yaml": yaml, **changes})
     read(answer)
     return re.findall(r'data-line="(\d+)".*?<code>(.*?)</code>', answer.text), answer.text
 
@@ -305,6 +316,7 @@ def test_a_check_marks_the_line_of_each_error(service, settings):
     assert "unknown key" in text
     assert checked(service, settings, EXPERIMENT)[0] == []
     assert "No error" in checked(service, settings, EXPERIMENT)[1]
+    assert "Nothing is wrong" in checked(service, settings, EXPERIMENT, data=True)[1]
     path = EXPERIMENT.replace("dataset:", "/etc/")
     assert checked(service, settings, path)[0] == [("3", "data.path")]
 

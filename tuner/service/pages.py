@@ -21,6 +21,8 @@ from tuner.report.plotting import number
 from tuner.report.rendering import make_environment, palette
 from tuner.results.summary import Summary, minute
 from tuner.service.curves import make_curve, spark_line
+from tuner.service.datasets import Dataset
+from tuner.service.experiments import Proposal
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,10 +34,23 @@ STATES = ("queued", "running", "done", "cancelled", "failed")
 ORDERS = ("number", "-number", "score")
 STATUSES = ("complete", "pruned", "failed", "running")
 
-_ASKED = (
-    *("new", "study", "state", "q", "cursor", "order", "status", "dataset", "target", "time"),
-    *("id", "task", "horizon", "resample", "features"),
-)
+OPTIONS = ("target", "time", "id", "task", "horizon", "resample", "features", "wide", "no_time")
+"""The options of `tuner init` that the view of a new search has."""
+
+_LABELS = {
+    "--target": "Target",
+    "--time": "Time",
+    "--id": "Series",
+    "--task": "Task",
+    "--horizon": "Horizon",
+    "--resample": "Resample",
+    "--features": "Features",
+    "--wide": "Wide columns",
+    "--no-time": "Rows without times",
+}
+"""Fields of the view by the options that notes of `tuner init` name."""
+
+_ASKED = ("new", "study", "state", "q", "cursor", "order", "status", "dataset", *OPTIONS)
 _MOST_PARAMS = 20  # columns of trials
 _SYMBOLS = {"queued": "◌", "running": "▶", "done": "✓", "cancelled": "■", "failed": "✕"}
 _STATIC = {
@@ -164,12 +179,12 @@ def offset_of(asked: Mapping[str, str]) -> int:
 
 
 def new_view(
-    datasets: Iterable[Mapping[str, Any]],
-    dataset: Mapping[str, Any] | None,
+    datasets: Iterable[Dataset],
+    dataset: Dataset | None,
     *,
     asked: Mapping[str, str],
     may_write: bool,
-    proposal: Mapping[str, Any] | None = None,
+    proposal: Proposal | None = None,
     error: str | None = None,
 ) -> str:
     """Return the view in which a search is prepared.
@@ -226,7 +241,8 @@ def located(error: TunerError, text: str) -> list[dict[str, Any]]:
     others = error.others if isinstance(error, ExperimentError) else ()
     found = []
     for problem in (error, *others):
-        plain = problem.with_(where=None, key=None)
+        where = None if problem.where == "experiment" else problem.where
+        plain = problem.with_(where=where, key=None)
         if isinstance(plain, ExperimentError):
             plain = plain.with_(others=())
         if not_yaml := re.match(r"is not YAML: line (\d+)", problem.rule):
@@ -311,6 +327,11 @@ def _value(value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
+def _labelled(note: str) -> str:
+    """Return a note of `tuner init` with the fields of the view in place of options."""
+    return re.sub(r"--[a-z-]+", lambda found: _LABELS.get(found[0], found[0]), note)
+
+
 def _query(asked: Mapping[str, str], **changes: str | None) -> str:
     """Return a link to a view of this page with some parameters changed."""
     pairs = {key: value for key, value in {**asked, **changes}.items() if value}
@@ -324,5 +345,9 @@ def _render(template: str, **values: Any) -> str:
 @functools.cache
 def _environment() -> Environment:
     environment = make_environment("tuner.service")
-    environment.filters |= {"minute": lambda time: minute(time) if time else "–", "value": _value}
+    environment.filters |= {
+        "labelled": _labelled,
+        "minute": lambda time: minute(time) if time else "–",
+        "value": _value,
+    }
     return environment

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuner.errors import TunerError
 from tuner.results.summary import Summary, summarize
@@ -23,8 +23,8 @@ from tuner.service import pages
 from tuner.service.access import Owner, Reader, caller
 from tuner.service.curves import improvements
 from tuner.service.events import EventLog
-from tuner.service.problems import Problem, not_found
-from tuner.service.submissions import parse_experiment
+from tuner.service.experiments import InitBody
+from tuner.service.problems import Problem, not_found, validation_problem
 from tuner.tracking.ui import find_study_link
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -82,7 +82,6 @@ class Edited(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     yaml: str
-    dataset: str
     data: bool = False
     """Whether its data is checked too."""
 
@@ -92,10 +91,10 @@ def check(request: Request, owner: Reader, body: Edited) -> HTMLResponse:
     """Return what a search would do, or all that is wrong, each with its line."""
     service = _service(request)
     try:
-        parse_experiment(body.yaml, {}, owner, service.datasets, service.settings)
+        checked = service.experiments.check(owner, body.yaml, data=body.data)
     except TunerError as error:
         return HTMLResponse(pages.check_view(None, pages.located(error, body.yaml)))
-    return HTMLResponse(pages.check_view(None))
+    return HTMLResponse(pages.check_view(checked.check))
 
 
 def _service(request: Request) -> Any:
@@ -177,7 +176,14 @@ def _new(service: Any, owner: Owner, asked: Mapping[str, str]) -> str:
     if asked["dataset"]:
         dataset = service.datasets.get(owner.name, asked["dataset"])
         try:
-            proposal = service.propose(owner, asked)
+            options = {name: asked[name] for name in pages.OPTIONS if asked[name]}
+            body = InitBody.model_validate({"dataset": asked["dataset"], **options})
+            proposal = service.experiments.propose(owner, body)
+        except ValidationError as refused:
+            details = refused.errors()
+            for each in details:
+                each["loc"] = ("query", *each["loc"])
+            error = validation_problem(details).detail
         except (TunerError, Problem) as refused:
             error = str(refused)
     return pages.new_view(

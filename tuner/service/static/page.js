@@ -393,13 +393,15 @@ function number() {
     (item) => Number(item.dataset.line)));
   const lines = yaml.value.split("\n");
   yaml.rows = lines.length + 1;
-  const column = document.querySelector(".lines");
-  column.replaceChildren(...lines.map((_, i) => {
-    const line = document.createElement("span");
-    line.textContent = bad.has(i + 1) ? `✕ ${i + 1}` : String(i + 1);
-    line.classList.toggle("bad", bad.has(i + 1));
-    return line;
-  }));
+  const line = (i, text) => {
+    const place = document.createElement("span");
+    place.textContent = text;
+    place.classList.toggle("bad", bad.has(i + 1));
+    return place;
+  };
+  const sign = (i) => bad.has(i + 1) ? `✕ ${i + 1}` : String(i + 1);
+  document.querySelector(".lines").replaceChildren(...lines.map((_, i) => line(i, sign(i))));
+  document.querySelector(".marks").replaceChildren(...lines.map((_, i) => line(i, "")));
 }
 
 // Check the experiment; with its data where that is asked for. Returns whether it is right.
@@ -408,7 +410,7 @@ async function check(withData) {
   checking = new AbortController();
   const { signal } = checking;
   const place = byId("check");
-  const body = { yaml: byId("yaml").value, dataset: byId("editor").dataset.dataset, data: withData };
+  const body = { yaml: byId("yaml").value, data: withData };
   if (withData) place.setAttribute("aria-busy", "true");
   const headers = { "Content-Type": "application/json" };
   const request = { method: "POST", body: JSON.stringify(body), headers, signal };
