@@ -23,6 +23,7 @@ from tuner.results.summary import Summary, minute
 from tuner.service.curves import make_curve, spark_line
 from tuner.service.datasets import Dataset
 from tuner.service.experiments import Proposal
+from tuner.service.trial_table import Order
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -31,7 +32,7 @@ PAGE_SIZE = 100
 """Trials of a view."""
 
 STATES = ("queued", "running", "done", "cancelled", "failed")
-ORDERS = ("number", "-number", "score")
+ORDERS: tuple[Order, ...] = ("number", "-number", "score")
 STATUSES = ("complete", "pruned", "failed", "running")
 
 OPTIONS = ("target", "time", "id", "task", "horizon", "resample", "features", "wide", "no_time")
@@ -164,11 +165,11 @@ def study_view(
     )
 
 
-def order_of(study: Mapping[str, Any], asked: Mapping[str, str]) -> str:
+def order_of(study: Mapping[str, Any], asked: Mapping[str, str]) -> Order:
     """Return the order of a study's trials: as asked, else newest first while it runs."""
-    order = asked["order"]
-    if order in ORDERS:
-        return order
+    for order in ORDERS:
+        if asked["order"] == order:
+            return order
     return "score" if study["state"] in ("done", "cancelled", "failed") else "-number"
 
 

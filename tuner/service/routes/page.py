@@ -25,6 +25,8 @@ from tuner.service.curves import improvements
 from tuner.service.events import EventLog
 from tuner.service.experiments import InitBody
 from tuner.service.problems import Problem, not_found, validation_problem
+from tuner.service.service import Service
+from tuner.service.studies import State
 from tuner.tracking.ui import find_study_link
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -97,8 +99,9 @@ def check(request: Request, owner: Reader, body: Edited) -> HTMLResponse:
     return HTMLResponse(pages.check_view(checked.check))
 
 
-def _service(request: Request) -> Any:
-    return request.app.state.service
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
 
 
 def _id_of(log: EventLog) -> str | None:
@@ -131,8 +134,8 @@ def _view(request: Request, owner: Owner) -> str:
     return _studies(service, owner, asked)
 
 
-def _studies(service: Any, owner: Owner, asked: Mapping[str, str]) -> str:
-    state = asked["state"] if asked["state"] in pages.STATES else None
+def _studies(service: Service, owner: Owner, asked: Mapping[str, str]) -> str:
+    state = State(asked["state"]) if asked["state"] in pages.STATES else None
     listed = service.results.studies(
         owner.name, state, asked["q"] or None, str(pages.offset_of(asked) or "") or None, _STUDIES
     )
@@ -142,7 +145,7 @@ def _studies(service: Any, owner: Owner, asked: Mapping[str, str]) -> str:
     return pages.studies_view(listed, queue, asked=asked, may_write=owner.role == "write")
 
 
-def _study(service: Any, owner: Owner, asked: Mapping[str, str]) -> str:
+def _study(service: Service, owner: Owner, asked: Mapping[str, str]) -> str:
     results, name = service.results, asked["study"]
     study = results.study(owner.name, name)
     status = asked["status"] if asked["status"] in pages.STATUSES else None
@@ -160,7 +163,7 @@ def _study(service: Any, owner: Owner, asked: Mapping[str, str]) -> str:
     )
 
 
-def _summary(service: Any, owner: Owner, study: Mapping[str, Any]) -> Summary | None:
+def _summary(service: Service, owner: Owner, study: Mapping[str, Any]) -> Summary | None:
     """Return the result of a finished search, unless reading its journal takes long."""
     if study["kind"] != "search" or study["state"] != "done" or study["trained"] > _SUMMARIZED:
         return None
@@ -170,7 +173,7 @@ def _summary(service: Any, owner: Owner, study: Mapping[str, Any]) -> Summary | 
         return None
 
 
-def _new(service: Any, owner: Owner, asked: Mapping[str, str]) -> str:
+def _new(service: Service, owner: Owner, asked: Mapping[str, str]) -> str:
     known = service.datasets.list(owner.name)
     dataset, proposal, error = None, None, None
     if asked["dataset"]:
@@ -206,7 +209,7 @@ class _Curves:
         self._kept: OrderedDict[tuple[object, ...], _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, service: Any, study: Mapping[str, Any]) -> list[tuple[int, float]]:
+    def of(self, service: Service, study: Mapping[str, Any]) -> list[tuple[int, float]]:
         """Return the improvements of a study's best score."""
         if study["best"] is None:
             return []
