@@ -288,3 +288,18 @@ def test_any_json_is_read_or_refused_in_one_line(tmp_path_factory, blocks):
         parse_experiment(experiment() | blocks, {}, ANA, Uploaded(root), Settings(root=root))
     except (InputError, Problem) as refused:
         assert "\n" not in str(refused)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("space", "key", "rule"),
+    [
+        (of_space("hidden_size", list(range(1, 502))), "hidden_size", "at most 500 items, got 501"),
+        (of_space("transform", ["log"] * 101), "transform", "at most 100 items, got 101"),
+        (of_space("transform", [["log"] * 40] * 50), None, "must hold at most 2,000 values"),
+    ],
+)
+def test_a_search_space_beyond_a_limit_is_refused(parse, space, key, rule):
+    with pytest.raises(ExperimentError, match=rule) as refused:
+        parse(experiment(**space))
+    expected = "search_space" if key is None else f"search_space.{key}.choices"
+    assert refused.value.key == expected
