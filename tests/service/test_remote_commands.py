@@ -179,6 +179,12 @@ def test_a_service_prints_what_the_same_commands_print_here(service, work, here,
     assert is_report(work / f"{STUDY}.html", STUDY)
 
 
+def test_a_check_at_a_service_is_that_of_one_here(service, work, here, command):
+    for options in ([], ["--strategy", "woa", "--set", "budget.epochs=3"]):
+        arguments = ["check", "waves.yaml", *options]
+        assert command(*arguments) == here(*arguments)
+
+
 def test_a_search_at_a_service_has_the_trials_of_one_here(service, work, here, command):
     assert here(*RUN)[0] == command(*RUN)[0] == 0
     record, _ = Client(service.url).study(STUDY).record()
