@@ -1,18 +1,23 @@
 """What every executor must hold to; a new one is tested by adding it to `MAKERS`."""
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers.executor_events import events, go_on, n_finished, outcomes
 from helpers.prepared import write_series
+from helpers.pulled import agents, served
 from simulated import Landscape, Recording, SimulatedExecutor
 
 from tuner.executors import Finished, LocalExecutor, Lost, Reported
 from tuner.executors.ray_executor import RayExecutor
 from tuner.jobs import OutcomeState, TrainJob
+from tuner.service.access import Access
 from tuner.service.pool import SharedPool, StudyExecutor
+from tuner.service.workers import PullWorkers
 
 HYPERPARAMETERS = {"hidden_size": 4, "batch_size": 16}
 BAD = {"hidden_size": -1, "batch_size": 16}
@@ -44,6 +49,28 @@ class OnlyStudy(StudyExecutor):
         self._pool.close()
 
 
+class PulledStudy(StudyExecutor):
+    """The executor of the one study of a service, on one pull worker; they end with it."""
+
+    @classmethod
+    def of(cls, n_workers, make=LocalExecutor):
+        pool = SharedPool(LocalExecutor, 0)
+        executor = pool.executor("local", "study", max_workers=n_workers)
+        executor.__class__ = cls
+        executor.stack = ExitStack()
+        executor.stack.callback(pool.close)
+        service = SimpleNamespace(pool=pool, workers=PullWorkers(pool))
+        executor.stack.callback(service.workers.close)
+        url = executor.stack.enter_context(served(service, Access(), Path("/nowhere")))
+        begin = executor.stack.enter_context(agents(url))
+        begin(n_workers, make)
+        return executor
+
+    def close(self):
+        super().close()
+        self.stack.close()
+
+
 def local_hanging(n_workers):
     return LocalExecutor(n_workers, module="helpers.workers.hanging")
 
@@ -51,20 +78,22 @@ def local_hanging(n_workers):
 MAKERS = {
     "local": LocalExecutor,
     "shared": OnlyStudy.of,
+    "pull": PulledStudy.of,
     "ray": on_ray,
     "simulated": simulated,
 }
 HANGING = {
     "local": local_hanging,
     "shared": lambda n_workers: OnlyStudy.of(n_workers, local_hanging),
+    "pull": lambda n_workers: PulledStudy.of(n_workers, local_hanging),
     "ray": lambda n_workers: on_ray(n_workers, training="helpers.workers.hanging"),
 }
 REAL = tuple(HANGING)  # executors that train
 
 
 def kinds(names):
-    """Names as parameters; Ray's processes take long to begin."""
-    return [pytest.param(n, marks=pytest.mark.slow) if n == "ray" else n for n in names]
+    """Names as parameters; Ray's processes, and workers over HTTP, take long to begin."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in ("ray", "pull") else n for n in names]
 
 
 @pytest.fixture(scope="module")

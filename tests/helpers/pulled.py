@@ -42,9 +42,11 @@ def agents(url: str, token: str | None = None) -> Iterator[Callable[..., threadi
     """Yield a function that runs a worker in a thread and returns what stops it."""
     with ExitStack() as stack:
 
-        def begin(n_workers: int = 1) -> threading.Event:
+        def begin(
+            n_workers: int = 1, make: Callable[[int], LocalExecutor] = LocalExecutor
+        ) -> threading.Event:
             stop = threading.Event()
-            agent = PullAgent(url, token, n_workers, lambda text: None, LocalExecutor)
+            agent = PullAgent(url, token, n_workers, lambda text: None, make)
             thread = threading.Thread(target=agent.run, args=(stop,))
             thread.start()
             stack.callback(thread.join)

@@ -143,6 +143,8 @@ def event_from_record(record: Record, get: Get) -> Event:
 
 def _outcome_to_record(outcome: Outcome, put: Put) -> Record:
     record: Record = _finite(outcome.to_json())
+    for row, epoch in zip(record["history"], outcome.history, strict=True):
+        row[3] = epoch.time  # the journal rounds it
     if len(record["history"]) > _LONG:
         record["history"] = put(json.dumps(record["history"]).encode())
     if outcome.weights is not None:
