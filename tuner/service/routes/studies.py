@@ -88,9 +88,9 @@ class Extension(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    trials: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
     timeout: Annotated[float | str, Field(description="Seconds, or 90s, 10m, 1h30m.")] | None = None
-    reopen_test: bool = False
+    reopen_test: Annotated[bool, Field(strict=True)] = False
 
 
 class Rows(BaseModel):
@@ -99,7 +99,7 @@ class Rows(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     rows: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    all: bool = False
+    all: Annotated[bool, Field(strict=True)] = False
 
 
 class Predictions(BaseModel):
@@ -228,7 +228,11 @@ def trials(
     return TrialPage.model_validate(found)
 
 
-@router.get("/studies/{name}/best")
+@router.get(
+    "/studies/{name}/best",
+    response_class=Response,
+    responses={200: {"content": {"application/yaml": {}, "application/json": {}}}},
+)
 def best(
     request: Request, owner: Reader, name: Name, format: Literal["yaml", "json"] = "yaml"
 ) -> Response:
@@ -247,7 +251,11 @@ def report(request: Request, owner: Reader, name: Name) -> HTMLResponse:
     return HTMLResponse(page, headers=headers)
 
 
-@router.get("/studies/{name}/model")
+@router.get(
+    "/studies/{name}/model",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-tar": {}}}},
+)
 def model(request: Request, owner: Reader, name: Name) -> StreamingResponse:
     """Return the winner's model folder as a tar."""
     service = _service(request)
