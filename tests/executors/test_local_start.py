@@ -145,10 +145,10 @@ def free_files(n):
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files")
 @pytest.mark.parametrize("n_free", range(10))
 def test_too_many_open_files_end_the_search_in_one_line(executor, n_free):
-    workers = executor(1, "helpers.workers.hanging")
-    _ = workers._gpus  # looked up before
     gc.collect()  # or what others left behind is closed meanwhile
     before = len(open_files())
+    workers = executor(1, "helpers.workers.hanging")
+    _ = workers._gpus  # looked up before
     with free_files(n_free):
         try:
             workers.submit(job())

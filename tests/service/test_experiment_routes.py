@@ -136,7 +136,7 @@ def test_a_check_finds_what_the_command_finds(client, here):
     }
 
 
-def test_the_messages_of_a_check_have_the_name_that_the_client_gave(client, settings):
+def test_messages_of_a_check_name_the_file_as_the_client_did(client, settings):
     data = raw("mine/b.csv")["data"] | {"target": "sale"}
     body = {"experiment": raw(data=data), "datasets": {"mine/b.csv": SHA}}
     answer = client.post("/v1/experiments:check", json=body)

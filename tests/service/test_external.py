@@ -234,7 +234,7 @@ def test_a_released_trial_is_given_out_again(client):
     assert client.tell(trial, 1.0).status_code == 409
 
 
-def test_a_cancelled_study_gives_nothing_and_goes_on_when_resumed(client):
+def test_a_cancelled_study_gives_nothing_until_it_is_resumed(client):
     client.create(strategy=PSO, trials=6)
     first, second = client.trials(n=2)
     waiting = in_thread(lambda: client.ask(wait_s=20))

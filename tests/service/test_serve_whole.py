@@ -86,7 +86,7 @@ def until(condition):
         time.sleep(0.05)
 
 
-def test_an_idle_service_is_small_and_imports_neither_torch_nor_mlflow(serve, monkeypatch):
+def test_an_idle_service_is_small_and_has_no_torch(serve, monkeypatch):
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
     server = serve()
     assert server.line().startswith("serving on")
@@ -100,7 +100,7 @@ def test_an_idle_service_is_small_and_imports_neither_torch_nor_mlflow(serve, mo
     assert not imported & {"torch", "mlflow"}
 
 
-def test_a_service_with_200_streams_and_trials_ends_within_five_seconds(serve):
+def test_a_service_with_200_streams_ends_in_five_seconds(serve):
     server = serve("--workers", "1")
     server.line()
     server.submit("long", epochs=100_000)

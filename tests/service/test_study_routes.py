@@ -266,7 +266,7 @@ def test_a_real_search_gives_a_model(settings, waves, tmp_path):
         service.stop()
 
 
-def test_data_that_run_refuses_is_refused_before_a_study_is_queued(served):
+def test_data_that_run_refuses_is_refused_before_queueing(served):
     data = experiment(served.dataset)["data"] | {"target": "z"}
     problem = submit(served, 422, {"data": data})
     assert problem["detail"] == (
