@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import tuner.training
 from tuner.executors import worker
 from tuner.jobs import Epoch, Outcome, OutcomeState, PredictJob
 
@@ -53,5 +52,5 @@ def do_nothing(job: Any, report: Callable[[Any], bool]) -> Any:
 
 
 if __name__ == "__main__":
-    tuner.training.run_job = do_nothing
+    worker.run_job = do_nothing
     worker.main(int(sys.argv[1]))

@@ -1,6 +1,7 @@
 """Benchmarks run, and print what they measure."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,13 @@ def test_a_search_of_empty_jobs_uses_its_whole_budget(tmp_path):
     assert result["trials"] == 5
     assert 0 < result["trials_s"] < result["search_s"]
     assert result["wall_s"]["journal: append and fsync"] > 0
+
+
+def test_an_idle_worker_trains_nothing(tmp_path):
+    command = [sys.executable, str(SCRIPT), "--one", "random", "--trials", "5", "--no-tracking"]
+    slow = os.environ | {"IDLE_EPOCH_S": "0.1"}  # 20 epochs a trial
+    ended = subprocess.run(command, cwd=tmp_path, env=slow, check=True, stdout=subprocess.PIPE)
+    assert json.loads(ended.stdout)["search_s"] > 5 * 20 * 0.1
 
 
 TRACKING_SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "tracking.py"

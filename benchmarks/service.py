@@ -1,0 +1,527 @@
+"""The service under load: each figure beside its target, all of one run on one machine.
+
+    python benchmarks/service.py storm      1,000 clients, 5 external trials each, at once
+    python benchmarks/service.py steady     the same clients, 10 s between calls
+    python benchmarks/service.py kills      SIGKILL twenty times under that load; 10,000 trials
+    python benchmarks/service.py queue      200 studies of ten simulated trials by 10 owners
+    python benchmarks/service.py overhead   a simulated trial here, and in `tuner run`
+    python benchmarks/service.py streams    200 event streams, and a restart
+    python benchmarks/service.py page       a study of 100,000 trials
+    python benchmarks/service.py cancel     how soon workers are free
+    python benchmarks/service.py parity     trained trials, bit for bit those of `tuner run`
+
+The server is a process of its own, and so are the clients; all share the machine. Simulated
+trials run in real worker processes that wait in place of training (`idle_worker.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from service_load import score, space
+from service_server import BENCHMARKS, ROOT, Owner, Server
+
+LOAD = [sys.executable, str(BENCHMARKS / "service_load.py")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, run in RUNS.items():
+        one = commands.add_parser(name, help=(run.__doc__ or "").partition("\n")[0])
+        if name in ("storm", "steady", "kills"):
+            one.add_argument("--clients", type=int, default=1000)
+            one.add_argument("--strategy", default="random", choices=list(STRATEGIES))
+        if name == "steady":
+            one.add_argument("--pause", type=float, default=10.0)
+            one.add_argument("--trials", type=int, default=3, help="of each client")
+        if name == "kills":
+            one.add_argument("--kills", type=int, default=20)
+            one.add_argument("--told", type=int, default=10_000, help="trials of the large study")
+        if name == "queue":
+            one.add_argument("--studies", type=int, default=20, help="of each of 10 owners")
+            one.add_argument("--workers", type=int, default=4)
+        if name == "streams":
+            one.add_argument("--streams", type=int, default=200)
+        if name == "page":
+            one.add_argument("--trials", type=int, default=100_000)
+        if name == "overhead":
+            one.add_argument("--trials", type=int, default=300)
+            one.add_argument("--local", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        RUNS[options.command](Path(folder), options)
+
+
+def show(what: str, value: float, unit: str = "", target: float | None = None) -> None:
+    """Print a figure; its target is the most that it may be."""
+    text = f"{value:,.0f}" if unit == "" or value >= 1000 else f"{value:,.3g}"
+    aim = "" if target is None else f"   target {target:g}{unit}"
+    missed = "   MISSED" if target is not None and value > target else ""
+    print(f"{what:<58}{text + unit:>12}{aim}{missed}", flush=True)
+
+
+def p99(seconds: Sequence[float]) -> float:
+    """Return the 99th percentile, in milliseconds."""
+    return 1000 * float(np.percentile(seconds, 99)) if seconds else float("nan")
+
+
+# External studies
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "random": {"strategy": {"name": "random"}, "asynchronous": True},
+    "qmc": {"strategy": {"name": "qmc"}, "asynchronous": True},
+    "tpe": {"strategy": {"name": "tpe"}, "asynchronous": True},
+    "pso": {"strategy": {"name": "pso", "population": 2000}},
+    "repeatable": {"strategy": {"name": "random", "batch": 2000}},
+}
+
+
+def create(owner: Owner, name: str, strategy: str, trials: int, **more: Any) -> None:
+    body = {"name": name, "space": space(), "direction": "minimize", "trials": trials}
+    owner("POST", "/v1/external-studies", body | STRATEGIES[strategy] | more)
+
+
+def load(server: Server, study: str, clients: int, trials: int, pause: float = 0.0) -> Any:
+    """Start clients; what the result's `communicate` gives is for `loads`."""
+    command = [*LOAD, "trials", server.url, study, "--clients", str(clients)]
+    command += ["--trials", str(trials), "--pause", str(pause)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def loads(process: Any) -> dict[str, Any]:
+    text, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError("the clients failed")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def check_told(found: dict[str, Any], trials: list[dict[str, Any]], n: int) -> None:
+    """Print whether every trial was given and told once, with the value that was acknowledged."""
+    values = {trial["number"]: trial["value"] for trial in trials}
+    told = {int(number): value for number, value in found["told"].items()}
+    lost = sum(values.get(number) != value for number, value in told.items())
+    wrong = sum(abs(score(t["params"]) - t["value"]) > 1e-9 for t in trials)
+    show("trials told and acknowledged", len(told))
+    show("missing of them", n - len(told), target=0)
+    show("acknowledged, but not there or with another value", lost, target=0)
+    show("trials with the value of another configuration", wrong, target=0)
+    show("trials given more than once", sum(k > 1 for k in found["given"].values()))
+    show("requests that were refused", len(found["refused"]), target=0)
+    for line in found["refused"][:3]:
+        print("   ", line)
+    print("   ", dict(sorted(found["statuses"].items())), "cut:", found["cut"])
+
+
+def storm(folder: Path, options: argparse.Namespace) -> None:
+    """1,000 clients, 5 external trials each, at once."""
+    n = 5 * options.clients
+    with Server(folder / "root") as server:
+        owner = Owner(server)
+        create(owner, "storm", options.strategy, n)
+        before = server.cpu_s
+        found = loads(load(server, "storm", options.clients, 5))
+        seconds = found["ended"] - found["began"]
+        show(
+            f"{options.clients:,} clients with 5 trials each, {options.strategy}", seconds, " s", 30
+        )
+        show("processor time of the server for a trial", 1000 * (server.cpu_s - before) / n, " ms")
+        show("ask, 99th percentile", p99(found["asks"]), " ms")
+        show("tell, 99th percentile", p99(found["tells"]), " ms")
+        check_told(found, owner.trials("storm"), n)
+
+
+def steady(folder: Path, options: argparse.Namespace) -> None:
+    """The same clients, with a pause between their calls."""
+    n = options.trials * options.clients
+    with Server(folder / "root") as server:
+        owner = Owner(server)
+        create(owner, "steady", options.strategy, n)
+        found = loads(load(server, "steady", options.clients, options.trials, options.pause))
+        seconds = found["ended"] - found["began"]
+        print(f"{options.clients:,} clients, {options.pause:g} s between calls, {options.strategy}")
+        show("calls a second", 2 * n / seconds, " /s")
+        limit = 100 if options.strategy == "tpe" else 50
+        show("ask, 99th percentile", p99(found["asks"]), " ms", limit)
+        show("ask, median", 1000 * statistics.median(found["asks"]), " ms")
+        show("tell, 99th percentile", p99(found["tells"]), " ms", 50)
+        show("tell, median", 1000 * statistics.median(found["tells"]), " ms")
+        check_told(found, owner.trials("steady"), n)
+
+
+def kills(folder: Path, options: argparse.Namespace) -> None:
+    """SIGKILL twenty times under load; then a start with 10,000 trials."""
+    n_trials, rng = 5, random.Random(0)
+    n, winners = n_trials * options.clients, []
+    for n_kills in (0, options.kills):
+        (folder / str(n_kills)).mkdir()
+        with Server(folder / str(n_kills) / "root") as server:
+            owner = Owner(server)
+            create(owner, "s", "repeatable", n, lease_s=600)
+            clients = load(server, "s", options.clients, n_trials, 3.0 if n_kills else 0.0)
+            starts = []
+            for _ in range(n_kills):
+                time.sleep(0.5 + 1.5 * rng.random())
+                server.kill()
+                starts.append(server.start())
+            found = loads(clients)
+            winners.append(owner("GET", "/v1/studies/s")["best"])
+            if n_kills:
+                show("SIGKILL under load", n_kills)
+                show("longest start", max(starts), " s", 5)
+                check_told(found, owner.trials("s"), n)
+    show("winners that differ from that of an undisturbed run", winners[0] != winners[1], target=0)
+    restart(folder, options.told)
+
+
+def restart(folder: Path, n: int) -> None:
+    """Kill a service whose study has many trials, and start it."""
+    with Server(folder / "root") as server:
+        owner = Owner(server)
+        create(owner, "large", "random", n + 1000)
+        loads(load(server, "large", 200, n // 200))
+        server.kill()
+        began = time.monotonic()
+        server.start()
+        owner("POST", "/v1/external-studies/large/ask", {"client": "c"})
+        show(f"from a start to the next ask, with {n:,} trials", time.monotonic() - began, " s", 5)
+
+
+# Searches
+
+
+def write_data(folder: Path) -> Path:
+    path = folder / "waves.csv"
+    t = np.arange(90)
+    y = 10 + 3 * np.sin(t / 2) + np.random.default_rng(0).normal(0, 0.3, len(t))
+    path.write_text("y\n" + "".join(f"{float(v)!r}\n" for v in y))
+    return path
+
+
+def experiment(data: str, trials: int = 10, **more: Any) -> dict[str, Any]:
+    """Return the experiment of all searches; `data` is a path, or a dataset's reference."""
+    return {
+        "name": "waves",
+        "data": {"path": data, "target": "y", "split": {"validation": 15, "test": 12}},
+        "task": {"window": 6, "season": 12},
+        "search_space": {
+            "hidden_size": {"type": "int", "low": 8, "high": 128, "log": True},
+            "dropout": {"type": "float", "low": 0.0, "high": 0.5},
+        },
+        "strategy": {"name": "random", "batch": 4},
+        "budget": {"trials": trials, "epochs": 20},
+        "pruner": {"name": "none"},
+        "finalists": {"top": 0},
+    } | more
+
+
+def submit(owner: Owner, name: str, submitted: dict[str, Any]) -> None:
+    body = {"name": name, "experiment": submitted, "tracking": False, "test": False}
+    owner("POST", "/v1/studies", body)
+
+
+def events_of(owner: Owner, study: str) -> list[dict[str, Any]]:
+    lines = owner("GET", f"/v1/studies/{study}/events", headers={"Accept": "application/x-ndjson"})
+    return [json.loads(line) for line in lines.splitlines() if line.strip()]
+
+
+def span_s(events: Sequence[dict[str, Any]]) -> float:
+    """Return the seconds from the first epoch of a trial to the last outcome."""
+    times = [e["time"] for e in events if e.get("role") == "trial" and e["event"] != "asked"]
+    first = next(e["time"] for e in events if e["event"] == "epoch")  # the worker has started
+    return float(max(times) - first)
+
+
+def queue(folder: Path, options: argparse.Namespace) -> None:
+    """200 studies of ten simulated trials by 10 owners: when equals end."""
+    from tuner.service.access import new_token
+
+    epoch_s, tokens = 0.005, folder / "tokens.yaml"
+    names = [f"owner{n}" for n in range(10)]
+    given = {name: new_token(tokens, name, "write") for name in names}
+    with Server(folder / "root", epoch_s=epoch_s, workers=options.workers, tokens=tokens) as server:
+        owners = {name: Owner(server, token) for name, token in given.items()}
+        data = write_data(folder)
+        references = {name: f"dataset:{owner.upload(data)}" for name, owner in owners.items()}
+        before, began = server.cpu_s, time.monotonic()
+        for n in range(options.studies):
+            for name, owner in owners.items():
+                submit(owner, f"s{n}", experiment(references[name], seed=n))
+        ended: dict[str, list[float]] = {name: [] for name in names}
+        for name, owner in owners.items():
+            for n in range(options.studies):
+                study = owner.wait(f"s{n}")
+                if study["state"] != "done":
+                    raise RuntimeError(study["error"])
+                ended[name].append(_time(study["ended"]))
+        wall, first = time.monotonic() - began, min(min(times) for times in ended.values())
+        start = _time(owners["owner0"]("GET", "/v1/studies/s0")["submitted"])
+        per_owner = [max(times) - start for times in ended.values()]
+        n_trials = 10 * 10 * options.studies
+        show(f"{10 * options.studies} studies on {options.workers} workers", wall, " s")
+        show("first study done after", first - start, " s")
+        spread = 100 * (max(per_owner) / min(per_owner) - 1)
+        show("owners: the last is done later than the first by", spread, " %", 20)
+        means = [statistics.fmean(times) - start for times in ended.values()]
+        show(
+            "owners: means of their studies differ by",
+            100 * (max(means) / min(means) - 1),
+            " %",
+            20,
+        )
+        trained = 20 * epoch_s * n_trials / options.workers
+        show("wall time without training, for a trial", 1000 * (wall - trained) / n_trials, " ms")
+        show(
+            "processor time of the server for a trial",
+            1000 * (server.cpu_s - before) / n_trials,
+            " ms",
+        )
+
+
+def _time(text: str) -> float:
+    return dt.datetime.fromisoformat(text).timestamp()
+
+
+def overhead(folder: Path, options: argparse.Namespace) -> None:
+    """A simulated trial in the service, and in `tuner run`."""
+    if options.local is not None:
+        local(options.local, options.trials)
+        return
+    data, n, spans, cpu = write_data(folder), options.trials, [], []
+    env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{BENCHMARKS}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "overhead", "--trials", str(n), "--local", str(folder)]
+    here, here_cpu = [], []
+    with Server(folder / "root", epoch_s=0.0, workers=1) as server:
+        owner = Owner(server)
+        reference = f"dataset:{owner.upload(data)}"
+        submit(owner, "first", experiment(reference, 2))  # imports what searches need
+        owner.wait("first")
+        for k in range(3):  # in turns, so that both see the same machine
+            before = server.cpu_s
+            submit(owner, f"s{k}", experiment(reference, n))
+            owner.wait(f"s{k}")
+            cpu.append(server.cpu_s - before)
+            spans.append(span_s(events_of(owner, f"s{k}")))
+            done = subprocess.run(command, check=True, env=env, capture_output=True, text=True)
+            *lines, last = done.stdout.splitlines()
+            here.append(span_s([json.loads(line) for line in lines]))
+            here_cpu.append(float(last))
+    show("a trial of 20 epochs in the service, best of 3", 1000 * min(spans) / n, " ms")
+    show("a trial in tuner run, best of 3", 1000 * min(here) / n, " ms")
+    show("difference", 1000 * (min(spans) - min(here)) / n, " ms", 5)
+    show("processor time of a trial in the service, best of 3", 1000 * min(cpu) / n, " ms")
+    show("processor time in tuner run, best of 3", 1000 * min(here_cpu) / n, " ms")
+    show("difference", 1000 * (min(cpu) - min(here_cpu)) / n, " ms", 5)
+
+
+def local(folder: Path, trials: int) -> None:
+    """Search as `tuner run --json` does, with an idle worker."""
+    from tuner.executors import LocalExecutor
+    from tuner.experiment import Experiment
+    from tuner.orchestrator import SearchOptions, search
+    from tuner.progress.reporters import JsonReporter
+
+    searched = Experiment.model_validate(experiment(str(folder / "waves.csv"), trials))
+    options = SearchOptions("s", str(folder / f"{os.getpid()}.journal"), finalists=False)
+    make = partial(LocalExecutor, module="idle_worker")
+    few = searched.changed({"budget.trials": 2})
+    warm = SearchOptions("w", str(folder / f"{os.getpid()}.warm.journal"), finalists=False)
+    search(few, warm, make_executor=make)  # imports what searches need
+    before = time.process_time()
+    search(searched, options, [JsonReporter(sys.stdout)], make_executor=make)
+    print(time.process_time() - before)
+
+
+def streams(folder: Path, options: argparse.Namespace) -> None:
+    """200 event streams of a busy study, a restart amid it, and its pace without them."""
+    data, spans, n = write_data(folder), {}, options.streams
+    for n_streams in (0, n):
+        (folder / str(n_streams)).mkdir()
+        with Server(folder / str(n_streams) / "root", epoch_s=0.02, workers=2) as server:
+            owner = Owner(server)
+            submitted = experiment(f"dataset:{owner.upload(data)}", 120)
+            idle = server.memory_mb
+            submit(owner, "s", submitted)
+            if n_streams:
+                followers = follow(server, ["s"], n_streams)
+                most = _watch_memory(server, followers)
+                found = loads(followers)
+                late = found["late"]
+                show(
+                    f"{n_streams} streams, {found['events'] / n_streams:.0f} events each", n_streams
+                )
+                show("an event's delay, 99th percentile", p99(late), " ms", 250)
+                show("an event's delay, median", 1000 * statistics.median(late), " ms")
+                show("memory over idle", max(most) - idle, " MB", 300)
+                _show_once(found, n_streams)
+            owner.wait("s")
+            spans[n_streams] = span_s(events_of(owner, "s"))
+    show("the search is slower with streams by", 100 * (spans[n] / spans[0] - 1), " %", 2)
+    (folder / "restarted").mkdir()
+    with Server(folder / "restarted" / "root", epoch_s=0.02, workers=2) as server:
+        owner = Owner(server)
+        submit(owner, "s", experiment(f"dataset:{owner.upload(data)}", 100))
+        followers = follow(server, ["s"], n)
+        time.sleep(12)
+        show("seconds to stop with all streams open", server.stop(), " s", 5)
+        server.start()
+        time.sleep(12)
+        server.kill()
+        server.start()
+        print("after a stop and a SIGKILL:")
+        found = loads(followers)
+        _show_once(found, n)
+        logged = [
+            (e["event"], e.get("role"), e.get("trial"), e.get("epoch"))
+            for e in events_of(owner, "s")
+        ]
+        of_trials = [key for key in logged if key[1]]
+        show(
+            "events of a trial in the log that came twice",
+            len(of_trials) - len(set(of_trials)),
+            target=0,
+        )
+
+
+def follow(server: Server, studies: Sequence[str], n: int) -> Any:
+    command = [*LOAD, "follow", server.url, *studies, "--streams", str(n)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def _watch_memory(server: Server, while_runs: Any) -> list[float]:
+    most = [0.0]
+
+    def watch() -> None:
+        while while_runs.poll() is None:
+            most[0] = max(most[0], server.memory_mb)
+            time.sleep(0.2)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return most
+
+
+def _show_once(found: dict[str, Any], n: int) -> None:
+    show("streams that had the event ended", found["ended"])
+    show("streams that did not", n - found["ended"], target=0)
+    show("connections", found["connections"])
+    show("events that came twice", found["twice"] + found["repeated"], target=0)
+    show(
+        "streams whose events differ, or are out of order",
+        found["different"] + found["out_of_order"],
+        target=0,
+    )
+
+
+def page(folder: Path, options: argparse.Namespace) -> None:
+    """A study of 100,000 trials: its page, its rows, and the list of studies."""
+    n = options.trials
+    with Server(folder / "root") as server:
+        owner = Owner(server)
+        create(owner, "large", "random", n)
+        began = time.monotonic()
+        loads(load(server, "large", 100, n // 100))
+        show(f"{n:,} trials asked and told in", time.monotonic() - began, " s")
+        for what in ("as it is", "after a restart"):
+            if what != "as it is":
+                server.stop()
+                show("start", server.start(), " s")
+            for path in (
+                "/?study=large",
+                "/page/view?study=large",
+                "/v1/studies",
+                "/v1/studies/large",
+                "/v1/studies/large/trials?limit=1000",
+                "/v1/studies/large/trials?order=score",
+            ):
+                began = time.monotonic()
+                size = len(owner._session.get(server.url + path).content)
+                seconds = time.monotonic() - began
+                show(f"{what}: {path} ({size / 1000:.0f} kB)", seconds, " s", 2)
+
+
+def cancel(folder: Path, options: argparse.Namespace) -> None:
+    """How soon the workers of a cancelled search work for another one."""
+    with Server(folder / "root", epoch_s=5.0, workers=2) as server:
+        owner = Owner(server)
+        reference = f"dataset:{owner.upload(write_data(folder))}"
+        submit(owner, "long", experiment(reference))
+        while owner("GET", "/v1/queue")["busy"] < 2:
+            time.sleep(0.1)
+        time.sleep(6)  # amid the training of both
+        began = time.monotonic()
+        owner("POST", "/v1/studies/long/cancel")
+        show("the answer", time.monotonic() - began, " s")
+        while owner("GET", "/v1/queue")["busy"]:
+            time.sleep(0.01)
+        show("workers are free after", time.monotonic() - began, " s", 5)
+        submit(owner, "next", experiment(reference, seed=1))
+        while owner("GET", "/v1/queue")["busy"] < 2:
+            time.sleep(0.01)
+        show("and train for another search after", time.monotonic() - began, " s")
+
+
+def parity(folder: Path, options: argparse.Namespace) -> None:
+    """Trained trials of the service and of `tuner run`, bit for bit."""
+    data = write_data(folder)
+    trained = {
+        "strategy": {"name": "woa", "population": 4},
+        "budget": {"trials": 12, "epochs": 8},
+        "pruner": {"name": "median", "n_startup_trials": 3, "n_warmup_steps": 2},
+        "finalists": {"top": 2, "repeats": 2},
+    }
+    (folder / "waves.yaml").write_text(yaml.safe_dump(experiment(data.name, **trained)))
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    tuner = [sys.executable, "-m", "tuner"]
+    subprocess.run(
+        [*tuner, "run", "waves.yaml", "--study", "s", "--no-tracking", "--workers", "2"],
+        cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    shown = subprocess.run(
+        [*tuner, "show", "s", "--json"], cwd=folder, env=env, check=True, capture_output=True
+    )
+    here = json.loads(shown.stdout)
+    with Server(folder / "root") as server:
+        owner = Owner(server)
+        reference = f"dataset:{owner.upload(data)}"
+        body = {"name": "s", "experiment": experiment(reference, **trained), "tracking": False}
+        owner("POST", "/v1/studies", body)
+        owner.wait("s")
+        there = owner("GET", "/v1/studies/s/summary") | {"all_trials": owner.trials("s")}
+    for found in (here, there):
+        for trial in found["all_trials"]:
+            del trial["seconds"], trial["latency_ms"]
+    show("trials", len(here["all_trials"]))
+    pairs = zip(here["all_trials"], there["all_trials"], strict=True)
+    show("trials that differ", sum(a != b for a, b in pairs), target=0)
+    for key in ("best", "finalists", "default"):
+        show(f"difference in {key}", here[key] != there[key], target=0)
+    metrics = [found["test"]["metrics"] if found["test"] else None for found in (here, there)]
+    show("difference in the test score", metrics[0] != metrics[1], target=0)
+
+
+RUNS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
+    run.__name__: run
+    for run in (storm, steady, kills, queue, overhead, streams, page, cancel, parity)
+}
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers end
+    main()
