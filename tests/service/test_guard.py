@@ -258,6 +258,8 @@ NESTED = b"[" * 100 + b"]" * 100
         (NESTED, "more than 64 levels"),
         (b'{"a":' * 65 + b"1" + b"}" * 65, "more than 64 levels"),
         (b'"]]]",' + NESTED, "more than 64 levels"),
+        (b"[]" * 65 + b'\\"' * 100_000, "is not JSON"),  # texts without an end
+        (b"[]" * 65 + b'"' + b"\\" * 200_001, "is not JSON"),
     ],
 )
 def test_what_is_no_strict_json_is_refused(body, message):

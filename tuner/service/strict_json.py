@@ -12,7 +12,8 @@ MOST_DEPTH = 64
 
 _MOST_DIGITS = 20
 _ESCAPED = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# A text that has no end lasts to the end of the body: each sign is read once.
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 
 
 def check_json(body: bytes) -> None:
