@@ -85,36 +85,52 @@ class Winners(Observer):
         self.found.append(self._use(model))
 
 
+_T = np.arange(90)
+WAVES = "y\n" + "".join(f"{float(v)!r}\n" for v in 10 + 3 * np.sin(_T / 2) + _T % 5)
+"""A file of one series."""
+
+
+SHORT = {
+    "budget": {"trials": 6, "epochs": 2},
+    "finalists": {"top": 1, "repeats": 2, "refit": False},
+}
+"""Changes of `waves_experiment`, for few trials."""
+
+
+def waves_experiment(path, **changes):
+    """An experiment on `WAVES`, as nested dicts."""
+    return {
+        "name": "waves",
+        "data": {"path": path, "target": "y", "split": {"validation": 15, "test": 12}},
+        "task": {"window": 6, "season": 5},
+        "search_space": SPACE,
+        "hyperparameters": START,
+        "strategy": {"name": "random", "batch": 4},
+        "budget": {"trials": 8, "epochs": 3},
+        "pruner": {"name": "none"},
+        "finalists": {"top": 2, "repeats": 3, "refit": False},
+        **changes,
+    }
+
+
 class Case:
     """One study in a folder of its own, run as often as one likes."""
 
     def __init__(self, folder: Path):
         folder.mkdir()
-        t = np.arange(90)
-        rows = "".join(f"{float(v)!r}\n" for v in 10 + 3 * np.sin(t / 2) + t % 5)
-        (folder / "waves.csv").write_text(f"y\n{rows}")
+        (folder / "waves.csv").write_text(WAVES)
         self.folder, self.location = folder, str(folder / "s.journal")
         self.executor, self.notes = None, Notes()
 
     def experiment(self, trials=8, space=SPACE, **keys):
-        return Experiment.model_validate(
-            {
-                "name": "waves",
-                "data": {
-                    "path": str(self.folder / "waves.csv"),
-                    "target": "y",
-                    "split": {"validation": 15, "test": 12},
-                },
-                "task": {"window": 6, "season": 5},
-                "search_space": space,
-                "hyperparameters": keys.pop("hyperparameters", START if space is SPACE else {}),
-                "strategy": {"name": "random", "batch": 4},
-                "budget": {"trials": trials, "epochs": 3} | keys.pop("budget", {}),
-                "pruner": {"name": "none"},
-                "finalists": {"top": 2, "repeats": 3, "refit": False} | keys.pop("finalists", {}),
-                **keys,
-            }
-        )
+        path = str(self.folder / "waves.csv")
+        own = {
+            "search_space": space,
+            "hyperparameters": keys.pop("hyperparameters", START if space is SPACE else {}),
+            "budget": {"trials": trials, "epochs": 3} | keys.pop("budget", {}),
+            "finalists": {"top": 2, "repeats": 3, "refit": False} | keys.pop("finalists", {}),
+        }
+        return Experiment.model_validate(waves_experiment(path, **own, **keys))
 
     def run(self, trials=8, *, executor=None, stages=None, observers=(), stop=None, **keys):
         self.executor, self.notes = executor or PretendExecutor(2), Notes()

@@ -20,6 +20,7 @@ from tuner.journal.storage import read_journal
 from tuner.report import page
 from tuner.results.export import exported
 from tuner.results.summary import summarize, trials_to_json
+from tuner.service.models import as_client_wrote
 
 STUDIES = sorted((Path(__file__).parents[1] / "fixtures/before/studies").iterdir())
 
@@ -34,8 +35,8 @@ def unpacked(tmp_path):
     return read
 
 
-def again(record, state=StudyState.DONE, **paths):
-    return record_from_text(record_to_text(record, state, paths))
+def again(record, state=StudyState.DONE):
+    return record_from_text(record_to_text(record, state))
 
 
 @pytest.mark.parametrize("packed", STUDIES, ids=lambda path: path.name.partition(".")[0])
@@ -69,7 +70,7 @@ def test_numbers_that_json_lacks_survive(made):
     epochs = tuple(Epoch(i, x, x, x, 1.0) for i, x in enumerate(numbers))
     outcome = Outcome(OutcomeState.FAILED, history=epochs, reason="not finite")
     failed = dataclasses.replace(made.trials[0], outcome=outcome)
-    text = record_to_text(dataclasses.replace(made, trials=(failed,)), StudyState.DONE, {})
+    text = record_to_text(dataclasses.replace(made, trials=(failed,)), StudyState.DONE)
     assert not {"NaN", "Infinity"} & set(text.replace(",", " ").replace("]", " ").split())
     (found,) = record_from_text(text)[0].trials
     assert [repr(epoch.metric) for epoch in found.outcome.history] == ["nan", "inf", "-inf"]
@@ -78,7 +79,8 @@ def test_numbers_that_json_lacks_survive(made):
 def test_paths_of_the_server_are_replaced_by_those_of_the_client(made):
     where = made.experiment.data.path
     record = dataclasses.replace(made, data={"path": where, "test_file": "/srv/b.csv", "rows": 1})
-    text = record_to_text(record, StudyState.RUNNING, {where: "/home/a.csv", "/srv/b.csv": "/b"})
+    seen = as_client_wrote(record, record.name, {where: "/home/a.csv", "/srv/b.csv": "/b"})
+    text = record_to_text(seen, StudyState.RUNNING)
     assert where not in text
     found, state = record_from_text(text)
     assert state is StudyState.RUNNING
@@ -87,7 +89,7 @@ def test_paths_of_the_server_are_replaced_by_those_of_the_client(made):
 
 
 def test_a_record_of_another_version_is_refused_in_one_line(made):
-    newer = record_to_text(dataclasses.replace(made, format=99), StudyState.DONE, {})
+    newer = record_to_text(dataclasses.replace(made, format=99), StudyState.DONE)
     for text in (newer, "[]", "{", '{"state": "done", "record": {}}'):
         with pytest.raises(StudyError, match=r"another version of tuner .*; install the version"):
             record_from_text(text)

@@ -1,5 +1,6 @@
 """Applications of the service, and clients of them."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from starlette.testclient import TestClient
 
 from tuner.service.access import Access, TokenFile, new_token
 from tuner.service.app import make_app
+from tuner.service.confined import Confined
 from tuner.service.settings import Settings
 
 
@@ -21,6 +23,13 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def settings(tmp_path):
     return Settings(root=tmp_path / "root")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """The process from which tasks are forked, started once."""
+    with contextlib.closing(Confined(tmp_path_factory.mktemp("root"))) as limited:
+        yield limited
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.running_service import running_service
-from helpers.simulated_study import SPACE, START
+from helpers.simulated_study import SHORT, SPACE, waves_experiment
 from helpers.thread_pool import ThreadPool
 
 from tuner import Client, Experiment
@@ -18,17 +18,8 @@ from tuner.service.access import Access, TokenFile
 SOON_S = 60
 T = np.arange(90)
 FRAME = pd.DataFrame({"y": 10 + 3 * np.sin(T / 2) + T % 5})
-VALUES = {
-    "name": "waves",
-    "data": {"target": "y", "split": {"validation": 15, "test": 12}},
-    "task": {"window": 6, "season": 5},
-    "search_space": SPACE,
-    "hyperparameters": START,
-    "strategy": {"name": "random", "batch": 4},
-    "budget": {"trials": 6, "epochs": 2},
-    "pruner": {"name": "none"},
-    "finalists": {"top": 1, "repeats": 2, "refit": False},
-}
+VALUES = waves_experiment(None, **SHORT)
+del VALUES["data"]["path"]
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """Data files of clients: kept whole or not at all, and read within limits."""
 
 import asyncio
-import contextlib
 import hashlib
 import io
 import json
@@ -31,13 +30,6 @@ CSV = b"date,sales,store\n" + b"".join(
 )
 SHA = hashlib.sha256(CSV).hexdigest()
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """The process from which tasks are forked, started once."""
-    with contextlib.closing(Confined(tmp_path_factory.mktemp("root"))) as limited:
-        yield limited
 
 
 @pytest.fixture

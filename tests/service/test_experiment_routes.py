@@ -1,6 +1,5 @@
 """Experiments over HTTP: what is proposed and checked is what the commands print."""
 
-import contextlib
 import hashlib
 from types import SimpleNamespace
 
@@ -24,13 +23,6 @@ CSV = "date,sales,price,store\n" + "".join(
     f"{2000 + i // 12}-{i % 12 + 1:02d}-01,{20 + i * 7 % 11},{i % 5},a\n" for i in range(150)
 )
 SHA = hashlib.sha256(CSV.encode()).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """The process from which tasks are forked, started once."""
-    with contextlib.closing(Confined(tmp_path_factory.mktemp("root"))) as limited:
-        yield limited
 
 
 @pytest.fixture

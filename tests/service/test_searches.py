@@ -6,9 +6,8 @@ import threading
 import time
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from helpers.simulated_study import SPACE, START, everything
+from helpers.simulated_study import WAVES, everything, waves_experiment
 from helpers.thread_pool import ThreadPool
 
 from tuner.errors import InputError
@@ -47,31 +46,14 @@ class Uploaded:
 
 @pytest.fixture
 def data(tmp_path):
-    t = np.arange(90)
-    rows = "".join(f"{float(v)!r}\n" for v in 10 + 3 * np.sin(t / 2) + t % 5)
     path = tmp_path / "root" / "datasets" / "ana" / DATASET / "waves.csv"
     path.parent.mkdir(parents=True)
-    path.write_text(f"y\n{rows}")
+    path.write_text(WAVES)
     return path
 
 
 def experiment(**changes):
-    return {
-        "name": "waves",
-        "data": {
-            "path": f"dataset:{DATASET}",
-            "target": "y",
-            "split": {"validation": 15, "test": 12},
-        },
-        "task": {"window": 6, "season": 5},
-        "search_space": SPACE,
-        "hyperparameters": START,
-        "strategy": {"name": "random", "batch": 4},
-        "budget": {"trials": 8, "epochs": 3},
-        "pruner": {"name": "none"},
-        "finalists": {"top": 2, "repeats": 3, "refit": False},
-        **changes,
-    }
+    return waves_experiment(f"dataset:{DATASET}", **changes)
 
 
 class Bench:

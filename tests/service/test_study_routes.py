@@ -7,7 +7,7 @@ import tarfile
 import time
 
 import pytest
-from helpers.simulated_study import SPACE, START
+from helpers.simulated_study import SHORT, WAVES, waves_experiment
 from helpers.thread_pool import ThreadPool
 from starlette.testclient import TestClient
 
@@ -22,11 +22,7 @@ pytestmark = pytest.mark.usefixtures("quick_baselines")
 
 @pytest.fixture
 def waves():
-    import numpy as np
-
-    t = np.arange(90)
-    rows = "".join(f"{float(v)!r}\n" for v in 10 + 3 * np.sin(t / 2) + t % 5)
-    return f"y\n{rows}".encode()
+    return WAVES.encode()
 
 
 @pytest.fixture
@@ -50,22 +46,7 @@ def upload(client, content, name="waves.csv", **keys):
 
 
 def experiment(dataset, **changes):
-    return {
-        "name": "waves",
-        "data": {
-            "path": f"dataset:{dataset}",
-            "target": "y",
-            "split": {"validation": 15, "test": 12},
-        },
-        "task": {"window": 6, "season": 5},
-        "search_space": SPACE,
-        "hyperparameters": START,
-        "strategy": {"name": "random", "batch": 4},
-        "budget": {"trials": 6, "epochs": 2},
-        "pruner": {"name": "none"},
-        "finalists": {"top": 1, "repeats": 2, "refit": False},
-        **changes,
-    }
+    return waves_experiment(f"dataset:{dataset}", **SHORT | changes)
 
 
 def submit(client, status=201, changes=None, headers=None, **body):
