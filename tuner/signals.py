@@ -13,6 +13,12 @@ from tuner.errors import Interrupted
 from tuner.outputs import to_nowhere
 
 
+def ending_signals() -> list[signal.Signals]:
+    """Return the signals that end a command, but for those that its caller ignores (nohup)."""
+    every = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return [s for s in every if s != signal.SIGHUP or signal.getsignal(s) is not signal.SIG_IGN]
+
+
 @contextlib.contextmanager
 def stopped_by_signals(
     stop: threading.Event | None = None, *, process_ends: bool = True
@@ -37,10 +43,7 @@ def stopped_by_signals(
         ended_by.append(signum)
         raise KeyboardInterrupt
 
-    handled = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-        handled.append(signal.SIGHUP)
-    before = {signum: signal.signal(signum, handle) for signum in handled}
+    before = {signum: signal.signal(signum, handle) for signum in ending_signals()}
     try:
         yield stop
     except KeyboardInterrupt:

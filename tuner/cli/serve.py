@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import cast, get_args
 
-import optuna
 import typer
 
 from tuner.cli.app import Serve, Token
@@ -32,7 +31,6 @@ def serve(command: Serve) -> None:
     )
     check(settings)
     log_to_stderr()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     run_server(settings, Service(settings), typer.echo)
 
 

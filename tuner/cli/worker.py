@@ -17,6 +17,7 @@ from tuner.errors import InputError
 from tuner.executors.choice import n_cores
 from tuner.service.pull_worker import PullAgent
 from tuner.service.workers import MOST_SLOTS
+from tuner.signals import ending_signals
 
 
 def worker(command: Worker) -> None:
@@ -45,10 +46,7 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
             os._exit(128 + signum)  # its worker processes end with it
         stop.set()
 
-    handled = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-        handled.append(signal.SIGHUP)
-    before = {signum: signal.signal(signum, handle) for signum in handled}
+    before = {signum: signal.signal(signum, handle) for signum in ending_signals()}
     try:
         yield stop
     finally:

@@ -19,18 +19,13 @@ _NUMBER = "$float"
 """Key of an object that stands for a number that JSON lacks: `nan`, `inf` or `-inf`."""
 
 
-def record_to_text(record: StudyRecord, state: StudyState, paths: Mapping[str, str]) -> str:
+def record_to_text(record: StudyRecord, state: StudyState) -> str:
     """Return a study and the state of its search as JSON.
-
-    Args:
-        record: the study.
-        state: of its search.
-        paths: replaces paths of data files: the path in the record -> the path to show.
 
     Returns:
         Strict JSON, without NaN and infinity, that `record_from_text` reads.
     """
-    whole = {"state": state.value, "record": _study_to_json(record, paths)}
+    whole = {"state": state.value, "record": _study_to_json(record)}
     try:
         return json.dumps(whole, allow_nan=False)
     except ValueError:  # rare: the metric of an epoch is not finite
@@ -52,17 +47,12 @@ def record_from_text(text: str) -> tuple[StudyRecord, StudyState]:
         raise StudyError(rule, remedy="install the version of the service") from None
 
 
-def _study_to_json(record: StudyRecord, paths: Mapping[str, str]) -> dict[str, Any]:
+def _study_to_json(record: StudyRecord) -> dict[str, Any]:
     own = ("experiment", "data", "trials", "finalists", "test", "earlier_tests")
     raw = {f.name: getattr(record, f.name) for f in fields(record) if f.name not in own}
-    experiment, data = record.experiment.to_dict(), dict(record.data)
-    places = ((experiment["data"], "path"), (experiment["data"]["split"], "test_file"))
-    for holder, key in (*places, (data, "path"), (data, "test_file")):
-        if holder.get(key) is not None:
-            holder[key] = paths.get(holder[key], holder[key])
     return raw | {
-        "experiment": experiment,
-        "data": data,
+        "experiment": record.experiment.to_dict(),
+        "data": dict(record.data),
         "trials": [_trial_to_json(trial) for trial in record.trials],
         "finalists": [_trial_to_json(trial) for trial in record.finalists],
         "tests": [test.to_json() for test in record.openings],

@@ -12,6 +12,7 @@ import math
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, Self, TextIO, cast
 
@@ -266,7 +267,7 @@ def _finite(value: Any) -> Any:
             return value
 
 
-class EventWriter(Reporter):
+class EventWriter(Reporter, ABC):
     """Makes an object of each event, for JSON; `docs/commands.md` lists them and their keys.
 
     A resumed search first reports what its earlier runs had finished, marked `earlier`.
@@ -279,12 +280,12 @@ class EventWriter(Reporter):
         self._clock = clock
         self._begun = False
 
+    @abstractmethod
     def write(self, event: dict[str, Any]) -> None:
         """Write an event; any thread calls this with a note, the coordinator's with all others.
 
         The first key is `event`, its name; the second one is `time`.
         """
-        raise NotImplementedError
 
     def on_start(self, start: SearchStart) -> None:
         self._begun, record = True, start.record

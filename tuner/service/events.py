@@ -21,7 +21,7 @@ from typing import Any
 
 from fastapi.sse import format_sse_event
 
-from tuner.errors import RunError
+from tuner.errors import Interrupted, RunError
 from tuner.jobs import Outcome
 from tuner.journal.storage import TrialKey
 from tuner.progress.reporters import EventWriter, to_json
@@ -304,6 +304,10 @@ class EventReporter(EventWriter):
         self._begun = True
         super().ended(state, reason and without_paths(reason, self._root), exit_status)
         self._log.close()
+
+    def cancelled(self) -> None:
+        """Write that the owner has cancelled the study."""
+        self.ended("interrupted", "cancelled", Interrupted.exit_status)
 
 
 @dataclass

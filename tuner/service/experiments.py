@@ -22,6 +22,7 @@ from tuner.service.confined import Allowed
 from tuner.service.datasets import DatasetStore, reading_allowed
 from tuner.service.settings import Settings
 from tuner.service.submissions import (
+    PREFIX,
     DatasetId,
     DatasetPath,
     client_paths,
@@ -129,7 +130,7 @@ class Experiments:
         given = {
             "path": str(self._datasets.path_of(owner.name, body.dataset)),
             "file": f"{PurePath(known.name).stem}.yaml",
-            "written": f"dataset:{body.dataset}",
+            "written": PREFIX + body.dataset,
             "options": body.options(),
         }
         allowed = reading_allowed(2 * known.bytes)
@@ -196,7 +197,7 @@ class Experiments:
         names = {
             PurePath(path).name: PurePath(written).name
             for path, written in client_paths(spec, owner.name, self._datasets).items()
-            if not written.startswith("dataset:")
+            if not written.startswith(PREFIX)
         }
         record = experiment.to_dict()
         own = PurePath(experiment.data.path).name

@@ -22,7 +22,7 @@ from typing import Any
 from tuner.coordination.ask_tell import AskTell
 from tuner.coordination.coordinator import Observer, Observers
 from tuner.coordination.leases import Lease, LeaseConflict, NoSuchTrial
-from tuner.errors import InputError, Interrupted, RunError, TunerError
+from tuner.errors import InputError, RunError, TunerError
 from tuner.experiment import flat
 from tuner.experiment.external import ExternalSpec
 from tuner.journal.external import ExternalRecord
@@ -105,10 +105,7 @@ class ExternalStudies:
                 if known.state is State.QUEUED:  # the service died before it was complete
                     self.studies.change(known, State.RUNNING)
                 return known, False
-            n_open = sum(not study.state.has_ended for study in self.studies.of(owner.name))
-            if n_open >= owner.limits.studies_queued:
-                detail = f"{n_open} studies have not ended, the limit; wait, or cancel one"
-                raise Problem(429, detail, headers={"Retry-After": "60"})
+            self.studies.check_room(owner)
             study = self.studies.add(owner.name, spec.name, Kind.EXTERNAL, written, _facts(spec))
             self.studies.change(study, State.RUNNING)
             return study, True
@@ -166,15 +163,13 @@ class ExternalStudies:
             Problem: 409, it is done.
         """
         with self._lock:
+            study.check_can_cancel()
             if study.state is State.CANCELLED:
                 return
-            if study.state.has_ended:
-                raise Problem(409, f"study {study.name!r} is {study.state}: nothing is to cancel")
             self.studies.change(study, State.CANCELLED)
         self.close(study)
         log = self.events.of(study.owner, study.name)
-        root = self.settings.root
-        EventReporter(log, root).ended("interrupted", "cancelled", Interrupted.exit_status)
+        EventReporter(log, self.settings.root).cancelled()
 
     def resume(self, study: Study) -> None:
         """Go on with a study that was cancelled or has failed.
@@ -182,8 +177,7 @@ class ExternalStudies:
         Raises:
             Problem: 409, it is done.
         """
-        if study.state is State.DONE:
-            raise Problem(409, f"study {study.name!r} is done; extend it to go on")
+        study.check_can_resume()
         if study.state.has_ended:
             self.close(study)
             self.studies.change(study, State.RUNNING)
@@ -318,8 +312,7 @@ class _OpenStudy:
     def _opened(self, stack: ExitStack) -> tuple[AskTell, Callable[[], Any]]:
         external, study = self._external, self.study
         place = external.records.place_of(study.owner, study.name)
-        sign = -1 if study.facts.direction == "maximize" else 1
-        running = external.tables.running(study.owner, study.name, sign=sign)
+        running = external.tables.running(study.owner, study.name, sign=study.facts.sign)
         table = stack.enter_context(running)
         log = external.events.of(study.owner, study.name)
         observers: list[Observer] = [table]

@@ -13,11 +13,11 @@ from optuna.storages import BaseStorage
 
 from tuner.errors import JournalInUse
 from tuner.journal.storage import SERVICE_PREFIX, Place, place_of, write_journal
+from tuner.service.access import LOCAL
 
 STUDY = "tuner.service"
 """Name of the study whose attributes are the records; no search can have it in its namespace."""
 
-_LOCAL = "local"  # the owner without tokens: its studies have their plain names in a database
 _AGAIN_S = 0.5  # between two attempts to take over from another service
 
 
@@ -66,7 +66,8 @@ class ServiceJournal:
     def place_of(self, owner: str, study: str) -> Place:
         """Return the place of a study's journal."""
         if self._url is not None:
-            name = study if owner == _LOCAL else f"{owner}:{study}"  # no name has a colon
+            # Those of the owner without tokens keep their names; no name has a colon.
+            name = study if owner == LOCAL else f"{owner}:{study}"
             return Place(self._url, name, lambda note: contextlib.nullcontext(self._storage))
         return place_of(study, str(self._root / "studies" / owner / f"{study}.journal"))
 

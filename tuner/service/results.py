@@ -6,7 +6,6 @@ import dataclasses
 import shutil
 import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +25,7 @@ from tuner.service.datasets import DatasetStore
 from tuner.service.models import as_client_wrote
 from tuner.service.problems import Problem
 from tuner.service.records import ServiceJournal
-from tuner.service.searches import Searches
+from tuner.service.searches import Searches, priority
 from tuner.service.studies import Kind, State, Studies, Study
 from tuner.service.submissions import client_paths, datasets_of
 from tuner.service.trial_table import Order, TrialTable, TrialTables
@@ -54,8 +53,8 @@ class Results:
     ) -> None:
         self._studies, self._searches, self._records = studies, searches, records
         self._tables, self._datasets, self._models = tables, datasets, models
-        self._lock, self._predicting = threading.Lock(), threading.Lock()
-        self._read: OrderedDict[tuple[str, object], StudyRecord] = OrderedDict()
+        self._predicting = threading.Lock()
+        self._recorded = lru_cache(_RECORDS)(lambda study, stamp: self._read(study))
         self._loaded = lru_cache(_MODELS)(lambda folder, stamp: load_model(folder))
 
     def study(self, owner: str, name: str) -> dict[str, Any]:
@@ -138,8 +137,7 @@ class Results:
 
     def table(self, study: Study) -> TrialTable:
         """Return the table of a study's trials."""
-        sign = -1 if study.facts.direction == "maximize" else 1
-        return self._tables.of(study.owner, study.name, sign=sign)
+        return self._tables.of(study.owner, study.name, sign=study.facts.sign)
 
     def record(self, study: Study) -> StudyRecord:
         """Return the record of a study as its client sees it.
@@ -151,25 +149,20 @@ class Results:
             rule = "its models train elsewhere; it has trials, events and a best configuration"
             raise Problem(409, f"study {study.name!r} is external: {rule}")
         place = self._records.place_of(study.owner, study.name)
-        key = (study.key, _stamp(place, study))
-        with self._lock:
-            if key in self._read:
-                self._read.move_to_end(key)
-                return self._read[key]
+        found: StudyRecord = self._recorded(study, _stamp(place, study))
+        return found
+
+    def _read(self, study: Study) -> StudyRecord:
+        place = self._records.place_of(study.owner, study.name)
         try:
             found = read_study(read_journal(place.location), place.study, place.location)
         except JournalError:
             raise _none_yet(study, "record") from None
-        found = as_client_wrote(found, study.name, self._paths(study))
-        with self._lock:
-            self._read[key] = found
-            while len(self._read) > _RECORDS:
-                self._read.popitem(last=False)
-        return found
+        return as_client_wrote(found, study.name, self._paths(study))
 
     def record_text(self, study: Study) -> str:
         """Return the record as JSON, which `tuner.journal.record_json` reads."""
-        return record_to_text(self.record(study), _state(study), {})
+        return record_to_text(self.record(study), _state(study))
 
     def summary(self, study: Study) -> dict[str, Any]:
         """Return what `tuner show --json` prints, but for links into MLflow."""
@@ -246,7 +239,7 @@ class Results:
             "began": study.began,
             "ended": study.ended,
             "error": study.error,
-            "priority": int(study.spec.get("priority", 0)),
+            "priority": priority(study),
             "max_workers": study.spec.get("max_workers"),
             "position": places.get(study),
             "datasets": list(datasets_of(study.spec)),

@@ -144,10 +144,7 @@ class Searches:
                 return known, False
             for source in submission.spec["from"]:
                 self._studies.get(owner.name, source)
-            n_open = sum(not study.state.has_ended for study in self._studies.of(owner.name))
-            if n_open >= owner.limits.studies_queued:
-                detail = f"{n_open} studies have not ended, the limit; wait, or cancel one"
-                raise Problem(429, detail, headers={"Retry-After": "60"})
+            self._studies.check_room(owner)
             spec = submission.spec
             study = self._studies.add(owner.name, submission.name, Kind.SEARCH, spec, facts)
             self._changed.notify_all()
@@ -160,16 +157,14 @@ class Searches:
             Problem: 409, it has failed or is done.
         """
         with self._changed:
+            study.check_can_cancel()
             if study.state is State.CANCELLED:
                 return
-            if study.state.has_ended:
-                raise Problem(409, f"study {study.name!r} is {study.state}: nothing is to cancel")
             self._studies.change(study, State.CANCELLED)
             if (study.owner, study.name) in self._running:
                 self._abort(study, "cancelled")
                 return
-        log = self._events.of(study.owner, study.name)
-        EventReporter(log, self._root).ended("interrupted", "cancelled", Interrupted.exit_status)
+        EventReporter(self._events.of(study.owner, study.name), self._root).cancelled()
 
     def resume(self, study: Study) -> None:
         """Queue a search again that was cancelled or has failed.
@@ -178,8 +173,7 @@ class Searches:
             Problem: 409, it is done.
         """
         with self._changed:
-            if study.state is State.DONE:
-                raise Problem(409, f"study {study.name!r} is done; extend it to go on")
+            study.check_can_resume()
             if study.state.has_ended:
                 self._studies.change(study, State.QUEUED)
                 self._changed.notify_all()
@@ -285,7 +279,7 @@ class Searches:
             reporter.result(as_client_wrote(record, study.name, self._paths(study)), [])
         except Interrupted:
             if study.state is State.CANCELLED:
-                reporter.ended("interrupted", "cancelled", Interrupted.exit_status)
+                reporter.cancelled()
         except TunerError as error:
             self._end(running, State.FAILED, reporter, without_paths(str(error), self._root))
         except Exception as error:
@@ -316,7 +310,7 @@ class Searches:
     def _search(self, running: _Running, reporter: EventReporter) -> StudyRecord:
         study, spec, executor = running.study, running.study.spec, running.executor
         experiment, tracking = load_experiment(spec, study.owner, self._datasets), spec["tracking"]
-        note, sign = reporter.note, -1 if study.facts.direction == "maximize" else 1
+        note = reporter.note
 
         def notes(record: StudyRecord) -> list[str]:
             return [*start_notes(experiment, record), *in_the_way(record)]
@@ -336,7 +330,9 @@ class Searches:
             reopen_test=spec["reopen_test"],
         )
         with ExitStack() as stack:
-            table = stack.enter_context(self._tables.running(study.owner, study.name, sign=sign))
+            table = stack.enter_context(
+                self._tables.running(study.owner, study.name, sign=study.facts.sign)
+            )
             folder = self._root / "models" / study.owner / study.name
             model = ServedModel(folder, note, seen)
             stack.enter_context(model)

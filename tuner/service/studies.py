@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from tuner.service.access import Owner
 from tuner.service.problems import Problem
 from tuner.service.records import ServiceJournal
 
@@ -56,6 +57,11 @@ class Facts:
     direction: str  # minimize or maximize
     trials: int | None  # the budget
 
+    @property
+    def sign(self) -> int:
+        """The factor of a score with which less is better."""
+        return -1 if self.direction == "maximize" else 1
+
 
 @dataclass(eq=False)
 class Study:
@@ -78,6 +84,16 @@ class Study:
     def key(self) -> str:
         """Its place among the records, and in folders."""
         return f"{self.owner}/{self.name}"
+
+    def check_can_cancel(self) -> None:
+        """Raise a Problem, 409, if it is done or has failed."""
+        if self.state in (State.DONE, State.FAILED):
+            raise Problem(409, f"study {self.name!r} is {self.state}: nothing is to cancel")
+
+    def check_can_resume(self) -> None:
+        """Raise a Problem, 409, if it is done."""
+        if self.state is State.DONE:
+            raise Problem(409, f"study {self.name!r} is done; extend it to go on")
 
 
 def now() -> str:
@@ -150,6 +166,13 @@ class Studies:
             self._studies[owner, name] = study
             self._next += 1
             return study
+
+    def check_room(self, owner: Owner) -> None:
+        """Raise a Problem, 429, if an owner has as many open studies as allowed."""
+        n_open = sum(not study.state.has_ended for study in self.of(owner.name))
+        if n_open >= owner.limits.studies_queued:
+            detail = f"{n_open} studies have not ended, the limit; wait, or cancel one"
+            raise Problem(429, detail, headers={"Retry-After": "60"})
 
     def respecify(self, study: Study, spec: dict[str, Any], facts: Facts) -> None:
         """Change what a study searches with: its budget, say."""
