@@ -1,5 +1,8 @@
 """The index of studies: names, states and progress, durable."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tuner.errors import RunError
@@ -89,3 +92,28 @@ def test_a_change_that_cannot_be_written_is_undone(records, monkeypatch):
     assert (study.state, study.began) == (State.QUEUED, None)
     assert study.spec
     assert studies.find("ana", "b") is None
+
+
+def test_of_two_changes_at_once_one_happens(records, monkeypatch):
+    studies = Studies(records)
+    study = add(studies)
+    studies.change(study, State.RUNNING)
+    began, both = [], threading.Barrier(2)
+    put = records.put
+
+    def slow(key, value):
+        began.append(value["state"])
+        put(key, value)
+
+    monkeypatch.setattr(records, "put", slow)
+
+    def change(state):
+        both.wait(10)
+        return studies.change(study, state, expected=(State.RUNNING,))
+
+    with ThreadPoolExecutor(2) as pool:
+        changed = list(pool.map(change, (State.DONE, State.CANCELLED)))
+    assert sorted(changed) == [False, True]
+    assert began == [study.state]
+    assert study.state is (State.DONE, State.CANCELLED)[changed.index(True)]
+    assert Studies(records).get("ana", "a").state is study.state

@@ -440,8 +440,8 @@ class _OpenStudy:
             params = open_study.params_of(best.number)
             shown.best = {"trial": best.number, "score": best.value, "params": params}
         if progress.done and self.study.state is State.RUNNING:
-            self._external.studies.change(self.study, State.DONE)
-            if self._reporter is not None:
+            ended = self._external.studies.change(self.study, State.DONE, expected=(State.RUNNING,))
+            if ended and self._reporter is not None:
                 self._reporter.ended("done", None, 0)
 
 

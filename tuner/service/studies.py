@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections import Counter
+from collections.abc import Container
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -185,9 +186,31 @@ class Studies:
                 study.spec, study.facts = before
                 raise
 
-    def change(self, study: Study, state: State, error: str | None = None) -> None:
-        """Change the state of a study; its progress is recorded with it."""
+    def change(
+        self,
+        study: Study,
+        state: State,
+        error: str | None = None,
+        *,
+        expected: Container[State] = frozenset(State),
+    ) -> bool:
+        """Change the state of a study; its progress is recorded with it.
+
+        Args:
+            study: is changed.
+            state: the new one.
+            error: of a study that has failed.
+            expected: the states from which it may change; in another one, nothing happens.
+
+        Returns:
+            Whether it was changed.
+
+        Raises:
+            RunError: the journal cannot be written.
+        """
         with self._lock:
+            if study.state not in expected:
+                return False
             before = study.state, study.error, study.began, study.ended
             study.state, study.error = state, error
             if state is State.RUNNING:
@@ -199,6 +222,7 @@ class Studies:
             except BaseException:
                 study.state, study.error, study.began, study.ended = before
                 raise
+            return True
 
     def remove(self, study: Study) -> None:
         """Remove a study from the records."""
