@@ -165,6 +165,10 @@ class RunError(TunerError):
     """A search that began could not be brought to a result."""
 
 
+class JournalAway(RunError):
+    """A journal does not take what is written now; later it may."""
+
+
 class Interrupted(TunerError):
     """The user stopped the search; what was finished is kept."""
 

@@ -25,7 +25,14 @@ from tuner.coordination.opening import recorded_run
 from tuner.errors import JournalError, RunError
 from tuner.journal.database import ConnectionLost, Refused, RetryingStorage
 from tuner.journal.records import read_study
-from tuner.journal.storage import STUDY_ATTR, open_locked, read_journal, study_names, write_journal
+from tuner.journal.storage import (
+    STUDY_ATTR,
+    open_locked,
+    read_journal,
+    study_names,
+    within,
+    write_journal,
+)
 
 TESTS = Path(__file__).parents[1]
 
@@ -164,6 +171,35 @@ def test_a_database_that_stays_away_ends_the_search_once():
         )
     assert time.monotonic() - begun < 1.5
     assert notes == [f"the journal's database does not answer (lost){WAITING}"]
+
+
+def test_an_operation_that_is_in_a_hurry_closes_nothing():
+    is_away = True
+    storage = RetryingStorage(
+        Flaky(InMemoryStorage(), lambda name: "before" if is_away else None), "there"
+    )
+    with pytest.raises(RunError, match="does not answer: lost"), within(storage, 0.3):
+        storage.get_all_studies()
+    is_away = False
+    assert storage.get_all_studies() == []
+
+
+def test_an_operation_that_is_in_a_hurry_waits_for_no_other():
+    reached, free = threading.Event(), threading.Event()
+
+    def stall(name):
+        if name == "get_all_studies":
+            reached.set()
+            assert free.wait(60)
+
+    storage = RetryingStorage(Flaky(InMemoryStorage(), stall), "there")
+    thread = threading.Thread(target=storage.get_all_studies)
+    thread.start()
+    assert reached.wait(60)
+    with pytest.raises(RunError, match="another operation waits"), within(storage, 0.1):
+        storage.get_study_directions(0)
+    free.set()
+    thread.join(60)
 
 
 def test_threads_report_an_outage_and_its_end_once():

@@ -97,6 +97,7 @@ class RetryingStorage(BaseStorage):
         self._inner, self._shown, self._note = inner, shown, note
         self._retry_for_s, self._reading = 0.0 if reading else retry_for_s, reading
         self._lock = threading.RLock()
+        self._patience = threading.local()  # `seconds` of a thread that waits less
         self._lost = False  # and a note has been given
         self._failure: BaseException | None = None  # of all later operations
         self._closed = threading.Event()
@@ -105,6 +106,15 @@ class RetryingStorage(BaseStorage):
     def close(self) -> None:
         """Make every later operation fail, in other threads as well."""
         self._close(RunError("is closed", where=self._shown))
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Have operations of this thread in the block fail after seconds; later ones may work."""
+        self._patience.seconds = seconds
+        try:
+            yield
+        finally:
+            del self._patience.seconds
 
     def _retry(self, attempt: Callable[[], _T], again: Callable[[], _T] | None = None) -> _T:
         """Attempt an operation until the database answers.
@@ -116,9 +126,11 @@ class RetryingStorage(BaseStorage):
         # During cleanup after Ctrl-C, do not wait: a second signal could not interrupt it.
         interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
         began, pause_s = time.monotonic(), 0.0
+        patience_s: float | None = getattr(self._patience, "seconds", None)
+        until = None if patience_s is None else began + patience_s
         while True:
             try:
-                with self._lock:
+                with self._locked(-1 if until is None else max(0.0, until - time.monotonic())):
                     self._check_open()
                     result = attempt()
                     if self._lost:
@@ -127,6 +139,8 @@ class RetryingStorage(BaseStorage):
                     return result
             except ConnectionLost as lost:
                 attempt = again or attempt
+                if until is not None and time.monotonic() + pause_s >= until:
+                    raise self._error(f"does not answer: {lost}") from None
                 if pause_s:  # the first is not noted: a connection may have been idle for too long
                     self._note_lost(lost)
                 if interrupted:
@@ -147,6 +161,15 @@ class RetryingStorage(BaseStorage):
             except KeyboardInterrupt as interrupt:
                 raise self._close(interrupt) from None
             pause_s = min(max(0.1, 2 * pause_s), _LONGEST_PAUSE_S)
+
+    @contextlib.contextmanager
+    def _locked(self, seconds: float) -> Iterator[None]:
+        if not self._lock.acquire(timeout=seconds):
+            raise ConnectionLost("another operation waits for it")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _error(self, reason: str) -> TunerError:
         if self._reading:

@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.errors import JournalError, RunError, StudyError, nearest, one_line, show_location
 from tuner.experiment.schema import FINALISTS_SUFFIX
 from tuner.journal.database import (
+    RetryingStorage,
     database_is_locked,
     has_studies,
     lock_database_for_reading,
@@ -270,6 +271,23 @@ def group_commit(storage: BaseStorage) -> Iterator[None]:
         yield
         return
     with storage.file.group_commit():
+        yield
+
+
+@contextlib.contextmanager
+def within(storage: BaseStorage, seconds: float) -> Iterator[None]:
+    """Have operations of this thread in the block fail where a database is away for seconds.
+
+    Elsewhere they wait for it much longer. A file is not affected.
+
+    Args:
+        storage: opened by `write_journal`; later operations are attempted again.
+        seconds: from the beginning of each operation.
+    """
+    if not isinstance(storage, RetryingStorage):
+        yield
+        return
+    with storage.within(seconds):
         yield
 
 

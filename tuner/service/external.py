@@ -98,10 +98,11 @@ class ExternalStudies:
         if spec.trials is None or spec.trials > most:
             raise Problem(422, f"trials: must be at most {most}, got {spec.trials}", key="trials")
         written = spec.to_dict()
-        with self._lock:
+        with self.studies.changing():
             known = self.studies.find(owner.name, spec.name)
             if known is not None:
-                _check_same(known, written)
+                if not known.was_submitted(written):
+                    _check_same(known, written)
                 if known.state is State.QUEUED:  # the service died before it was complete
                     self.studies.change(known, State.RUNNING)
                 return known, False
@@ -162,7 +163,7 @@ class ExternalStudies:
         Raises:
             Problem: 409, it is done.
         """
-        with self._lock:
+        with self.studies.changing():
             study.check_can_cancel()
             if study.state is State.CANCELLED:
                 return

@@ -21,8 +21,10 @@ from starlette.routing import Match
 from tuner.errors import (
     InputError,
     Interrupted,
+    JournalAway,
     JournalError,
     ModelError,
+    RunError,
     StudyError,
     TunerError,
     one_line,
@@ -40,6 +42,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _STATUS: tuple[tuple[type[TunerError], int], ...] = (
+    (JournalAway, 503),
     (JournalError, 503),  # all journals are the server's
     (StudyError, 409),
     (ModelError, 409),
@@ -83,7 +86,12 @@ class Problem(Exception):
             root: the server's folder; of the files in it only the names are shown.
         """
         if status is None:
-            status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+            full = isinstance(error, RunError) and _disk_is_full(error)
+            status = (
+                507
+                if full
+                else next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+            )
         fields = {"key": error.key, "rule": error.rule, "got": error.got, "remedy": error.remedy}
         members = {name: without_paths(text, root) for name, text in fields.items() if text}
         headers = {"Retry-After": "5"} if status == 503 else None
@@ -104,6 +112,15 @@ class Problem(Exception):
         """Return the answer."""
         content = json.dumps(self.body, ensure_ascii=False).encode(errors="replace")
         return Response(content, self.status, self.headers, MEDIA_TYPE)
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Return whether an error came of a disk without room."""
+    if error is None:
+        return False
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        return True
+    return _disk_is_full(error.__cause__ or error.__context__)
 
 
 def not_found(what: str, name: str) -> Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,14 +12,18 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from tuner.errors import JournalInUse
-from tuner.journal.storage import SERVICE_PREFIX, Place, place_of, write_journal
+from tuner.errors import JournalAway, JournalInUse, RunError
+from tuner.journal.storage import SERVICE_PREFIX, Place, place_of, within, write_journal
 from tuner.service.access import LOCAL
 
 STUDY = "tuner.service"
 """Name of the study whose attributes are the records; no search can have it in its namespace."""
 
+WRITE_S = 4.0
+"""Seconds that a record waits for a database, or for another record."""
+
 _AGAIN_S = 0.5  # between two attempts to take over from another service
+_log = logging.getLogger("tuner.service")
 
 
 class ServiceJournal:
@@ -35,7 +40,8 @@ class ServiceJournal:
 
     def __init__(self, storage: BaseStorage, root: Path, url: str | None) -> None:
         self._storage, self._root, self._url = storage, root, url
-        self._lock = threading.Lock()
+        self._writing = threading.Lock()  # taken before the other one
+        self._lock = threading.Lock()  # of what readers see; never held over a write
         self._study = optuna.create_study(study_name=STUDY, storage=storage, load_if_exists=True)
         found = self._study.user_attrs
         self._records: dict[str, Any] = {
@@ -48,10 +54,16 @@ class ServiceJournal:
         """Write a record, as JSON; it is on the disk when this returns. None removes it.
 
         Raises:
-            RunError: the journal cannot be written.
+            JournalAway: the journal cannot be written, or not within seconds.
         """
+        try:
+            with self._writing, within(self._storage, WRITE_S):
+                self._study.set_user_attr(SERVICE_PREFIX + key, value)
+        except RunError as error:
+            _log.error("%s", error)
+            rule = "the service's journal cannot be written now"
+            raise JournalAway(rule, remedy="nothing has changed; try again later") from error
         with self._lock:
-            self._study.set_user_attr(SERVICE_PREFIX + key, value)
             if value is None:
                 self._records.pop(key, None)
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from typing import Any
 
 from tuner.coordination.coordinator import Asked, Observer, SearchStart
 from tuner.coordination.opening import CHANGEABLE, Earlier
-from tuner.errors import Interrupted, RunError, TunerError
+from tuner.errors import Interrupted, JournalAway, TunerError
 from tuner.executors.choice import ExecutorChoice
 from tuner.experiment import Experiment, flat
 from tuner.jobs import Outcome, OutcomeState
@@ -50,6 +51,9 @@ MOST_RUNNING = 256
 """Searches that run at a time: each has a thread, and its data on the disk."""
 
 _MOST_STARTING = 2  # of these, those that read and prepare their data
+_PAUSE_S = 5.0  # after an error of the scheduler, and while the journal is away
+_WAIT_S = 3600.0  # for the journal, to write that a search has ended
+_CLOSE_S = 10.0  # for a search that is cancelled, before it is deleted
 
 
 @dataclass(eq=False)
@@ -103,6 +107,8 @@ class Searches:
         self._running: dict[tuple[str, str], _Running] = {}
         self._threads: set[threading.Thread] = set()
         self._stopping = False
+        self.failed: str | None = None
+        """Why no search is started any more."""
         self._scheduler = threading.Thread(target=self._schedule, name="scheduler", daemon=True)
 
     def start(self) -> None:
@@ -134,21 +140,20 @@ class Searches:
                 study; 429, too many studies are queued.
             RunError: the journal cannot be written.
         """
-        facts = _facts(submission.experiment)
-        with self._changed:
+        facts, spec = _facts(submission.experiment), submission.spec
+        with self._studies.changing():
             known = self._studies.find(owner.name, submission.name)
             if known is not None:
-                if known.spec != submission.spec:
+                if not known.was_submitted(spec):
                     _check_same(known, submission)
-                    self._change(known, submission.spec, facts)
+                    self._change(known, spec, facts)
                 return known, False
-            for source in submission.spec["from"]:
+            for source in spec["from"]:
                 self._studies.get(owner.name, source)
             self._studies.check_room(owner)
-            spec = submission.spec
             study = self._studies.add(owner.name, submission.name, Kind.SEARCH, spec, facts)
-            self._changed.notify_all()
-            return study, True
+        self._wake()
+        return study, True
 
     def cancel(self, study: Study) -> None:
         """End a search now, whatever it does; it can be resumed.
@@ -156,15 +161,13 @@ class Searches:
         Raises:
             Problem: 409, it has failed or is done.
         """
-        with self._changed:
+        with self._studies.changing():
             study.check_can_cancel()
             if study.state is State.CANCELLED:
                 return
             self._studies.change(study, State.CANCELLED)
-            if (study.owner, study.name) in self._running:
-                self._abort(study, "cancelled")
-                return
-        EventReporter(self._events.of(study.owner, study.name), self._root).cancelled()
+            if not self._abort(study, "cancelled"):
+                self._reporter(study).cancelled()
 
     def resume(self, study: Study) -> None:
         """Queue a search again that was cancelled or has failed.
@@ -172,11 +175,11 @@ class Searches:
         Raises:
             Problem: 409, it is done.
         """
-        with self._changed:
+        with self._studies.changing():
             study.check_can_resume()
             if study.state.has_ended:
                 self._studies.change(study, State.QUEUED)
-                self._changed.notify_all()
+        self._wake()
 
     def extend(self, study: Study, changes: Mapping[str, Any], owner: Owner) -> None:
         """Give a search another budget; a running one begins again from what it has.
@@ -191,27 +194,38 @@ class Searches:
             Problem: 422, too many trials.
         """
         budget = {f"budget.{k}": changes[k] for k in ("trials", "timeout") if k in changes}
-        experiment = load_experiment(study.spec, study.owner, self._datasets).changed(budget)
-        spec = copy.deepcopy(study.spec)
-        raw = spec["experiment"].setdefault("budget", {})
-        for key in budget:
-            name = key.removeprefix("budget.")
-            raw[name] = getattr(experiment.budget, name)
-        spec["reopen_test"] = spec["reopen_test"] or bool(changes.get("reopen_test"))
-        check_trials(experiment, owner.limits)
-        self._change(study, spec, _facts(experiment))
+        with self._studies.changing():
+            experiment = load_experiment(study.spec, study.owner, self._datasets).changed(budget)
+            spec = copy.deepcopy(study.spec)
+            raw = spec["experiment"].setdefault("budget", {})
+            for key in budget:
+                name = key.removeprefix("budget.")
+                raw[name] = getattr(experiment.budget, name)
+            spec["reopen_test"] = spec["reopen_test"] or bool(changes.get("reopen_test"))
+            check_trials(experiment, owner.limits)
+            self._change(study, spec, _facts(experiment))
 
     def close(self, study: Study) -> None:
-        """Do nothing: an ended search holds nothing."""
+        """Wait until an ended search writes nothing any more.
+
+        Raises:
+            Problem: 409, it still does after some seconds.
+        """
+        key = (study.owner, study.name)
+        with self._changed:
+            if not self._changed.wait_for(lambda: key not in self._running, _CLOSE_S):
+                detail = f"study {study.name!r} has not stopped yet; try again"
+                raise Problem(409, detail, headers={"Retry-After": "5"})
 
     def _change(self, study: Study, spec: dict[str, Any], facts: Facts) -> None:
-        with self._changed:
-            if spec == study.spec and not study.state.has_ended:
-                return
-            self._studies.respecify(study, spec, facts)
-            self._studies.change(study, State.QUEUED)
-            self._abort(study, "extended")
-            self._changed.notify_all()
+        if spec == study.spec and not study.state.has_ended:
+            return
+        # In this order: a service that dies between them runs the old search to its end again,
+        # and the request, which has no answer, is sent again.
+        self._studies.change(study, State.QUEUED)
+        self._studies.respecify(study, spec, facts)
+        self._abort(study, "extended")
+        self._wake()
 
     def usage(self) -> dict[str, int]:
         """Return the number of workers, and of those that train."""
@@ -223,9 +237,20 @@ class Searches:
             own = [s for s in self._queue() if s.owner == owner and s.state is State.QUEUED]
         return {study: place for place, study in enumerate(own, 1)}
 
-    def _abort(self, study: Study, why: str) -> None:
-        if (running := self._running.get((study.owner, study.name))) is not None:
+    def _abort(self, study: Study, why: str) -> bool:
+        """End the thread of a study; return whether there is one."""
+        with self._changed:
+            running = self._running.get((study.owner, study.name))
+        if running is not None:
             running.end(why)
+        return running is not None
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _reporter(self, study: Study) -> EventReporter:
+        return EventReporter(self._events.of(study.owner, study.name), self._root)
 
     def _queue(self) -> list[Study]:
         """Return the studies that wait, the next one first: those of a service that died lead."""
@@ -235,19 +260,33 @@ class Searches:
 
     def _schedule(self) -> None:
         """Start searches while there is room, in turn between their owners."""
-        with self._changed:
-            while not self._stopping:
-                study = self._next()
-                if study is None:
-                    self._changed.wait()
-                    continue
+        try:
+            while (study := self._wait_for_next()) is not None:
                 try:
-                    if study.state is State.QUEUED:
-                        self._studies.change(study, State.RUNNING)
-                except RunError:  # the journal cannot be written: the disk is full, say
-                    self._changed.wait(5.0)
-                    continue
-                self._begin(study)
+                    self._start(study)
+                except JournalAway:  # the disk is full, say
+                    self._pause()
+                except Exception as error:
+                    self._end(study, State.FAILED, unexpected(error).detail)
+        except BaseException as error:
+            self.failed = f"no search is started any more: {unexpected(error).detail}"
+            raise
+
+    def _wait_for_next(self) -> Study | None:
+        """Return the study that is to start now, once there is one; None when the service stops."""
+        while True:
+            try:
+                with self._changed:
+                    while not self._stopping and (study := self._next()) is None:
+                        self._changed.wait()
+                    return None if self._stopping else study
+            except Exception as error:
+                unexpected(error)
+                self._pause()
+
+    def _pause(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping, _PAUSE_S)
 
     def _next(self) -> Study | None:
         n_starting = sum(running.starting for running in self._running.values())
@@ -256,14 +295,31 @@ class Searches:
         busy = Counter(owner for owner, _ in self._running)
         return min(self._queue(), key=lambda study: busy[study.owner], default=None)
 
+    def _start(self, study: Study) -> None:
+        """Start a search, unless it has been cancelled meanwhile."""
+        with self._studies.changing():
+            if study.state.has_ended:
+                return
+            if study.state is State.QUEUED:
+                self._studies.change(study, State.RUNNING)
+            with self._changed:
+                if not self._stopping:
+                    self._begin(study)
+
     def _begin(self, study: Study) -> None:
         running = _Running(study, self._executor(study))
-        self._running[study.owner, study.name] = running
         thread = threading.Thread(
             target=self._run, args=(running,), name=f"search {study.key}", daemon=True
         )
+        self._running[study.owner, study.name] = running
         self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            del self._running[study.owner, study.name]
+            self._threads.discard(thread)
+            running.executor.close()
+            raise
 
     def _executor(self, study: Study) -> StudyExecutor:
         most = study.spec["max_workers"]
@@ -273,7 +329,7 @@ class Searches:
 
     def _run(self, running: _Running) -> None:
         study = running.study
-        reporter = EventReporter(self._events.of(study.owner, study.name), self._root)
+        reporter = self._reporter(study)
         try:
             record = self._search(running, reporter)
             reporter.result(as_client_wrote(record, study.name, self._paths(study)), [])
@@ -281,11 +337,11 @@ class Searches:
             if study.state is State.CANCELLED:
                 reporter.cancelled()
         except TunerError as error:
-            self._end(running, State.FAILED, reporter, without_paths(str(error), self._root))
+            self._end(study, State.FAILED, without_paths(str(error), self._root), reporter)
         except Exception as error:
-            self._end(running, State.FAILED, reporter, unexpected(error).detail)
+            self._end(study, State.FAILED, unexpected(error).detail, reporter)
         else:
-            self._end(running, State.DONE, reporter)
+            self._end(study, State.DONE, None, reporter)
         finally:
             running.executor.close()
             with self._changed:
@@ -294,18 +350,32 @@ class Searches:
                 self._changed.notify_all()
 
     def _end(
-        self, running: _Running, state: State, reporter: EventReporter, error: str | None = None
+        self, study: Study, state: State, error: str | None, reporter: EventReporter | None = None
     ) -> None:
-        """Write the end of a search: first its state, then the event by which clients see it."""
-        study = running.study
-        with self._changed:
-            if study.state is not State.RUNNING:  # it was cancelled, or queued again
-                return
+        """Write the end of a search: first its state, then the event by which clients see it.
+
+        Args:
+            study: one that runs; nothing is done where it was cancelled, or queued again.
+            state: the new one.
+            error: of a search that has failed.
+            reporter: of its run.
+        """
+        begun = time.monotonic()
+        while True:
             try:
-                self._studies.change(study, state, error)
-            except RunError as unwritten:  # the disk is full, say; the next start resumes it
-                study.state, study.error = State.FAILED, error or str(unwritten)
-        reporter.ended(str(study.state), study.error, 0 if study.state is State.DONE else 1)
+                if not self._studies.change(study, state, error, expected=(State.RUNNING,)):
+                    return
+                break
+            except JournalAway as away:  # the next start of the service resumes it
+                if self._stopping:
+                    return
+                if time.monotonic() - begun > _WAIT_S:
+                    state = study.state = State.FAILED
+                    error = study.error = error or str(away)
+                    break
+                self._pause()
+        reporter = reporter or self._reporter(study)
+        reporter.ended(str(state), error, 0 if state is State.DONE else 1)
 
     def _search(self, running: _Running, reporter: EventReporter) -> StudyRecord:
         study, spec, executor = running.study, running.study.spec, running.executor

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import hashlib
+import json
 import threading
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from tuner.errors import JournalAway
 from tuner.service.access import Owner
 from tuner.service.problems import Problem
-from tuner.service.records import ServiceJournal
+from tuner.service.records import WRITE_S, ServiceJournal
 
-_SPEC, _STATE = "study ", "state "  # keys of records
+_SPEC, _STATE, _DELETED = "study ", "state ", "deleted "  # keys of records
 
 
 class State(StrEnum):
@@ -80,11 +84,17 @@ class Study:
     began: str | None = None
     ended: str | None = None
     progress: Progress = field(default_factory=Progress)
+    submissions: list[str] = field(default_factory=list)  # digests of all its specifications
+    deleting: bool = False  # whether it goes: nothing changes it any more
 
     @property
     def key(self) -> str:
         """Its place among the records, and in folders."""
         return f"{self.owner}/{self.name}"
+
+    def was_submitted(self, spec: Mapping[str, Any]) -> bool:
+        """Return whether the study has, or had before it was extended, a specification."""
+        return _digest(spec) in self.submissions
 
     def check_can_cancel(self) -> None:
         """Raise a Problem, 409, if it is done or has failed."""
@@ -105,23 +115,47 @@ def now() -> str:
 class Studies:
     """All studies of the service by owner and name. Thread-safe; changes are durable at once.
 
+    Readers never wait for the disk: what they see changes once it is written.
+
     Args:
         records: of the service; those of studies are read.
     """
 
     def __init__(self, records: ServiceJournal) -> None:
         self._records = records
-        self._lock = threading.RLock()
+        self._writing = threading.RLock()  # taken before any other lock
+        self._lock = threading.Lock()  # of what readers see; never held over a write
         self._studies: dict[tuple[str, str], Study] = {}
-        states = records.under(_STATE)
+        states, deleted = records.under(_STATE), records.under(_DELETED)
         for key, spec in sorted(records.under(_SPEC).items(), key=lambda item: item[1]["number"]):
             owner, _, name = key.partition("/")
             read = {"kind": Kind(spec["kind"]), "facts": Facts(**spec["facts"])}
             study = Study(owner, name, **spec | read)
+            study.submissions = study.submissions or [_digest(study.spec)]
+            study.deleting = key in deleted
             _restore(study, states.get(key, {}))
             self._studies[owner, name] = study
+        for key in deleted.keys() - {study.key for study in self._studies.values()}:
+            self._remove_records(key)
         numbers = [study.number for study in self._studies.values()]
         self._next = max(numbers, default=0) + 1
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Keep all others from changing studies, from a check to the change that it allows.
+
+        It waits for the disk, so nothing in the event loop may enter it.
+
+        Raises:
+            JournalAway: what another thread writes has not been written for seconds.
+        """
+        if not self._writing.acquire(timeout=WRITE_S):
+            rule = f"another change has waited for the journal for {WRITE_S:g} s"
+            raise JournalAway(rule, remedy="try again")
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     def get(self, owner: str, name: str) -> Study:
         """Return a study.
@@ -129,8 +163,7 @@ class Studies:
         Raises:
             Problem: 404, the owner has no such study.
         """
-        with self._lock:
-            found = self._studies.get((owner, name))
+        found = self.find(owner, name)
         if found is None:
             raise Problem(404, f"no study {name!r}")
         return found
@@ -152,6 +185,11 @@ class Studies:
             found = [s for s in self._studies.values() if s.state in states]
         return sorted((s for s in found if kind in (None, s.kind)), key=lambda s: s.number)
 
+    def half_deleted(self) -> list[Study]:
+        """Return the studies whose deletion has begun."""
+        with self._lock:
+            return [study for study in self._studies.values() if study.deleting]
+
     def add(self, owner: str, name: str, kind: Kind, spec: dict[str, Any], facts: Facts) -> Study:
         """Add a queued study.
 
@@ -159,12 +197,14 @@ class Studies:
             Problem: 409, the owner has a study of that name.
             RunError: the journal cannot be written.
         """
-        with self._lock:
+        with self.changing():
             if (owner, name) in self._studies:
                 raise Problem(409, f"there is a study {name!r} already; give another name")
             study = Study(owner, name, kind, self._next, now(), spec, facts)
-            self._write_spec(study)
-            self._studies[owner, name] = study
+            study.submissions.append(_digest(spec))
+            self._write_spec(study, spec, facts, study.submissions)
+            with self._lock:
+                self._studies[owner, name] = study
             self._next += 1
             return study
 
@@ -176,15 +216,18 @@ class Studies:
             raise Problem(429, detail, headers={"Retry-After": "60"})
 
     def respecify(self, study: Study, spec: dict[str, Any], facts: Facts) -> None:
-        """Change what a study searches with: its budget, say."""
-        with self._lock:
-            before = study.spec, study.facts
-            study.spec, study.facts = spec, facts
-            try:
-                self._write_spec(study)
-            except BaseException:
-                study.spec, study.facts = before
-                raise
+        """Change what a study searches with: its budget, say.
+
+        Raises:
+            Problem: 404 or 409, it is deleted.
+            RunError: the journal cannot be written; nothing has changed.
+        """
+        with self.changing():
+            self._check_stays(study)
+            submissions = [*study.submissions, _digest(spec)]
+            self._write_spec(study, spec, facts, submissions)
+            with self._lock:
+                study.spec, study.facts, study.submissions = spec, facts, submissions
 
     def change(
         self,
@@ -206,45 +249,76 @@ class Studies:
             Whether it was changed.
 
         Raises:
-            RunError: the journal cannot be written.
+            Problem: 404 or 409, it is deleted.
+            RunError: the journal cannot be written; nothing has changed.
         """
-        with self._lock:
+        with self.changing():
+            self._check_stays(study)
             if study.state not in expected:
                 return False
-            before = study.state, study.error, study.began, study.ended
-            study.state, study.error = state, error
+            began, ended = study.began, study.ended
             if state is State.RUNNING:
-                study.began, study.ended = study.began or now(), None
+                began, ended = began or now(), None
             elif state.has_ended:
-                study.ended = now()
-            try:
-                self._write_state(study)
-            except BaseException:
-                study.state, study.error, study.began, study.ended = before
-                raise
+                ended = now()
+            new = {"state": state, "error": error, "began": began, "ended": ended}
+            self._records.put(_STATE + study.key, new | asdict(study.progress))
+            with self._lock:
+                vars(study).update(new)
             return True
 
+    def begin_removal(self, study: Study) -> None:
+        """Note that a study goes: nothing changes it any more, and its name stays taken.
+
+        What is on the disk of it can be removed then, and its records at last. Where that does
+        not come to an end, the next start of the service finds the study in `half_deleted`.
+
+        Raises:
+            Problem: 404, it is gone; 409, it has not ended.
+            RunError: the journal cannot be written; nothing has changed.
+        """
+        with self.changing():
+            if self._studies.get((study.owner, study.name)) is not study:
+                raise Problem(404, f"no study {study.name!r}")
+            if not study.state.has_ended:
+                raise Problem(409, f"study {study.name!r} is {study.state}; cancel it first")
+            if not study.deleting:
+                self._records.put(_DELETED + study.key, True)
+                study.deleting = True
+
     def remove(self, study: Study) -> None:
-        """Remove a study from the records."""
-        with self._lock:
-            self._records.put(_SPEC + study.key, None)
-            self._records.put(_STATE + study.key, None)
-            self._studies.pop((study.owner, study.name), None)
+        """Remove the records of a study, after all else of it."""
+        with self.changing():
+            self._remove_records(study.key)
+            with self._lock:
+                del self._studies[study.owner, study.name]
 
     def counts(self) -> Counter[tuple[Kind, State]]:
         """Return how many studies of each kind are in each state."""
         with self._lock:
             return Counter((study.kind, study.state) for study in self._studies.values())
 
-    def _write_spec(self, study: Study) -> None:
-        keys = ("kind", "number", "submitted", "spec")
-        spec = {key: getattr(study, key) for key in keys} | {"facts": asdict(study.facts)}
-        self._records.put(_SPEC + study.key, spec)
+    def _check_stays(self, study: Study) -> None:
+        if self._studies.get((study.owner, study.name)) is not study:
+            raise Problem(404, f"no study {study.name!r}")
+        if study.deleting:
+            raise Problem(409, f"study {study.name!r} is being deleted; delete it again")
 
-    def _write_state(self, study: Study) -> None:
-        keys = ("state", "error", "began", "ended")
-        state = {key: getattr(study, key) for key in keys} | asdict(study.progress)
-        self._records.put(_STATE + study.key, state)
+    def _write_spec(
+        self, study: Study, spec: dict[str, Any], facts: Facts, submissions: list[str]
+    ) -> None:
+        kept = {key: getattr(study, key) for key in ("kind", "number", "submitted")}
+        changed = {"spec": spec, "facts": asdict(facts), "submissions": submissions}
+        self._records.put(_SPEC + study.key, kept | changed)
+
+    def _remove_records(self, key: str) -> None:
+        """Remove the records of a study, last the one by which the next start goes on."""
+        for kind in (_SPEC, _STATE, _DELETED):
+            self._records.put(kind + key, None)
+
+
+def _digest(spec: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 
 def _restore(study: Study, state: dict[str, Any]) -> None:
