@@ -1,91 +1,21 @@
-"""Requests from other sites, too large, too slow, too many; headers; the audit log."""
+"""Requests from other sites, or too many; headers; what stops; the audit log."""
 
 import asyncio
 import json
 import re
-import time
 
 import pytest
-from fastapi import FastAPI, Request
-from fastapi.responses import StreamingResponse
 from helpers.asgi import Exchange
+from helpers.guarded import BASE, Recorder, guarded_app, settled
 from starlette.testclient import TestClient
 
 from tuner.service import audit as audit_module
-from tuner.service import guard as guard_module
 from tuner.service.access import Access, Owner, TokenFile
 from tuner.service.app import make_app
 from tuner.service.audit import AuditLog
-from tuner.service.guard import Answered, Condition, Guard
-from tuner.service.problems import add_handlers
+from tuner.service.guard import Answered, Condition
+from tuner.service.problems import METHODS
 from tuner.service.settings import Limits, Settings
-from tuner.service.strict_json import check_json
-
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-BASE = "http://127.0.0.1:8080"
-
-
-class Recorder:
-    """The answers that a guard reports."""
-
-    def __init__(self):
-        self.seen = []
-
-    def __call__(self, answered):
-        self.seen.append(answered)
-
-
-def guarded_app(settings=None, access=None, condition=None, observers=()):
-    """An application with a few routes behind a guard."""
-    app = FastAPI()
-    add_handlers(app)
-    app.state.entered, app.state.left = [], []
-
-    @app.api_route("/v1/echo", methods=list(METHODS))
-    async def echo(request: Request) -> dict[str, int]:
-        return {"bytes": len(await request.body())}
-
-    @app.put("/v1/datasets/x")
-    async def upload(request: Request) -> int:
-        return sum([len(part) async for part in request.stream()])
-
-    @app.get("/v1/studies/x/events")
-    async def events() -> StreamingResponse:
-        async def stream():
-            app.state.entered.append(1)
-            try:
-                yield b"data: 1\n\n"
-                await asyncio.Event().wait()
-            finally:
-                app.state.left.append(1)
-
-        return StreamingResponse(stream(), media_type="text/event-stream")
-
-    @app.post("/v1/wait")
-    async def wait() -> None:
-        app.state.entered.append(1)
-        await asyncio.Event().wait()
-
-    @app.get("/v1/fails")
-    async def fails() -> None:
-        raise ZeroDivisionError("a secret")
-
-    @app.get("/v1/breaks")
-    async def breaks() -> StreamingResponse:
-        async def stream():
-            yield b"half"
-            raise ZeroDivisionError("a secret")
-
-        return StreamingResponse(stream())
-
-    app.add_middleware(
-        Guard,
-        access=access or Access(),
-        settings=settings or Settings(),
-        condition=condition or Condition(),
-        observers=observers,
-    )
-    return app
 
 
 @pytest.fixture
@@ -172,148 +102,6 @@ def test_nothing_allows_another_origin(client):
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_a_body_above_the_limit_is_refused_unread(echo):
-    limit = Limits().body_bytes
-    assert echo.post("/v1/echo", content=b"x" * limit).json() == {"bytes": limit}
-    answer = echo.post("/v1/echo", content=b"x" * (limit + 1))
-    assert answer.status_code == 413
-    assert answer.json()["detail"] == f"the body has more than {limit} bytes, the limit; send less"
-
-
-@pytest.mark.parametrize("content_type", ["application/json", "text/csv"])
-def test_a_body_without_a_length_is_counted(content_type):
-    limit, read = 1000, []
-
-    def parts():
-        while len(read) < 1000:
-            read.append(1)
-            yield b"x" * 100
-
-    client = TestClient(guarded_app(Settings(limits=Limits(body_bytes=limit))), base_url=BASE)
-    answer = client.post("/v1/echo", content=parts(), headers={"Content-Type": content_type})
-    assert answer.status_code == 413
-    assert answer.headers["content-type"] == "application/problem+json"
-
-
-def test_an_upload_has_a_limit_of_its_own():
-    limits = Limits(body_bytes=10, upload_bytes=1000)
-    client = TestClient(guarded_app(Settings(limits=limits)), base_url=BASE)
-    assert client.put("/v1/datasets/x", content=b"x" * 1000).json() == 1000
-    assert client.put("/v1/datasets/x", content=b"x" * 1001).status_code == 413
-    assert client.put("/v1/datasets/x", content=iter([b"x" * 600] * 2)).status_code == 413
-    assert client.post("/v1/echo", content=b"x" * 11).status_code == 413
-
-
-@pytest.mark.parametrize("path", ["/v1/echo", "/v1/datasets/x"])
-def test_a_body_that_does_not_arrive_is_given_up(path, monkeypatch):
-    monkeypatch.setattr(guard_module, "BODY_S", 0.05)
-
-    async def run():
-        method = "PUT" if "datasets" in path else "POST"
-        headers = {"content-length": "10", "content-type": "application/json"}
-        exchange = Exchange(method, path, headers, parts=[(b"[", True)])
-        await exchange.run(guarded_app())
-        return exchange
-
-    exchange = asyncio.run(run())
-    assert exchange.status == 408
-    assert exchange.json()["status"] == 408
-
-
-def test_a_client_that_leaves_gets_no_answer_and_is_counted():
-    recorder = Recorder()
-
-    async def run():
-        headers = {"content-length": "10", "content-type": "application/json"}
-        exchange = Exchange("POST", "/v1/echo", headers, parts=[(b"[", True)], leaves=True)
-        await exchange.run(guarded_app(observers=(recorder,)))
-        return exchange
-
-    assert asyncio.run(run()).status is None
-    assert [answered.status for answered in recorder.seen] == [499]
-
-
-NESTED = b"[" * 100 + b"]" * 100
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        (b"", "is not JSON"),
-        (b"{", "is not JSON"),
-        (b"{'a': 1}", "is not JSON"),
-        (b"[1,]", "is not JSON"),
-        (b"[1] 2", "is not JSON"),
-        (b"\xff", "must be UTF-8"),
-        (b"NaN", "NaN is no JSON"),
-        (b'{"a": [-Infinity]}', "-Infinity is no JSON"),
-        (b"1e999", "numbers must be finite"),
-        (b"-1.5e400", "numbers must be finite"),
-        (b"9" * 21, "integers must have at most 20"),
-        (b"9" * 100_000, "integers must have at most 20"),
-        (b'{"a": 1, "a": 2}', "a key occurs twice"),
-        (b'"a\\u0000b"', "U+0000"),
-        (b'{"\\u0000": 1}', "U+0000"),
-        (b'["\\ud800"]', "half a surrogate pair"),
-        (NESTED, "more than 64 levels"),
-        (b'{"a":' * 65 + b"1" + b"}" * 65, "more than 64 levels"),
-        (b'"]]]",' + NESTED, "more than 64 levels"),
-        (b"[]" * 65 + b'\\"' * 100_000, "is not JSON"),  # texts without an end
-        (b"[]" * 65 + b'"' + b"\\" * 200_001, "is not JSON"),
-    ],
-)
-def test_what_is_no_strict_json_is_refused(body, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        check_json(body)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        *(b"1", b'{"a": [1.5, -2e10, true, null, "x"]}', b'"[[\\"[[\\\\"', b"18446744073709551615"),
-        b"[" * 64 + b"]" * 64,
-        b"[" + b"[]," * 1000 + b"[]]",
-        b'{"a": "' + b"[" * 1000 + b'"}',
-        b'"\\ud83d\\ude00 \\u00e4"',
-    ],
-)
-def test_strict_json_is_accepted(body):
-    check_json(body)
-
-
-def test_a_million_levels_are_refused_within_a_second():
-    settings = Settings(limits=Limits(body_bytes=1 << 21))
-    client = TestClient(guarded_app(settings), base_url=BASE)
-    for body in (b"[" * 1_000_000, b'{"a":' * 300_000, b'["' * 500_000, b'["\\' * 400_000):
-        began = time.monotonic()
-        answer = client.post("/v1/echo", content=body, headers={"Content-Type": "application/json"})
-        assert answer.status_code == 400
-        assert len(answer.content) < 500
-        assert time.monotonic() - began < 1
-
-
-def test_a_request_without_a_token_is_refused_unread(tokens):
-    app = guarded_app(access=Access(TokenFile(tokens[0])))
-    read = []
-
-    async def run():
-        exchange = Exchange("POST", "/v1/echo", {"content-length": "10"}, parts=[(b"x", True)])
-        exchange.on_receive = lambda: read.append(1)
-        await exchange.run(app)
-        return exchange
-
-    exchange = asyncio.run(run())
-    assert exchange.status == 401
-    assert exchange.headers["www-authenticate"].startswith("Bearer")
-    assert read == []
-
-
-async def _settled(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
-
-
 def test_open_requests_of_an_owner_are_limited(tokens):
     path, given = tokens
     access = Access(TokenFile(path, Limits(requests=2, streams=1)))
@@ -326,7 +114,7 @@ def test_open_requests_of_an_owner_are_limited(tokens):
         stream = Exchange("GET", "/v1/studies/x/events", headers("ana"))
         waiting = Exchange("POST", "/v1/wait", headers("ana"))
         open_ = [asyncio.create_task(e.run(app)) for e in (stream, waiting)]
-        await _settled(lambda: len(app.state.entered) == 2)
+        await settled(lambda: len(app.state.entered) == 2)
         statuses = []
         for owner, path in (
             *(("ana", "/v1/echo"), ("ana", "/v1/studies/x/events"), ("ben", "/v1/echo")),
@@ -348,6 +136,23 @@ def test_open_requests_of_an_owner_are_limited(tokens):
     assert again == 200
 
 
+def test_health_is_answered_beside_as_many_requests_as_allowed():
+    app = guarded_app(access=Access(None, Limits(requests=1)))
+
+    async def run():
+        waiting = Exchange("POST", "/v1/wait")
+        open_ = asyncio.create_task(waiting.run(app))
+        await settled(lambda: app.state.entered)
+        exchanges = [Exchange("GET", path) for path in ("/v1/echo", "/health")]
+        for exchange in exchanges:
+            await exchange.run(app)
+        open_.cancel()
+        await asyncio.gather(open_, return_exceptions=True)
+        return [exchange.status for exchange in exchanges]
+
+    assert asyncio.run(run()) == [429, 200]
+
+
 def test_a_stop_ends_streams_and_answers_what_waits():
     condition, recorder = Condition(), Recorder()
     app = guarded_app(condition=condition, observers=(recorder,))
@@ -356,7 +161,7 @@ def test_a_stop_ends_streams_and_answers_what_waits():
         stream = Exchange("GET", "/v1/studies/x/events")
         waiting = Exchange("POST", "/v1/wait")
         open_ = [asyncio.create_task(e.run(app)) for e in (stream, waiting)]
-        await _settled(lambda: len(app.state.entered) == 2 and stream.body)
+        await settled(lambda: len(app.state.entered) == 2 and stream.body)
         condition.end_requests(streams_only=True)
         await open_[0]
         assert not open_[1].done()

@@ -41,6 +41,21 @@ def test_answers_are_counted_by_route_and_status():
     assert "ana" not in metrics.text()
 
 
+def test_methods_and_paths_that_clients_invent_are_one(client):
+    for i in range(20):
+        client.request(f"FETCH{i}", "/v1/me")
+        client.request("GET", f"/v1/studies{i}")
+        client.request(f"FETCH{i}", f"/nothing{i}")
+    samples = read(client.get("/metrics").text)
+    counted = {name: n for name, n in samples.items() if name.startswith("tuner_http_requests_t")}
+    name = 'tuner_http_requests_total{method="%s",route="%s",status="%d"}'
+    assert counted == {
+        name % ("other", "/v1/me", 405): 20,
+        name % ("GET", "", 404): 20,
+        name % ("other", "", 404): 20,
+    }
+
+
 def test_durations_are_a_histogram_that_adds_up():
     metrics = Metrics()
     for seconds in (0.001, 0.02, 0.02, 3.0, 1000.0):

@@ -1,6 +1,7 @@
 """What every request passes first: where it comes from, who sends it, how much it may take.
 
-Pure ASGI: no route is reached, and no body is read, before these checks have passed.
+Pure ASGI: no route is reached, and no body is read, before these checks have passed. A token is
+needed for every path but a few, whose requests have no body.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,26 +20,22 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tuner.service.access import ANYBODY, Access, Owner
+from tuner.service.bodies import Body, Message, Receive
 from tuner.service.problems import Problem, unexpected
 from tuner.service.settings import Settings
-from tuner.service.strict_json import check_json
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
+Scope = Message
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-BODY_S = 30.0
-"""Time for a JSON body to arrive, and for each further part of an upload."""
-
 _SAFE = ("GET", "HEAD")
 _STREAMS = ("text/event-stream", "application/x-ndjson")  # types of endless answers
-_ALWAYS = ("/health", "/ready", "/metrics")  # also while standing by
+_ALWAYS = ("/health", "/ready", "/metrics")  # also while standing by, or full of requests
+_OPEN = ("/", "/health", "/ready", "/openapi.json")  # and static files: without a token
+_WITH_BODY = ("/v1/", "/page/")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _log = logging.getLogger("tuner.service")
 
@@ -186,8 +183,8 @@ class Guard:
         headers, path = Headers(scope=scope), scope["path"]
         self._check_origin(scope, headers)
         authorization = headers.get("authorization")
-        if not (path.startswith("/v1") or path == "/metrics" or authorization):
-            return None if self._access.needs_token else self._access.owner(None)
+        if self._access.needs_token and not authorization and _is_open(path):
+            return None
         owner = scope["tuner.owner"] = self._access.owner(authorization)
         return owner
 
@@ -197,18 +194,13 @@ class Guard:
         why, path = self._condition.not_ready, scope["path"]
         if why is not None and path not in _ALWAYS:
             raise Problem(503, why, headers={"Retry-After": "5"})
-        body = _Body(receive, self._limit(scope), Headers(scope=scope))
-        with self._counted(scope, owner or ANYBODY), self._opened(answer):
-            if body.is_json:
-                await body.read_json()
+        caller = owner or ANYBODY
+        is_upload = _is_upload(scope["method"], path)
+        body = Body(receive, Headers(scope=scope), caller.limits, is_upload=is_upload)
+        with self._counted(scope, caller), self._opened(answer):
+            if path.startswith(_WITH_BODY):
+                await body.check()
             await self._app(scope, body.receive, answer.send)
-
-    def _limit(self, scope: Scope) -> int:
-        limits = self._settings.limits
-        path, method = scope["path"], scope["method"]
-        is_upload = path.startswith("/v1/datasets") and method in ("PUT", "POST")
-        is_upload |= path.startswith("/v1/workers/") and method == "PUT"  # of arrays
-        return limits.upload_bytes if is_upload else limits.body_bytes
 
     @contextmanager
     def _opened(self, answer: Answer) -> Iterator[None]:
@@ -223,6 +215,9 @@ class Guard:
     @contextmanager
     def _counted(self, scope: Scope, owner: Owner) -> Iterator[None]:
         """Count a request among those of its owner, and refuse one too many."""
+        if scope["path"] in _ALWAYS:
+            yield
+            return
         is_stream = scope["method"] == "GET" and scope["path"].endswith("/events")
         counts = [(self._requests, owner.limits.requests, "requests")]
         if is_stream:
@@ -302,79 +297,15 @@ class Guard:
             observer(answered)
 
 
-class _Body:
-    """A body that is read: within its limit and its time, and strictly if it is JSON."""
-
-    def __init__(self, receive: Receive, limit: int, headers: Headers) -> None:
-        self._receive, self._limit = receive, limit
-        self._read, self._is_complete = 0, False
-        self._whole: bytes | None = None
-        length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > limit:
-            raise _too_large(limit)
-        has_body = length != "0" or "transfer-encoding" in headers
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        self.is_json = has_body and (kind == "application/json" or kind.endswith("+json"))
-
-    async def read_json(self) -> None:
-        """Read the body and check it.
-
-        Raises:
-            Problem: 400 it is no JSON, 408 it comes too slowly, 413 it is too large.
-            ClientDisconnect: the client has left.
-        """
-        parts, deadline = list[bytes](), asyncio.get_running_loop().time() + BODY_S
-        while not self._is_complete:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await self._receive()
-            except TimeoutError:
-                raise _too_slow() from None
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            self._count(message)
-            if self._read > self._limit:
-                raise _too_large(self._limit)
-            parts.append(message.get("body", b""))
-        self._whole = b"".join(parts)
-        try:
-            check_json(self._whole)
-        except ValueError as error:
-            raise Problem(400, f"{error}; correct it") from None
-
-    async def receive(self) -> Message:
-        """Return the next part.
-
-        Raises:
-            HTTPException: 408 or 413; the application answers it.
-        """
-        if self._whole is not None:
-            whole, self._whole = self._whole, None
-            return {"type": "http.request", "body": whole, "more_body": False}
-        if self._is_complete:
-            return await self._receive()  # it waits for the end of the connection
-        try:
-            async with asyncio.timeout(BODY_S):
-                message = await self._receive()
-        except TimeoutError:
-            raise HTTPException(408, _too_slow().detail) from None
-        self._count(message)
-        if self._read > self._limit:
-            raise HTTPException(413, _too_large(self._limit).detail)
-        return message
-
-    def _count(self, message: Message) -> None:
-        self._read += len(message.get("body", b""))
-        self._is_complete = not message.get("more_body", False)
+def _is_open(path: str) -> bool:
+    return path in _OPEN or path.startswith("/static/")
 
 
-def _too_large(limit: int) -> Problem:
-    return Problem(413, f"the body has more than {limit} bytes, the limit; send less")
-
-
-def _too_slow() -> Problem:
-    detail = f"the body has not arrived within {BODY_S:g} s; send it faster"
-    return Problem(408, detail, headers={"Connection": "close"})
+def _is_upload(method: str, path: str) -> bool:
+    """Return whether a body is a data file, or arrays of a worker."""
+    if path == "/v1/datasets" or path.startswith("/v1/datasets/"):
+        return method in ("PUT", "POST")
+    return path.startswith("/v1/workers/") and method == "PUT"
 
 
 def _uncancel() -> None:

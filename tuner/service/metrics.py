@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tuner.service.guard import Answered
+from tuner.service.problems import METHODS
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -59,7 +60,8 @@ class Metrics:
 
     def __call__(self, request: Answered) -> None:
         """Count an answer."""
-        self._answers[request.method, request.route, request.status] += 1
+        method = request.method if request.method in METHODS else "other"  # a client may invent one
+        self._answers[method, request.route, request.status] += 1
         self._durations.setdefault(request.route, _Durations()).add(request.seconds)
 
     def add_source(self, source: Callable[[], Iterable[Metric]]) -> None:
