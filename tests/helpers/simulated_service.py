@@ -12,10 +12,13 @@ from pathlib import Path
 from tuner.cli import app
 from tuner.errors import InputError
 from tuner.service import connections, server
+from tuner.service.access import Access
 from tuner.service.settings import Settings
 
 
 class SimulatedService:
+    access = Access()
+
     def __init__(self, folder, behaviour):
         self.folder, self.behaviour = folder, behaviour
 

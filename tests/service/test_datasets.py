@@ -139,7 +139,9 @@ def test_uploads_in_progress_count_towards_the_limit(store):
 
 def test_a_body_above_the_limit_of_the_server_is_413(service, tmp_path):
     settings = Settings(root=tmp_path / "root", limits=Limits(upload_bytes=1000))
-    client = TestClient(make_app(service, Access(), settings), base_url="http://127.0.0.1:8080")
+    client = TestClient(
+        make_app(service, Access(None, settings.limits), settings), base_url="http://127.0.0.1:8080"
+    )
     parts = (CSV[i : i + 100] for i in range(0, len(CSV), 100))  # without a Content-Length
     for content in (CSV, parts):
         refused = client.post("/v1/datasets", params={"name": "a.csv"}, content=content)

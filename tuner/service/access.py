@@ -29,7 +29,7 @@ from tuner.experiment.messages import first_problem
 from tuner.experiment.yaml_files import dump_yaml, read_mapping
 from tuner.outputs import exclusive_lock, written_whole
 from tuner.service.problems import Problem
-from tuner.service.settings import Limits
+from tuner.service.settings import Limits, Settings
 
 Role = Literal["read", "write", "worker"]
 """What a token may do: look; change things too; run the trials of all owners and nothing else."""
@@ -227,6 +227,16 @@ class Access:
     def __init__(self, tokens: TokenFile | None = None, limits: Limits | None = None) -> None:
         self._tokens = tokens
         self._local = Owner(LOCAL, "write", limits or Limits())
+
+    @classmethod
+    def of(cls, settings: Settings) -> Access:
+        """Return who may call a service with these settings; raises as `TokenFile` does."""
+        limits = settings.limits
+        return cls(TokenFile(settings.tokens, limits) if settings.tokens else None, limits)
+
+    def limits_of(self, owner: str) -> Limits:
+        """Return the limits of an owner, as `TokenFile.limits_of` does. Any thread may ask."""
+        return self._local.limits if self._tokens is None else self._tokens.limits_of(owner)
 
     @property
     def needs_token(self) -> bool:

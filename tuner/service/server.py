@@ -18,7 +18,7 @@ import uvicorn
 
 from tuner.errors import InputError
 from tuner.service import connections
-from tuner.service.access import Access, TokenFile
+from tuner.service.access import Access
 from tuner.service.app import make_app
 from tuner.service.audit import AuditLog
 from tuner.service.guard import Condition
@@ -31,6 +31,8 @@ _log = logging.getLogger("tuner.service")
 
 class Served(Interface):
     """What the server starts and stops: a `Service`."""
+
+    access: Access
 
     def start(self, stand_by: Callable[[str], None], stop: threading.Event) -> bool:
         """Start, waiting while another service has the journal; see `Service.start`."""
@@ -106,19 +108,17 @@ def serve(settings: Settings, service: Served, show: Callable[[str], None]) -> N
         show: prints a line for the user.
 
     Raises:
-        InputError: `check` refuses the settings, the port or the file of tokens cannot be used,
-            or the service refuses to start.
+        InputError: `check` refuses the settings, the port cannot be used, or the service refuses
+            to start.
     """
     check(settings)
-    limits = settings.limits
-    tokens = TokenFile(settings.tokens, limits) if settings.tokens is not None else None
     most_files = connections.allow_open_files()
     with (
         contextlib.closing(connections.listen(settings.host, settings.port)) as listening,
         contextlib.closing(AuditLog(settings.root / "audit.log")) as audit,
     ):
-        condition, access = Condition("the service starts"), Access(tokens, limits)
-        app = make_app(service, access, settings, condition=condition, audit=audit)
+        condition = Condition("the service starts")
+        app = make_app(service, service.access, settings, condition=condition, audit=audit)
         config = uvicorn.Config(
             app,
             http=connections.Protocol,

@@ -12,7 +12,7 @@ import optuna
 
 from tuner.executors.choice import choose_executor
 from tuner.experiment.schema import Resources
-from tuner.service.access import Owner, TokenFile
+from tuner.service.access import Access, Owner
 from tuner.service.datasets import DatasetStore
 from tuner.service.events import EventLogs
 from tuner.service.experiments import Experiments
@@ -52,18 +52,21 @@ class Controller(Protocol):
 class Service:
     """Everything behind the routes.
 
-    Its parts exist from `start` on.
+    Its parts exist from `start` on, but for `access`: who may call.
 
     Args:
         settings: of `tuner serve`.
         make_pool: makes the workers from their number; by default as `settings.executor` names
             them.
+
+    Raises:
+        InputError: the file of tokens cannot be used.
     """
 
     def __init__(self, settings: Settings, make_pool: Callable[[int], Any] | None = None) -> None:
         self.settings = settings
         self._make_pool = make_pool
-        self._tokens = TokenFile(settings.tokens, settings.limits) if settings.tokens else None
+        self.access = Access.of(settings)
         self._stack = ExitStack()
 
     def start(
@@ -134,8 +137,7 @@ class Service:
 
     def _workers_of(self, owner: str) -> int | None:
         """Return how many workers an owner's studies may use at a time."""
-        limits = self.settings.limits if self._tokens is None else self._tokens.limits_of(owner)
-        return limits.workers
+        return self.access.limits_of(owner).workers
 
     def controller(self, owner: str, name: str) -> Controller:
         """Return what cancels, resumes and extends a study.

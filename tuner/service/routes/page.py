@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tuner.errors import TunerError
 from tuner.results.summary import Summary, summarize
-from tuner.service import pages
+from tuner.service import pages, threads
 from tuner.service.access import Owner, Reader, caller
 from tuner.service.curves import improvements
 from tuner.service.events import EventLog
@@ -38,21 +38,21 @@ _UNREAD = 20_000  # trials of an ended study, above which a list does not read i
 
 
 @router.get("/")
-def shell(request: Request) -> HTMLResponse:
+async def shell(request: Request) -> HTMLResponse:
     """Return the document; the view is in it where the caller is known without a token."""
     try:
         owner = caller(request)
     except Problem:
         return HTMLResponse(pages.shell())
     try:
-        view, status = _view(request, owner), 200
+        view, status = await _view(request, owner), 200
     except Problem as problem:
         view, status = pages.problem_view(problem.title, problem.detail), problem.status
     return HTMLResponse(pages.shell(view), status)
 
 
 @router.get("/static/{name}")
-def static(request: Request, name: str) -> Response:
+async def static(request: Request, name: str) -> Response:
     """Return the script, the stylesheet or the icon; their URLs change with their content."""
     if (file := pages.static_files().get(name)) is None:
         raise not_found("file", name)
@@ -63,12 +63,13 @@ def static(request: Request, name: str) -> Response:
 
 
 @router.get("/page/view")
-def view(request: Request, owner: Reader) -> Response:
+async def view(request: Request, owner: Reader) -> Response:
     """Return the view that the parameters ask for; 304 where the caller has it."""
-    return _tagged(request, _view(request, owner))
+    return _tagged(request, await _view(request, owner))
 
 
 @router.get("/page/links")
+@threads.in_threads(threads.LINKS)
 def links(request: Request, owner: Reader, study: str) -> Response:
     """Return the link to a study in MLflow; nothing if it is not there, or no server answers."""
     service = _service(request)
@@ -89,6 +90,7 @@ class Edited(BaseModel):
 
 
 @router.post("/page/check")
+@threads.in_threads(threads.READING)
 def check(request: Request, owner: Reader, body: Edited) -> HTMLResponse:
     """Return what a search would do, or all that is wrong, each with its line."""
     service = _service(request)
@@ -120,7 +122,7 @@ def _tagged(request: Request, content: str) -> Response:
     return HTMLResponse(content, headers={"ETag": tag})
 
 
-def _view(request: Request, owner: Owner) -> str:
+async def _view(request: Request, owner: Owner) -> str:
     """Return a view as HTML.
 
     Raises:
@@ -128,10 +130,10 @@ def _view(request: Request, owner: Owner) -> str:
     """
     asked, service = pages.asked_of(request.query_params), _service(request)
     if asked["study"]:
-        return _study(service, owner, asked)
+        return await threads.run_in(threads.PAGES, _study, service, owner, asked)
     if asked["new"]:
-        return _new(service, owner, asked)
-    return _studies(service, owner, asked)
+        return await threads.run_in(threads.READING, _new, service, owner, asked)
+    return await threads.run_in(threads.PAGES, _studies, service, owner, asked)
 
 
 def _studies(service: Service, owner: Owner, asked: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tuner.experiment.schema import STUDY_BYTES
 from tuner.journal.records import Status
 from tuner.progress.reporters import to_json
+from tuner.service import threads
 from tuner.service.access import Owner, Reader, Writer
 from tuner.service.models import tar_of
 from tuner.service.service import Service
@@ -197,6 +198,7 @@ def extend(request: Request, owner: Writer, name: Name, body: Extension) -> Stud
 
 
 @router.get("/studies/{name}/summary")
+@threads.in_threads(threads.RESULTS)
 def summary(request: Request, owner: Reader, name: Name) -> Response:
     """Return what `tuner show --json` prints."""
     service = _service(request)
@@ -205,6 +207,7 @@ def summary(request: Request, owner: Reader, name: Name) -> Response:
 
 
 @router.get("/studies/{name}/record")
+@threads.in_threads(threads.RESULTS)
 def record(request: Request, owner: Reader, name: Name) -> Response:
     """Return the journal's record of a search, from which tuner renders everything."""
     service = _service(request)
@@ -233,6 +236,7 @@ def trials(
     response_class=Response,
     responses={200: {"content": {"application/yaml": {}, "application/json": {}}}},
 )
+@threads.in_threads(threads.RESULTS)
 def best(
     request: Request, owner: Reader, name: Name, format: Literal["yaml", "json"] = "yaml"
 ) -> Response:
@@ -243,6 +247,7 @@ def best(
 
 
 @router.get("/studies/{name}/report", response_class=HTMLResponse)
+@threads.in_threads(threads.RESULTS)
 def report(request: Request, owner: Reader, name: Name) -> HTMLResponse:
     """Return the report as one HTML page without scripts."""
     service = _service(request)
@@ -264,6 +269,7 @@ def model(request: Request, owner: Reader, name: Name) -> StreamingResponse:
 
 
 @router.post("/studies/{name}/predict")
+@threads.in_threads(threads.PREDICTIONS)
 def predict(request: Request, owner: Reader, name: Name, body: Rows) -> Predictions:
     """Predict from rows with the winner's model."""
     service = _service(request)
