@@ -18,8 +18,9 @@ from helpers.prepared import write_series
 from helpers.pulled import agents, served
 
 from tuner import __version__
+from tuner.client.connection import Connection
 from tuner.data import Shape
-from tuner.errors import InputError
+from tuner.errors import InputError, RunError
 from tuner.executors import Finished, LocalExecutor, Lost, Reported
 from tuner.jobs import Epoch, ExportJob, Outcome, OutcomeState, PredictJob, TrainJob
 from tuner.service.access import Access, Owner, TokenFile, new_token
@@ -241,6 +242,51 @@ def test_a_writers_worker_runs_jobs_of_its_owner_alone(pool, workers, job):
     assert list(of_all.jobs) == ["0:a"]
     with pytest.raises(Problem, match="no such worker"):
         workers.get(ANA, worker.id)
+
+
+def test_a_request_to_join_that_is_sent_again_adds_no_worker(pool, workers, job, clock):
+    first = workers.join(CLUSTER, "w", __version__, 2, "key")
+    clock[0] += LEASE_S - 1
+    assert workers.join(CLUSTER, "w", __version__, 2, "key") is first
+    clock[0] += LEASE_S - 1
+    workers.expire()  # it was heard from
+    assert (pool.n_workers, workers.of(CLUSTER)) == (2, [first])
+    others = [workers.join(owner, "w", __version__, 2, "key") for owner in (ANA, BEN)]
+    others += [workers.join(CLUSTER, "w", __version__, 2, key) for key in ("other", None, None)]
+    assert len({worker.id for worker in [first, *others]}) == 6
+    workers.leave(first)
+    assert workers.join(CLUSTER, "w", __version__, 2, "key") is not first
+
+
+def test_an_answer_that_takes_long_costs_no_lease(pool, workers, job, clock, monkeypatch):
+    """Large arrays are hashed before a worker gets the job that needs them."""
+    worker, hashing, go = joined(workers), threading.Event(), threading.Event()
+    other = joined(workers)
+
+    def hashed(path):
+        hashing.set()
+        assert go.wait(SOON_S)
+        return "0" * 64
+
+    monkeypatch.setattr("tuner.service.workers.sha256_of_file", hashed)
+    pool.executor("ana", "s").submit(job())
+    messages = []
+    thread = threading.Thread(target=lambda: messages.extend(workers.messages(worker, 0)))
+    thread.start()
+    assert hashing.wait(SOON_S)
+    pool.executor("ana", "t").submit(ExportJob("e", {}, {}, Shape("forecast", 1, window=8), 8))
+    assert len(keys(workers, other)) == 1  # it waits for nobody's arrays
+    clock[0] += LEASE_S + 1
+    workers.expire()
+    assert workers.of(CLUSTER) == [worker]
+    go.set()
+    thread.join()
+    assert [m["key"] for m in messages if "job" in m] == ["0:a"]
+    workers.expire()
+    assert workers.of(CLUSTER) == [worker]  # it was heard from as it was answered
+    clock[0] += LEASE_S + 1
+    workers.expire()
+    assert workers.of(CLUSTER) == []
 
 
 def test_another_version_of_tuner_is_refused(workers):
@@ -498,6 +544,32 @@ def test_a_worker_of_an_owner_sees_no_blob_of_another(service, guarded, job):
     assert status(("ben", "write"), path.replace(mine.id, other.id)) == 404
 
 
+def test_a_worker_whose_joining_was_not_answered_leaves_no_ghost(service, url, monkeypatch):
+    """The service has taken the request, and the connection broke before its answer."""
+    monkeypatch.setattr("tuner.service.pull_worker._AGAIN_S", 0.0)
+    answered, stop = Connection.json, threading.Event()
+    n_joined = 0
+
+    def cut(self, method, path, **how):
+        nonlocal n_joined
+        answer = answered(self, method, path, **how)
+        if path == "/v1/workers":
+            n_joined += 1
+            if n_joined < 3:
+                raise RunError("the connection was cut")
+            stop.set()
+        return answer
+
+    monkeypatch.setattr(Connection, "json", cut)
+    joined_ = service.workers.join
+    known = []
+    monkeypatch.setattr(service.workers, "join", lambda *a: known.append(joined_(*a)) or known[-1])
+    PullAgent(url, None, 2, lambda text: None).run(stop)
+    assert n_joined == 3
+    assert len({worker.id for worker in known}) == 1
+    assert service.workers.of(Owner("local")) == []
+
+
 def test_a_refused_worker_ends_in_one_line(guarded, monkeypatch):
     url, tokens = guarded
     with pytest.raises(InputError, match="the token is unknown; tuner token makes one"):
@@ -505,11 +577,3 @@ def test_a_refused_worker_ends_in_one_line(guarded, monkeypatch):
     monkeypatch.setattr("tuner.service.pull_worker.__version__", "0.0.1")
     with pytest.raises(InputError, match="and the worker 0.0.1; install the same"):
         PullAgent(url, tokens["cluster", "worker"], 1, print).run(threading.Event())
-
-
-def test_an_upload_with_another_hash_is_refused(service, url):
-    worker = service.workers.join(Owner("local"), "w", __version__, 1)
-    answer = requests.put(f"{url}/v1/workers/{worker.id}/blobs/{'0' * 64}", data=b"x")
-    assert answer.status_code == 422
-    assert "another SHA-256" in answer.json()["detail"]
-    assert worker.uploads == {}

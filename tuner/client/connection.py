@@ -165,7 +165,7 @@ class Connection:
         """
         sent = {"Accept": "application/json", **(headers or {})}
         if method == "POST":
-            sent["Idempotency-Key"] = str(uuid.uuid4())
+            sent.setdefault("Idempotency-Key", str(uuid.uuid4()))
         data: Any = file
         if body is not None:
             data, sent["Content-Type"] = json.dumps(body).encode(), "application/json"

@@ -203,9 +203,13 @@ def _arrays_to_record(arrays: Weights, put: Put) -> Record:
 
 
 def _arrays_from_record(record: Record, get: Get) -> Weights:
+    from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    arrays = load(get(record["sha256"]))
+    try:
+        arrays = load(get(record["sha256"]))
+    except SafetensorError as error:
+        raise ValueError(f"it has no arrays: {error}") from None
     return {name: arrays[name] for name in record["names"]}
 
 

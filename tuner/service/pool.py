@@ -107,7 +107,8 @@ class SharedPool:
     @property
     def n_workers(self) -> int:
         """Workers at a time, of all kinds."""
-        return sum(kind.n_workers for kind in self._kinds)
+        with self.lock:
+            return sum(kind.n_workers for kind in self._kinds)
 
     @property
     def busy(self) -> int:
@@ -244,8 +245,8 @@ class SharedPool:
 
     def wake_all(self) -> None:
         """Have free workers take the jobs that can begin."""
-        if len(self._share):
-            for kind in self._kinds:
+        with self.lock:
+            for kind in self._kinds if len(self._share) else ():
                 kind.wake()
 
     def fail(self, holder: Workers, error: TunerError) -> None:
@@ -370,6 +371,8 @@ class _OwnWorkers:
         """Execute commands, assign jobs, and deliver events: once."""
         if self._pool is None:
             self._woken.clear()
+            if self._is_closing:  # it may have been set before that
+                return
             left_s = self._retry_at - time.monotonic()
             if left_s > 0 or not len(self):
                 self._woken.wait(max(left_s, 0) or None)

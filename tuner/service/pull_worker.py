@@ -12,10 +12,13 @@ import io
 import json
 import os
 import queue
+import secrets
 import shutil
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tuner import __version__
@@ -31,7 +34,8 @@ _WAIT_S = 5.0  # of a request for messages; it renews the lease
 _SILENT_S = 20.0  # without an answer to it
 _AGAIN_S = 3.0  # from a failure to the next attempt
 _MOST_BYTES = 150_000  # of the events in a request
-_MOST_FOLDERS = 16  # with data of jobs, kept for further ones
+_KEPT_BYTES = 2 << 30  # of data that no job has now, kept for further ones
+_CONFLICT, _TOO_LARGE = 409, 413  # statuses: the job is over; it gives more than it may
 
 
 class PullAgent:
@@ -57,6 +61,7 @@ class PullAgent:
         self._note, self._make = note, make
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._is_out = False  # the service does not answer, and that has been noted
+        self._joining = ""  # the key of a request to join; the same until one was answered
 
     def run(self, stop: threading.Event) -> None:
         """Run jobs until `stop` is set; then running jobs are handed back.
@@ -81,8 +86,11 @@ class PullAgent:
         """Run jobs until the service forgets the worker, or does not answer."""
         with contextlib.closing(Connection(self._server, self._token)) as connection:
             about = {"name": self.name, "version": __version__, "slots": self._n_workers}
+            self._joining = self._joining or secrets.token_hex(16)
+            key = {"Idempotency-Key": self._joining}
             try:
-                joined = connection.json("POST", "/v1/workers", body=about)
+                joined = connection.json("POST", "/v1/workers", body=about, headers=key)
+                self._joining = ""
                 path = f"/v1/workers/{joined['id']}"
             except RunError as error:
                 raise _Unreachable(error) from None
@@ -116,15 +124,31 @@ class _Unreachable(RunError):
         super().__init__(one_line(error))
 
 
+@dataclass(eq=False)
+class _Folder:
+    """Data of jobs, here."""
+
+    path: Path
+    fetching: threading.Lock = field(default_factory=threading.Lock)
+    size: int | None = None  # bytes; None before it is fetched
+
+
 class _Data:
-    """The data and weights of jobs: fetched once, and kept for the next jobs."""
+    """The data and weights of jobs: fetched once, and kept for the next jobs.
+
+    No lock is held while something is fetched, but that of the one folder.
+    """
 
     def __init__(self, connection: Connection, path: str, folder: Path) -> None:
         self._connection, self._path, self._folder = connection, path, folder
         self._lock = threading.Lock()
-        # Those of before a restart of the service are used again; the last used one is last.
-        self._folders = [path for path in folder.iterdir() if path.suffix != ".new"]
-        self._users: dict[str, list[Path]] = {}  # folders by key of the job
+        self._folders: dict[Path, _Folder] = {}  # the last used one is last
+        for known in folder.iterdir():  # of before a restart of the service
+            if known.suffix == ".new":
+                shutil.rmtree(known, ignore_errors=True)
+            else:
+                self._folders[known] = _Folder(known, size=_size_of(known))
+        self._users: dict[str, list[_Folder]] = {}  # folders by key of the job
 
     def hold(self, key: str, folders: dict[str, dict[str, str]]) -> dict[str, str]:
         """Fetch the data of a job, and keep it until `release`.
@@ -144,32 +168,49 @@ class _Data:
         with self._lock:
             found = {folder: self._folder_of(files) for folder, files in folders.items()}
             self._users[key] = list(found.values())
-        return {folder: str(path) for folder, path in found.items()}
+        try:
+            for folder, files in folders.items():
+                self._fetch_folder(found[folder], files)
+        except BaseException:
+            self.release(key)
+            raise
+        return {folder: str(known.path) for folder, known in found.items()}
 
     def release(self, key: str) -> None:
-        """Note that a job has ended; data that no recent job has used is removed."""
+        """Note that a job has ended; data beyond what is kept for the next ones is removed."""
         with self._lock:
             self._users.pop(key, None)
             used = {folder for folders in self._users.values() for folder in folders}
-            for folder in [f for f in self._folders[:-_MOST_FOLDERS] if f not in used]:
-                self._folders.remove(folder)
-                shutil.rmtree(folder, ignore_errors=True)
+            idle = [known for known in self._folders.values() if known not in used]
+            kept = sum(known.size or 0 for known in idle)
+            for known in idle:
+                if known.size is None or kept > _KEPT_BYTES:
+                    kept -= known.size or 0
+                    del self._folders[known.path]
+                    shutil.rmtree(known.path, ignore_errors=True)
 
-    def _folder_of(self, files: dict[str, str]) -> Path:
-        named = json.dumps(sorted(files.items())).encode()
-        folder = self._folder / sha256_of(named)
-        if folder in self._folders:
-            self._folders.remove(folder)
-        else:
-            new = folder.with_suffix(".new")
-            shutil.rmtree(new, ignore_errors=True)
-            new.mkdir()
-            for name, sha256 in files.items():
-                with (new / f"{Path(name).name}.npy").open("wb") as file:
-                    self._fetch(sha256, file.write)
-            new.rename(folder)
-        self._folders.append(folder)
-        return folder
+    def _folder_of(self, files: dict[str, str]) -> _Folder:
+        path = self._folder / sha256_of(json.dumps(sorted(files.items())).encode())
+        self._folders[path] = known = self._folders.pop(path, None) or _Folder(path)
+        return known
+
+    def _fetch_folder(self, known: _Folder, files: dict[str, str]) -> None:
+        with known.fetching:
+            if known.size is not None:
+                return
+            new = known.path.with_suffix(f".{secrets.token_hex(4)}.new")
+            try:
+                new.mkdir()
+                for name, sha256 in files.items():
+                    with (new / f"{Path(name).name}.npy").open("wb") as file:
+                        self._fetch(sha256, file.write)
+                with self._lock:
+                    if self._folders.get(known.path) is known:  # else its jobs have ended
+                        if not known.path.exists():  # by the session before
+                            new.rename(known.path)
+                        known.size = _size_of(known.path)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
 
     def blob(self, sha256: str) -> bytes:
         """Return weights; raises as `hold` does."""
@@ -177,11 +218,11 @@ class _Data:
         self._fetch(sha256, content.write)
         return content.getvalue()
 
-    def put(self, content: bytes) -> str:
-        """Send arrays of an outcome, and return their name."""
-        name = sha256_of(content)
-        self._connection.send("PUT", f"{self._path}/blobs/{name}", file=io.BytesIO(content))
-        return name
+    def put(self, key: str, content: bytes) -> str:
+        """Send arrays of the outcome of a job, and return their name; raises RefusedError."""
+        path, file = f"{self._path}/blobs/{sha256_of(content)}", io.BytesIO(content)
+        self._connection.send("PUT", path, query={"job": key}, file=file)
+        return sha256_of(content)
 
     def _fetch(self, sha256: str, write: Callable[[bytes], object]) -> None:
         digest = hashlib.sha256()
@@ -194,6 +235,10 @@ class _Data:
             raise RunError("data arrived damaged")
 
 
+def _size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
 class _Session:
     """A worker as the service knows it, until it leaves or is forgotten."""
 
@@ -203,7 +248,7 @@ class _Session:
         self._connection, self._path = connection, path
         self._executor, self._data = executor, data
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._ended: set[str] = set()  # keys of jobs that are not to begin
+        self._fetching: set[str] = set()  # keys of jobs that are to begin; of the main thread
         self._outgoing: queue.SimpleQueue[Event | Record | None] = queue.SimpleQueue()
         self._is_over = threading.Event()
         self._failure: TunerError | None = None
@@ -266,6 +311,7 @@ class _Session:
     def _handle(self, message: Record) -> None:
         key = message["key"]
         if "job" in message:
+            self._act(lambda: self._fetching.add(key))
             # In a thread of its own: a large file delays no answer.
             threading.Thread(target=self._fetch, args=(key, message), daemon=True).start()
         elif "answer" in message:
@@ -281,7 +327,7 @@ class _Session:
             self._executor.wake()
 
     def _end(self, key: str) -> None:
-        self._ended.add(key)
+        self._fetching.discard(key)
         self._executor.end_job(key)
         self._data.release(key)
         self._outgoing.put({"key": key, "ended": True})
@@ -292,15 +338,20 @@ class _Session:
             folders = self._data.hold(key, message["data"])
             job = job_from_record(message["job"], self._data.blob, folders)
         except Exception as error:
+            self._data.release(key)
             reason = f"its data did not reach the worker: {one_line(error)}"
-            self._outgoing.put({"key": key, "lost": reason[:1000]})
+            lost = {"key": key, "lost": reason[:1000]}
+            self._act(lambda: self._begin(key, lambda: self._outgoing.put(lost)))
             return
+        self._act(lambda: self._begin(key, lambda: self._executor.submit(job)))
 
-        def begin() -> None:
-            if key not in self._ended:
-                self._executor.submit(job)
-
-        self._act(begin)
+    def _begin(self, key: str, action: Callable[[], None]) -> None:
+        """Do something with a job whose data was fetched, unless it was ended meanwhile."""
+        if key in self._fetching:
+            self._fetching.discard(key)
+            action()
+        else:
+            self._data.release(key)
 
     def _send(self) -> None:
         """Send events, as many at a time as there are."""
@@ -311,12 +362,23 @@ class _Session:
                 if (event := self._outgoing.get()) is None:
                     is_over = True
                     break
-                record = (
-                    event if isinstance(event, dict) else event_to_record(event, self._data.put)
-                )
-                records.append(record)
-                size += len(json.dumps(record))
+                if (record := self._record(event)) is not None:
+                    records.append(record)
+                    size += len(json.dumps(record))
             body = {"first": n_sent, "events": records}
             if records and not self._is_over.is_set():
                 self._connection.send("POST", f"{self._path}/events", body=body)
             n_sent += len(records)
+
+    def _record(self, event: Event | Record) -> Record | None:
+        """Return an event as JSON, its arrays sent; None if the service waits for it no more."""
+        if isinstance(event, dict):
+            return event
+        try:
+            return event_to_record(event, partial(self._data.put, event.key))
+        except RefusedError as error:
+            if error.status == _CONFLICT:
+                return None
+            if error.status == _TOO_LARGE:
+                return {"key": event.key, "lost": f"its arrays are refused: {one_line(error)}"}
+            raise

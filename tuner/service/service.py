@@ -105,7 +105,7 @@ class Service:
             self.tables = TrialTables(root / "trials")
             self.pool = self._open_pool()
             undone_on_failure.callback(self.pool.close)
-            self.workers = PullWorkers(self.pool)
+            self.workers = PullWorkers(self.pool, most_bytes=settings.limits.upload_bytes)
             undone_on_failure.callback(self.workers.close)
             self.searches = Searches(
                 self.studies, records, self.pool, self.events, self.tables, self.datasets, root

@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from tuner.service.job_records import (
 )
 from tuner.service.pool import SharedPool
 from tuner.service.problems import Problem, not_found
+from tuner.service.settings import Limits
+from tuner.service.uploads import JobUploads, Upload
 
 LEASE_S = 15.0
 """A worker that is not heard from for so long has vanished."""
@@ -56,9 +58,13 @@ class Message:
 
 @dataclass(eq=False)
 class PullWorker:
-    """A worker, from its first request until it leaves or vanishes."""
+    """A worker, from its first request until it leaves or vanishes.
+
+    All that changes is used with the lock of the pool held.
+    """
 
     id: str
+    key: str | None  # under which it joined
     caller: str
     owner: str | None  # whose jobs it runs; None: those of all
     name: str
@@ -67,8 +73,9 @@ class PullWorker:
     lock: threading.RLock  # of the pool
     jobs: dict[str, Job] = field(default_factory=dict)  # that it has, or is about to get
     blobs: dict[str, dict[str, bytes | Path]] = field(default_factory=dict)  # by job and name
-    uploads: dict[str, Path] = field(default_factory=dict)  # blobs that it has sent
-    n_events: int = 0  # that were received
+    uploads: dict[str, JobUploads] = field(default_factory=dict)  # that it sent, by job
+    n_answered: int = 0  # requests that the service takes long to answer
+    n_events: int = 0  # that were received, with the next lock held
     receiving: threading.Lock = field(default_factory=threading.Lock)
     _messages: deque[Message] = field(default_factory=deque)  # that may not have arrived
     _n_messages: int = 0
@@ -118,13 +125,18 @@ class PullWorkers:
     Args:
         pool: whose jobs they run.
         clock: returns the time in seconds.
+        most_bytes: of the arrays of one job.
     """
 
-    def __init__(self, pool: SharedPool, clock: Callable[[], float] = time.monotonic) -> None:
-        self._pool, self._clock = pool, clock
+    def __init__(
+        self,
+        pool: SharedPool,
+        clock: Callable[[], float] = time.monotonic,
+        most_bytes: int = Limits.upload_bytes,
+    ) -> None:
+        self._pool, self._clock, self._most_bytes = pool, clock, most_bytes
         self._workers: dict[str, PullWorker] = {}  # with the lock of the pool held
-        self._data: dict[str, dict[str, str]] = {}  # SHA-256 of files, by folder and name
-        self._hashing = threading.Lock()
+        self._data: dict[str, _Hashes] = {}  # by folder, with the lock of the pool held
         self._stack = contextlib.ExitStack()
         self._uploads = self._stack.enter_context(scratch_folder())
         self._is_closed = threading.Event()
@@ -146,7 +158,7 @@ class PullWorkers:
     @property
     def n_workers(self) -> int:
         """Slots of all workers."""
-        return sum(worker.slots for worker in list(self._workers.values()))
+        return sum(worker.slots for worker in self._workers.values())
 
     def wake(self) -> None:
         """Hand jobs to workers that have free slots."""
@@ -177,8 +189,10 @@ class PullWorkers:
 
     # Of the routes.
 
-    def join(self, owner: Owner, name: str, version: str, slots: int) -> PullWorker:
-        """Return a new worker.
+    def join(
+        self, owner: Owner, name: str, version: str, slots: int, key: str | None = None
+    ) -> PullWorker:
+        """Return a new worker; the same key gives the same caller the same worker again.
 
         Raises:
             Problem: 409 if its tuner is of another version.
@@ -188,10 +202,14 @@ class PullWorkers:
             raise Problem(409, f"the service has {versions}; install the same")
         only = None if owner.role == "worker" else owner.name
         id_, lock = secrets.token_hex(16), self._pool.lock
-        worker = PullWorker(id_, owner.name, only, name, slots, self._clock(), lock)
         with lock:
             if self._is_closed.is_set():
                 raise Problem(503, "the service stops", headers={"Retry-After": "5"})
+            for known in self._workers.values() if key is not None else ():
+                if (known.caller, known.key) == (owner.name, key):
+                    known.heard = self._clock()
+                    return known
+            worker = PullWorker(id_, key, owner.name, only, name, slots, self._clock(), lock)
             self._workers[worker.id] = worker
             self._pool.wake_all()
         return worker
@@ -224,9 +242,23 @@ class PullWorkers:
                 self._pool.put_back(key)
 
     def messages(self, worker: PullWorker, number: int) -> list[Record]:
-        """Return the messages from `number` on, as JSON; reads the data of jobs."""
+        """Return the messages from `number` on, as JSON; reads the data of jobs.
+
+        However long that takes, the worker is not taken for one that has vanished.
+        """
         with self._pool.lock:
             waiting = [(m, worker.jobs.get(m.key)) for m in worker.after(number)]
+            worker.n_answered += 1
+        try:
+            return self._records(worker, waiting)
+        finally:
+            with self._pool.lock:
+                worker.n_answered -= 1
+                worker.heard = self._clock()
+
+    def _records(
+        self, worker: PullWorker, waiting: Iterable[tuple[Message, Job | None]]
+    ) -> list[Record]:
         records = []
         for message, job in waiting:
             record: Record = {"number": message.number, "key": message.key}
@@ -258,25 +290,29 @@ class PullWorkers:
 
     def _receive(self, worker: PullWorker, record: Record) -> None:
         key = record["key"]
-        if key not in worker.jobs:
-            return
-        if record.get("ended"):  # it was aborted
-            with self._pool.lock:
+        with self._pool.lock:
+            if key not in worker.jobs:
+                return
+            if record.get("ended"):  # it was aborted
                 self._free(worker, key)
                 self._pool.left(key)
-            return
-        used: set[str] = set()
+                return
 
         def blob(name: str) -> bytes:
-            used.add(name)
-            return worker.uploads[name].read_bytes()
+            with self._pool.lock:
+                path = worker.uploads[key].path(name)
+            return path.read_bytes()
 
+        event, unreadable = None, ""
         try:
             event = event_from_record(record, blob)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            detail = f"an event of {key} cannot be read: {type(error).__name__}: {error}"
-            raise Problem(422, detail) from None
+        except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+            unreadable = f"an event of {key} cannot be read: {type(error).__name__}: {error}"
         with self._pool.lock:
+            if key not in worker.jobs:
+                return  # it was lost meanwhile, with its files
+            if event is None:
+                raise Problem(422, unreadable)
             if not isinstance(event, Reported):
                 self._free(worker, key)
             if isinstance(event, Returned):
@@ -286,8 +322,6 @@ class PullWorkers:
             if not isinstance(event, Reported | Returned):
                 self._pool.left(key)  # its search may not wait for it any more
             self._pool.wake_all()
-        for name in used:
-            worker.uploads.pop(name).unlink(missing_ok=True)
 
     def blob(self, worker: PullWorker, name: str) -> bytes | Path:
         """Return a blob of a job that the worker has.
@@ -301,14 +335,35 @@ class PullWorkers:
                     return blobs[name]
         raise not_found("blob", name)
 
-    def upload_path(self, name: str) -> Path:
-        """Return a new path for the upload of a blob."""
-        return self._uploads / f"{name}.{secrets.token_hex(8)}"
+    @contextlib.contextmanager
+    def uploading(self, worker: PullWorker, key: str, name: str) -> Iterator[Arriving]:
+        """Yield what takes arrays of a job's outcome; they are kept if nothing is raised.
 
-    def uploaded(self, worker: PullWorker, name: str, path: Path) -> None:
-        """Keep an uploaded blob, whose content has been checked."""
+        They are removed with the job, whichever way it leaves its worker.
+
+        Args:
+            worker: that has the job.
+            key: of the job.
+            name: the SHA-256 of the arrays, which the caller checks.
+
+        Raises:
+            Problem: 409, the worker has no such job; 413, the job gives less.
+        """
         with self._pool.lock:
-            worker.uploads[name] = path
+            if (job := worker.jobs.get(key)) is None:
+                raise Problem(409, "the worker has no such job any more; go on")
+            if (files := worker.uploads.get(key)) is None:
+                files = JobUploads(job, self._uploads, self._most_bytes)
+                worker.uploads[key] = files
+            arriving = Arriving(files, files.begin(name), self._pool.lock)
+        try:
+            yield arriving
+            with self._pool.lock:
+                files.end(arriving.upload)
+        except BaseException:
+            with self._pool.lock:
+                files.drop(arriving.upload)
+            raise
 
     def _job_record(self, worker: PullWorker, job: Job) -> Record:
         blobs: dict[str, bytes | Path] = {}
@@ -338,25 +393,26 @@ class PullWorkers:
 
     def _files(self, folder: str) -> dict[str, str]:
         """Return the SHA-256 of each array of a folder, by name."""
-        with self._hashing:
-            if (known := self._data.get(folder)) is None:
-                files = sorted(Path(folder).glob("*.npy"))
-                if not files:
-                    raise FileNotFoundError(f"no arrays in {Path(folder).name}")
-                known = {file.stem: sha256_of_file(file) for file in files}
-                self._data[folder] = known
-        return known
+        with self._pool.lock:
+            hashes = self._data.setdefault(folder, _Hashes(Path(folder)))
+        try:
+            return hashes.by_name()
+        except OSError:
+            with self._pool.lock:
+                self._data.pop(folder, None)
+            raise
 
     def _free(self, worker: PullWorker, key: str) -> None:
         worker.jobs.pop(key, None)
         worker.blobs.pop(key, None)
+        if (files := worker.uploads.pop(key, None)) is not None:
+            files.close()
 
     def _remove(self, worker: PullWorker) -> None:
         self._workers.pop(worker.id, None)
         worker.wake()
-        worker.jobs.clear()
-        for path in worker.uploads.values():
-            path.unlink(missing_ok=True)
+        for key in list(worker.jobs):
+            self._free(worker, key)
 
     def _look(self) -> None:
         """Lose the jobs of workers that have vanished; runs in a thread of its own."""
@@ -367,7 +423,8 @@ class PullWorkers:
         """Remove the workers whose lease has expired; their jobs are lost."""
         with self._pool.lock:
             since = self._clock() - LEASE_S
-            for worker in [w for w in self._workers.values() if w.heard < since]:
+            silent = [w for w in self._workers.values() if w.heard < since and not w.n_answered]
+            for worker in silent:
                 reason = f"its worker {worker.name} has not been heard from for {LEASE_S:g} s"
                 keys = list(worker.jobs)
                 self._remove(worker)
@@ -376,7 +433,40 @@ class PullWorkers:
                     self._pool.left(key)
 
 
+@dataclass(frozen=True)
+class Arriving:
+    """A file that arrives."""
+
+    _files: JobUploads
+    upload: Upload
+    _lock: threading.RLock
+
+    def grow(self, n_bytes: int) -> None:
+        """Count bytes before they are written; raises as `JobUploads.grow` does."""
+        with self._lock:
+            self._files.grow(self.upload, n_bytes)
+
+
+class _Hashes:
+    """The SHA-256 of the arrays in a folder; read once, and none waits for another folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._lock = folder, threading.Lock()
+        self._known: dict[str, str] | None = None
+
+    def by_name(self) -> dict[str, str]:
+        """Return them; raises OSError."""
+        with self._lock:
+            if self._known is None:
+                files = sorted(self._folder.glob("*.npy"))
+                if not files:
+                    raise FileNotFoundError(f"no arrays in {self._folder.name}")
+                self._known = {file.stem: sha256_of_file(file) for file in files}
+            return self._known
+
+
 def to_json(worker: PullWorker) -> dict[str, Any]:
     """Return what the caller sees of a worker."""
-    busy = len(worker.jobs)
+    with worker.lock:
+        busy = len(worker.jobs)
     return {"id": worker.id, "name": worker.name, "slots": worker.slots, "busy": busy}

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +25,16 @@ _MOST_WAIT_S = 10.0  # less than the lease
 
 Id = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 Sha256 = Annotated[str, InPath(pattern=r"^[0-9a-f]{64}$")]
+JobKey = Annotated[str, Query(min_length=1, max_length=1000)]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        description="The same key gives the same worker again.",
+    ),
+]
 
 
 class _Body(BaseModel):
@@ -103,9 +113,12 @@ def _shown(worker: PullWorker) -> Worker:
 
 
 @router.post("", status_code=201)
-def join(request: Request, owner: WorkerCaller, body: Joining) -> Worker:
+def join(
+    request: Request, owner: WorkerCaller, body: Joining, idempotency_key: Key = None
+) -> Worker:
     """Add a worker."""
-    return _shown(_workers(request).join(owner, body.name, body.version, body.slots))
+    workers = _workers(request)
+    return _shown(workers.join(owner, body.name, body.version, body.slots, idempotency_key))
 
 
 @router.get("")
@@ -152,21 +165,19 @@ def get_blob(request: Request, owner: WorkerCaller, id: Id, sha256: Sha256) -> R
 
 
 @router.put("/{id}/blobs/{sha256}", status_code=204)
-async def put_blob(request: Request, owner: WorkerCaller, id: Id, sha256: Sha256) -> Response:
-    """Keep arrays of an outcome, which an event refers to."""
+async def put_blob(
+    request: Request, owner: WorkerCaller, id: Id, sha256: Sha256, job: JobKey
+) -> Response:
+    """Keep arrays of the outcome of a job that the worker has; an event refers to them."""
     workers = _workers(request)
-    worker = workers.get(owner, id)
-    path, digest = workers.upload_path(sha256), hashlib.sha256()
-    try:
-        with path.open("wb") as file:
+    worker, digest = workers.get(owner, id), hashlib.sha256()
+    with workers.uploading(worker, job, sha256) as arriving:
+        with arriving.upload.path.open("wb") as file:
             async for part in request.stream():
+                arriving.grow(len(part))
+                workers.get(owner, id)  # it may take long
                 digest.update(part)
                 await asyncio.to_thread(file.write, part)
         if digest.hexdigest() != sha256:
             raise Problem(422, f"the body has another SHA-256, {digest.hexdigest()}; send it again")
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    workers.get(owner, id)  # it may have taken long
-    workers.uploaded(worker, sha256, path)
     return Response(status_code=204)
