@@ -167,6 +167,7 @@ def test_progress_is_a_line_for_every_trial(folder, monkeypatch, capfd):
         ({"executor": "locl"}, "did you mean 'local'"),
         ({"seed": -1}, "seed"),
         ({"study": "a/b"}, "must not hold '/'"),
+        ({"study": "tuner.service"}, "tuner.service is the service's own"),
         ({"study": "x.finalists"}, "names that end in .finalists are reserved"),
         ({"journal": ""}, "must name a file"),
     ],

@@ -18,7 +18,7 @@ from tuner.coordination.opening import Earlier
 from tuner.errors import InputError, JournalError, nearest, one_line
 from tuner.experiment import Domain, Experiment, Override
 from tuner.experiment.messages import shown
-from tuner.experiment.schema import STUDY_BYTES, mended, normalized, why_refused
+from tuner.experiment.schema import STUDY_BYTES, mended, normalized, why_refused, why_reserved
 from tuner.journal.records import StudyRecord, StudyState, read_study, read_with_state
 from tuner.journal.storage import journal_at, journal_location, read_journal
 from tuner.outputs import written_whole
@@ -35,7 +35,7 @@ def check_study_name(study: str | None, *, in_python: bool = False) -> str | Non
     """Return the normalized name of a study; messages name the option, or a Python argument.
 
     Raises:
-        InputError: it cannot be the name of a file, or is reserved for finalists.
+        InputError: it cannot be the name of a file, or is reserved.
     """
     if study is None:
         return None
@@ -44,8 +44,7 @@ def check_study_name(study: str | None, *, in_python: bool = False) -> str | Non
         near = mended(study, STUDY_BYTES) or "first"
         write = f"study={near!r}" if in_python else f"--study {shlex.quote(near)}"
         raise InputError(why, where=where, got=shown(study), remedy=f"write {write}, say")
-    if study.endswith(".finalists"):
-        rule = "names that end in .finalists are reserved"
+    if rule := why_reserved(study):
         raise InputError(rule, where=where, got=repr(study), remedy="leave it out")
     return study
 

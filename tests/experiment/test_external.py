@@ -49,6 +49,7 @@ REFUSED = [
     ({"pruner": {"name": "patient", "wrapped": {"name": "hyperband"}}}, "steps: is required by"),
     ({"pruner": {"name": "wilcoxon"}}, "pruner.name: wilcoxon compares folds"),
     ({"name": "a/b"}, "name: must not hold '/', which file names cannot have everywhere"),
+    ({"name": "tuner.service"}, "name: tuner.service is the service's own"),
     ({"name": "a.finalists"}, "name: names that end in .finalists are reserved"),
     ({"metric": ""}, "metric: must not be empty, got ''; write `metric: value`, say"),
 ]

@@ -7,8 +7,9 @@ import threading
 import pytest
 
 from tuner.errors import JournalInUse
+from tuner.experiment.schema import SERVICE_STUDY
 from tuner.journal.storage import write_journal
-from tuner.service.records import STUDY, hold_records
+from tuner.service.records import hold_records
 
 
 @pytest.fixture(params=["file", "sqlite", "postgresql"])
@@ -98,5 +99,5 @@ def test_studies_of_a_database_share_its_connection(tmp_path):
 def test_studies_in_files_have_one_each(tmp_path):
     with hold(tmp_path, None) as records:
         place = records.place_of("ana", "a")
-        with place.open(print), write_journal(str(tmp_path / "other.journal"), STUDY):
+        with place.open(print), write_journal(str(tmp_path / "other.journal"), SERVICE_STUDY):
             assert (tmp_path / "studies" / "ana" / "a.journal").exists()

@@ -121,6 +121,19 @@ def test_a_running_table_is_the_one_that_is_read(tmp_path):
     assert len(tables.of("ana", "a", sign=1)) == 0
 
 
+def test_a_table_runs_until_its_last_opener_has_ended(tmp_path):
+    tables = TrialTables(tmp_path)
+    first, second = (tables.running("ana", "a", sign=1) for _ in range(2))
+    first.__enter__()
+    table = second.__enter__()
+    first.__exit__(None, None, None)
+    for other in range(20):
+        tables.of("ana", f"other{other}", sign=1)
+    assert tables.of("ana", "a", sign=1) is table
+    second.__exit__(None, None, None)
+    assert tables._running == {}
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_trials_are_paged_quickly(tmp_path):
     table = TrialTable(tmp_path / "a.jsonl", sign=1)

@@ -14,7 +14,7 @@ from tuner.errors import ExperimentError, SpaceError
 from tuner.experiment.data import Count
 from tuner.experiment.experiment import located
 from tuner.experiment.messages import explain, shown
-from tuner.experiment.schema import FINALISTS_SUFFIX, ExperimentName, NoPruner, Pruner, Strategy
+from tuner.experiment.schema import ExperimentName, NoPruner, Pruner, Strategy, why_reserved
 from tuner.experiment.space import (
     CategoricalDomain,
     Domain,
@@ -60,8 +60,7 @@ def _check_names(space: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_study_name(name: str) -> str:
-    if name.endswith(FINALISTS_SUFFIX):
-        rule = f"names that end in {FINALISTS_SUFFIX} are reserved"
+    if rule := why_reserved(name):
         raise ExperimentError(rule, got=shown(name), remedy="give another")
     return name
 

@@ -41,6 +41,9 @@ STUDY_BYTES = 240
 FINALISTS_SUFFIX = ".finalists"
 """Ends the name of the study of another study's finalists."""
 
+SERVICE_STUDY = "tuner.service"
+"""The study of a journal in which a service keeps its own records."""
+
 _IN_NO_FILE = '/\\:*?"<>|'
 
 _NOT_PRINTED = ("Cc", "Cs", "Cn", "Zl", "Zp")  # Unicode's: controls, half characters, line ends
@@ -67,6 +70,13 @@ def why_refused(name: str, most_bytes: int) -> str | None:
     if (n_bytes := len(name.encode())) > most_bytes:
         return f"must have at most {most_bytes} bytes in UTF-8, has {n_bytes}"
     return None
+
+
+def why_reserved(study: str) -> str | None:
+    """Return why no study may have a name; None where it may."""
+    if study.endswith(FINALISTS_SUFFIX):
+        return f"names that end in {FINALISTS_SUFFIX} are reserved"
+    return f"{SERVICE_STUDY} is the service's own" if study == SERVICE_STUDY else None
 
 
 def mended(name: str, most_bytes: int) -> str:

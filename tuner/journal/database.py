@@ -17,6 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import sqlalchemy
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages._rdb.models import TrialModel
 from optuna.study._study_direction import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import ExceptionContext
@@ -39,6 +40,7 @@ _P = ParamSpec("_P")
 _RETRY_FOR_S = 3600.0
 _LONGEST_PAUSE_S = 5.0  # between two attempts
 _CONNECT_S = 7.0
+_DELETED_AT_ONCE = 500  # trials
 # libpq's options, which psycopg and psycopg2 take: a server that has vanished is missed in 30 s.
 _TIMEOUTS = {
     "connect_timeout": 5,
@@ -238,8 +240,10 @@ class RetryingStorage(BaseStorage):
         return self._retry(create, again)
 
     def delete_study(self, study_id: int) -> None:
-        """Delete a study, unless it is gone already."""
-
+        """Delete a study, unless it is gone already; other operations have their turn meanwhile."""
+        if isinstance(rdb := getattr(self._inner, "_backend", None), RDBStorage):
+            while self._retry(partial(_delete_trials, rdb.engine, study_id)):
+                pass
         delete = partial(self._inner.delete_study, study_id)
 
         def again() -> None:
@@ -275,6 +279,22 @@ class RetryingStorage(BaseStorage):
             return self._inner.get_trial(trial_id).state is state or change()
 
         return self._retry(change, again)
+
+
+def _delete_trials(engine: sqlalchemy.Engine, study_id: int) -> int:
+    """Delete some trials of a study; return how many.
+
+    Optuna deletes a study in one piece, a statement for each row of it.
+    """
+    trials = TrialModel.__table__
+    of_study = trials.c.study_id == study_id
+    with engine.begin() as connection:
+        some = sqlalchemy.select(trials.c.trial_id).where(of_study).limit(_DELETED_AT_ONCE)
+        ids = connection.execute(some).scalars().all()
+        for table in reversed(TrialModel.metadata.sorted_tables):
+            if "trial_id" in table.c and ids:
+                connection.execute(table.delete().where(table.c.trial_id.in_(ids)))
+    return len(ids)
 
 
 def has_studies(url: str) -> bool:

@@ -361,6 +361,15 @@ def checked_facts(study: optuna.Study, where: str) -> dict[str, Any]:
     return facts
 
 
+def has_begun(storage: BaseStorage, name: str) -> bool:
+    """Return whether a journal holds a study, and the facts with which its search begins."""
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        return False
+    return STUDY_ATTR in study.user_attrs
+
+
 def read_study(storage: BaseStorage, name: str, location: str) -> StudyRecord:
     """Read a study and its finalists from a journal.
 

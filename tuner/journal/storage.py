@@ -23,7 +23,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.errors import JournalError, RunError, StudyError, nearest, one_line, show_location
-from tuner.experiment.schema import FINALISTS_SUFFIX
+from tuner.experiment.schema import FINALISTS_SUFFIX, why_reserved
 from tuner.journal.database import (
     RetryingStorage,
     database_is_locked,
@@ -300,9 +300,23 @@ def is_locked(location: str, study: str) -> bool | None:
 
 
 def study_names(storage: BaseStorage) -> list[str]:
-    """Return the names of the studies in a journal, without those of their finalists."""
-    names = optuna.get_all_study_names(storage)
-    return sorted(n for n in names if not n.endswith(FINALISTS_SUFFIX))
+    """Return the names of the studies in a journal: no finalists' and no service's own."""
+    return sorted(n for n in optuna.get_all_study_names(storage) if why_reserved(n) is None)
+
+
+def delete_study(storage: BaseStorage, name: str) -> None:
+    """Delete a study and that of its finalists, as far as they are there.
+
+    Args:
+        storage: opened by `write_journal`.
+        name: of the study, which nobody writes to.
+
+    Raises:
+        RunError: the journal cannot be written; the same call later deletes the rest.
+    """
+    for each in (name + FINALISTS_SUFFIX, name):
+        with contextlib.suppress(KeyError):
+            optuna.delete_study(study_name=each, storage=storage)
 
 
 def load_study(storage: BaseStorage, name: str, location: str) -> optuna.Study:

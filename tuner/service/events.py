@@ -241,9 +241,9 @@ class EventLogs:
     def remove(self, owner: str, study: str) -> None:
         """Delete the log of a study; its readers leave."""
         log = self.of(owner, study)
-        with self._lock:
+        with self._lock:  # nobody opens what is being removed
+            log.remove()
             self._logs.pop((owner, study), None)
-        log.remove()
 
     def end_streams(self) -> None:
         """Make the readers of all logs leave, now and later, from any thread."""

@@ -13,9 +13,9 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +101,7 @@ class ExternalStudies:
         with self.studies.changing():
             known = self.studies.find(owner.name, spec.name)
             if known is not None:
+                self.studies.check_stays(known)
                 if not known.was_submitted(written):
                     _check_same(known, written)
                 if known.state is State.QUEUED:  # the service died before it was complete
@@ -200,6 +201,12 @@ class ExternalStudies:
         self.studies.respecify(study, study.spec | {"trials": trials}, facts)
         self.studies.change(study, State.RUNNING)
 
+    @contextmanager
+    def closed(self, study: Study) -> Iterator[None]:
+        """Keep a study closed for the block, in which it is deleted."""
+        self.close(study)
+        yield
+
     def close(self, study: Study) -> None:
         """Close a study; the next request opens it again."""
         with self._lock:
@@ -233,6 +240,8 @@ class ExternalStudies:
         with self._lock:
             if self._stopping:
                 raise Problem(503, "the service stops", headers={"Retry-After": "5"})
+            if study.deleting:  # its files are being removed
+                raise Problem(404, f"no study {study.name!r}")
             open_study = self._open.get(study)
             if open_study is None:
                 open_study = self._open[study] = _OpenStudy(self, study)

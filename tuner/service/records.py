@@ -13,11 +13,16 @@ import optuna
 from optuna.storages import BaseStorage
 
 from tuner.errors import JournalAway, JournalInUse, RunError
-from tuner.journal.storage import SERVICE_PREFIX, Place, place_of, within, write_journal
+from tuner.experiment.schema import SERVICE_STUDY
+from tuner.journal.storage import (
+    SERVICE_PREFIX,
+    Place,
+    delete_study,
+    place_of,
+    within,
+    write_journal,
+)
 from tuner.service.access import LOCAL
-
-STUDY = "tuner.service"
-"""Name of the study whose attributes are the records; no search can have it in its namespace."""
 
 WRITE_S = 4.0
 """Seconds that a record waits for a database, or for another record."""
@@ -42,7 +47,9 @@ class ServiceJournal:
         self._storage, self._root, self._url = storage, root, url
         self._writing = threading.Lock()  # taken before the other one
         self._lock = threading.Lock()  # of what readers see; never held over a write
-        self._study = optuna.create_study(study_name=STUDY, storage=storage, load_if_exists=True)
+        self._study = optuna.create_study(
+            study_name=SERVICE_STUDY, storage=storage, load_if_exists=True
+        )
         found = self._study.user_attrs
         self._records: dict[str, Any] = {
             key.removeprefix(SERVICE_PREFIX): value
@@ -56,18 +63,26 @@ class ServiceJournal:
         Raises:
             JournalAway: the journal cannot be written, or not within seconds.
         """
-        try:
-            with self._writing, within(self._storage, WRITE_S):
-                self._study.set_user_attr(SERVICE_PREFIX + key, value)
-        except RunError as error:
-            _log.error("%s", error)
-            rule = "the service's journal cannot be written now"
-            raise JournalAway(rule, remedy="nothing has changed; try again later") from error
+        with self._writing, _in_seconds(self._storage):
+            self._study.set_user_attr(SERVICE_PREFIX + key, value)
         with self._lock:
             if value is None:
                 self._records.pop(key, None)
             else:
                 self._records[key] = value
+
+    def remove_study(self, owner: str, study: str) -> None:
+        """Remove the journal of a study that nobody writes to, or what is left of it.
+
+        Raises:
+            JournalAway: the journal cannot be written now.
+        """
+        place = self.place_of(owner, study)
+        if self._url is None:
+            Path(place.location).unlink(missing_ok=True)
+            return
+        with _in_seconds(self._storage):
+            delete_study(self._storage, place.study)
 
     def under(self, prefix: str) -> dict[str, Any]:
         """Return the records whose keys begin with a prefix, by the rest of their keys."""
@@ -82,6 +97,18 @@ class ServiceJournal:
             name = study if owner == LOCAL else f"{owner}:{study}"
             return Place(self._url, name, lambda note: contextlib.nullcontext(self._storage))
         return place_of(study, str(self._root / "studies" / owner / f"{study}.journal"))
+
+
+@contextlib.contextmanager
+def _in_seconds(storage: BaseStorage) -> Iterator[None]:
+    """Raise JournalAway where the journal cannot be written, or does not answer for seconds."""
+    try:
+        with within(storage, WRITE_S):
+            yield
+    except RunError as error:
+        _log.error("%s", error)
+        rule = "the service's journal cannot be written now"
+        raise JournalAway(rule, remedy="try again later") from error
 
 
 @contextlib.contextmanager

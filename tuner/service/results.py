@@ -13,10 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from tuner.errors import JournalError
 from tuner.journal.record_json import record_to_text
-from tuner.journal.records import StudyRecord, StudyState, read_study
-from tuner.journal.storage import Place, read_journal
+from tuner.journal.records import StudyRecord, StudyState, has_begun, read_study
+from tuner.journal.storage import Place, journal_exists, read_journal
 from tuner.prediction import Model, PredictionWarning, load_model
 from tuner.report import page
 from tuner.results.export import exported, render
@@ -154,10 +153,12 @@ class Results:
 
     def _read(self, study: Study) -> StudyRecord:
         place = self._records.place_of(study.owner, study.name)
-        try:
-            found = read_study(read_journal(place.location), place.study, place.location)
-        except JournalError:
-            raise _none_yet(study, "record") from None
+        if not journal_exists(place.location):
+            raise _none_yet(study, "record")
+        storage = read_journal(place.location)
+        if not has_begun(storage, place.study):
+            raise _none_yet(study, "record")
+        found = read_study(storage, place.study, place.location)
         return as_client_wrote(found, study.name, self._paths(study))
 
     def record_text(self, study: Study) -> str:
@@ -246,10 +247,12 @@ class Results:
         }
 
     def forget(self, study: Study) -> None:
-        """Remove the journal and the model of a study; a database keeps its journal."""
-        place = self._records.place_of(study.owner, study.name)
-        if "://" not in place.location:
-            Path(place.location).unlink(missing_ok=True)
+        """Remove the journal, the model and the rows of a study that nobody writes to.
+
+        Raises:
+            JournalAway: the journal cannot be written now; the same call later removes the rest.
+        """
+        self._records.remove_study(study.owner, study.name)
         shutil.rmtree(self._models / study.owner / study.name, ignore_errors=True)
         self._tables.remove(study.owner, study.name)
 

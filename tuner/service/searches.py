@@ -10,8 +10,8 @@ import copy
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -144,6 +144,7 @@ class Searches:
         with self._studies.changing():
             known = self._studies.find(owner.name, submission.name)
             if known is not None:
+                self._studies.check_stays(known)
                 if not known.was_submitted(spec):
                     _check_same(known, submission)
                     self._change(known, spec, facts)
@@ -205,8 +206,9 @@ class Searches:
             check_trials(experiment, owner.limits)
             self._change(study, spec, _facts(experiment))
 
-    def close(self, study: Study) -> None:
-        """Wait until an ended search writes nothing any more.
+    @contextmanager
+    def closed(self, study: Study) -> Iterator[None]:
+        """Wait until a search that has ended writes nothing any more; then it is deleted.
 
         Raises:
             Problem: 409, it still does after some seconds.
@@ -216,6 +218,7 @@ class Searches:
             if not self._changed.wait_for(lambda: key not in self._running, _CLOSE_S):
                 detail = f"study {study.name!r} has not stopped yet; try again"
                 raise Problem(409, detail, headers={"Retry-After": "5"})
+        yield
 
     def _change(self, study: Study, spec: dict[str, Any], facts: Facts) -> None:
         if spec == study.spec and not study.state.has_ended:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 
 import optuna
 
+from tuner.errors import JournalAway, TunerError
 from tuner.executors.choice import choose_executor
 from tuner.experiment.schema import Resources
 from tuner.service.access import Access, Owner
@@ -29,6 +30,7 @@ from tuner.service.submissions import datasets_of
 from tuner.service.trial_table import TrialTables
 from tuner.service.workers import PullWorkers
 
+_ERASE_S = 5.0  # that a deletion waits for another one
 _GROW_S = 600.0  # that trials wait for a cluster that has to grow first
 _log = logging.getLogger("tuner.service")
 
@@ -45,8 +47,8 @@ class Controller(Protocol):
     def extend(self, study: Study, changes: Mapping[str, Any], owner: Owner) -> None:
         """Give a study another budget: `trials`, `timeout`, `reopen_test`."""
 
-    def close(self, study: Study) -> None:
-        """Release what is held of a study that is to be deleted."""
+    def closed(self, study: Study) -> AbstractContextManager[None]:
+        """Keep a study closed for the block, in which it may be deleted."""
 
 
 class Service:
@@ -67,6 +69,7 @@ class Service:
         self.settings = settings
         self._make_pool = make_pool
         self.access = Access.of(settings)
+        self._erasing = threading.Lock()
         self._stack = ExitStack()
 
     def start(
@@ -121,6 +124,7 @@ class Service:
                 Kind.SEARCH: self.searches,
                 Kind.EXTERNAL: self.external,
             }
+            self._erase_the_rest()
             self.searches.start()
             undone_on_failure.callback(self.searches.stop)
             self._stack = undone_on_failure.pop_all()
@@ -150,16 +154,37 @@ class Service:
     def delete(self, owner: str, name: str) -> None:
         """Delete a study that has ended, with all that the service keeps of it.
 
+        What an error or the death of the service interrupts, the same call or the next start ends.
+
         Raises:
-            Problem: 404, there is no such study; 409, it has not ended.
+            Problem: 404, there is no such study; 409, it has not ended, or still writes.
+            JournalAway: the journal cannot be written now.
         """
         study = self.studies.get(owner, name)
-        if not study.state.has_ended:
-            raise Problem(409, f"study {name!r} is {study.state}; cancel it first")
-        self.controller(owner, name).close(study)
-        self.studies.remove(study)
-        self.results.forget(study)
-        self.events.remove(owner, name)
+        self.studies.begin_removal(study)
+        self._erase(study)
+
+    def _erase(self, study: Study) -> None:
+        """Remove all of a study whose removal has begun."""
+        if not self._erasing.acquire(timeout=_ERASE_S):
+            raise JournalAway("another study is being deleted", remedy="try again")
+        try:
+            if self.studies.find(study.owner, study.name) is not study:
+                return  # another thread has
+            with self._controllers[study.kind].closed(study):
+                self.results.forget(study)
+                self.events.remove(study.owner, study.name)
+                self.studies.remove(study)
+        finally:
+            self._erasing.release()
+
+    def _erase_the_rest(self) -> None:
+        """Go on with deletions that were interrupted."""
+        for study in self.studies.half_deleted():
+            try:
+                self._erase(study)
+            except (Problem, TunerError, OSError) as error:
+                _log.error("study %s is not deleted yet: %s", study.key, error)
 
     def used_by(self, owner: str, dataset: str) -> list[str]:
         """Return the names of the studies that use a dataset."""

@@ -173,6 +173,17 @@ class Studies:
         with self._lock:
             return self._studies.get((owner, name))
 
+    def check_is_there(self, study: Study) -> None:
+        """Raise a Problem, 404, if a study has been removed."""
+        if self.find(study.owner, study.name) is not study:
+            raise Problem(404, f"no study {study.name!r}")
+
+    def check_stays(self, study: Study) -> None:
+        """Raise a Problem, 404 or 409, if a study has been removed or is being deleted."""
+        self.check_is_there(study)
+        if study.deleting:
+            raise Problem(409, f"study {study.name!r} is being deleted; delete it again")
+
     def of(self, owner: str) -> list[Study]:
         """Return an owner's studies, newest first."""
         with self._lock:
@@ -223,7 +234,7 @@ class Studies:
             RunError: the journal cannot be written; nothing has changed.
         """
         with self.changing():
-            self._check_stays(study)
+            self.check_stays(study)
             submissions = [*study.submissions, _digest(spec)]
             self._write_spec(study, spec, facts, submissions)
             with self._lock:
@@ -253,7 +264,7 @@ class Studies:
             RunError: the journal cannot be written; nothing has changed.
         """
         with self.changing():
-            self._check_stays(study)
+            self.check_stays(study)
             if study.state not in expected:
                 return False
             began, ended = study.began, study.ended
@@ -278,8 +289,7 @@ class Studies:
             RunError: the journal cannot be written; nothing has changed.
         """
         with self.changing():
-            if self._studies.get((study.owner, study.name)) is not study:
-                raise Problem(404, f"no study {study.name!r}")
+            self.check_is_there(study)
             if not study.state.has_ended:
                 raise Problem(409, f"study {study.name!r} is {study.state}; cancel it first")
             if not study.deleting:
@@ -297,12 +307,6 @@ class Studies:
         """Return how many studies of each kind are in each state."""
         with self._lock:
             return Counter((study.kind, study.state) for study in self._studies.values())
-
-    def _check_stays(self, study: Study) -> None:
-        if self._studies.get((study.owner, study.name)) is not study:
-            raise Problem(404, f"no study {study.name!r}")
-        if study.deleting:
-            raise Problem(409, f"study {study.name!r} is being deleted; delete it again")
 
     def _write_spec(
         self, study: Study, spec: dict[str, Any], facts: Facts, submissions: list[str]

@@ -202,32 +202,38 @@ class TrialTables:
     def __init__(self, folder: Path) -> None:
         self._folder, self._lock = folder, threading.Lock()
         self._tables: OrderedDict[tuple[str, str], TrialTable] = OrderedDict()
-        self._running: dict[tuple[str, str], TrialTable] = {}
+        self._running: dict[tuple[str, str], list[TrialTable]] = {}  # once for each opener
 
     def of(self, owner: str, study: str, *, sign: int) -> TrialTable:
         """Return the table of a study."""
         with self._lock:
-            key = (owner, study)
-            if (running := self._running.get(key)) is not None:
-                return running
-            if key not in self._tables:
-                self._tables[key] = TrialTable(self._path(owner, study), sign)
-            self._tables.move_to_end(key)
-            while len(self._tables) > _KEPT:
-                self._tables.popitem(last=False)
-            return self._tables[key]
+            return self._of(owner, study, sign)
+
+    def _of(self, owner: str, study: str, sign: int) -> TrialTable:
+        key = (owner, study)
+        if running := self._running.get(key):
+            return running[-1]
+        if key not in self._tables:
+            self._tables[key] = TrialTable(self._path(owner, study), sign)
+        self._tables.move_to_end(key)
+        while len(self._tables) > _KEPT:
+            self._tables.popitem(last=False)
+        return self._tables[key]
 
     @contextlib.contextmanager
     def running(self, owner: str, study: str, *, sign: int) -> Iterator[TrialTable]:
         """Keep the table of a study that runs, which observes its search."""
-        table = self.of(owner, study, sign=sign)
         with self._lock:
-            self._running[owner, study] = table
+            table = self._of(owner, study, sign)
+            openers = self._running.setdefault((owner, study), [])
+            openers.append(table)
         try:
             yield table
         finally:
             with self._lock:
-                self._running.pop((owner, study), None)
+                openers.pop()
+                if not openers:
+                    self._running.pop((owner, study), None)
 
     def remove(self, owner: str, study: str) -> None:
         """Remove the table of a study."""
