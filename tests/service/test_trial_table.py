@@ -1,5 +1,6 @@
 """The rows of a study's trials: in memory while it runs, in a file afterwards."""
 
+import dataclasses
 import time
 
 import pytest
@@ -100,6 +101,24 @@ def test_ended_trials_are_there_after_a_kill(tmp_path, table):
         file.write('{"number": 1, "sta')
     again = TrialTable(tmp_path / "a.jsonl", sign=1)
     assert numbers(again.page("number", None, None, 10)) == [0, 2]
+
+
+def test_a_trial_killed_amid_its_parameters_gets_all_of_them(table):
+    table.begin([trial(0, 0.5), dataclasses.replace(trial(1, None), params={})])
+    ask(table, 1)
+    finish(table, 1, 0.25)
+    ask(table, 0)  # of an earlier run
+    rows = table.page("number", None, None, 10)["items"]
+    assert [row["params"] for row in rows] == [{"hidden_size": 0}, {"hidden_size": 1}]
+    assert [row["value"] for row in rows] == [0.5, 0.25]
+
+
+def test_a_duplicate_of_before_a_kill_has_an_outcome_after(table):
+    table.begin([trial(0, None), dataclasses.replace(trial(1, None), repeat_of=0)])
+    ask(table, 0)
+    ask(table, 1, repeat_of=0)
+    finish(table, 0, 0.25)
+    assert table.scores() == [0.25, 0.25]
 
 
 def test_trials_of_finalists_are_no_rows(table):

@@ -104,8 +104,9 @@ class TrialTable(Observer):
             return
         with self._lock:
             number = trial.key.number
-            if number < len(self._rows) and self._rows[number]:
-                return  # of an earlier run
+            known = number < len(self._rows) and self._rows[number]
+            if known and self._statuses[number] != _STATUSES.index(Status.RUNNING.value):
+                return  # it ended in an earlier run
             self._set(
                 {
                     "number": number,
