@@ -1,10 +1,12 @@
 """A server whose service does as its arguments say, run as a script of its own.
 
 `FOLDER PORT [BEHAVIOUR ...]`: `fails` refuses to start, `waits` stands by until FOLDER/free exists,
-`lingers` takes a minute to stop, `impatient` waits for headers for 0.3 s.
+`lingers` takes a minute to stop, `impatient` waits for headers for 0.3 s. FOLDER/stopped has the
+number of objects that the garbage collector leaves alone.
 """
 
 import contextlib
+import gc
 import sys
 import time
 from pathlib import Path
@@ -36,7 +38,7 @@ class SimulatedService:
     def stop(self):
         if "lingers" in self.behaviour:
             time.sleep(60)
-        (self.folder / "stopped").touch()
+        (self.folder / "stopped").write_text(str(gc.get_freeze_count()))
 
 
 def main(folder, port, *behaviour):

@@ -140,6 +140,13 @@ def test_a_signal_ends_the_server_with_status_0(start, signum, tmp_path):
     assert (tmp_path / "stopped").exists()
 
 
+def test_the_collector_leaves_alone_what_the_start_has_made(start, tmp_path):
+    server = start()
+    server.line()
+    server.end(signal.SIGTERM)
+    assert int((tmp_path / "stopped").read_text()) > 50_000
+
+
 def test_a_second_signal_ends_the_server_at_once(start, tmp_path):
     server = start("lingers")
     server.line()
