@@ -8,19 +8,22 @@
     python benchmarks/service.py streams    200 event streams, and a restart
     python benchmarks/service.py page       a study of 100,000 trials
     python benchmarks/service.py cancel     how soon workers are free
+    python benchmarks/service.py memory     what the process holds
+    python benchmarks/service.py peers      the storm in Optuna's gRPC proxy and in OSS Vizier
     python benchmarks/service.py parity     trained trials, bit for bit those of `tuner run`
 
 The server is a process of its own, and so are the clients; all share the machine. Simulated
 trials run in real worker processes that wait in place of training (`idle_worker.py`).
+`--journal URL` puts the journals of external studies into a database.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import json
 import os
-import random
 import signal
 import statistics
 import subprocess
@@ -35,10 +38,20 @@ from typing import Any
 
 import numpy as np
 import yaml
-from service_load import score, space
+from service_external import (
+    LOAD,
+    STRATEGIES,
+    create,
+    kills,
+    loads,
+    p99,
+    page,
+    peers,
+    show,
+    steady,
+    storm,
+)
 from service_server import BENCHMARKS, ROOT, Owner, Server
-
-LOAD = [sys.executable, str(BENCHMARKS / "service_load.py")]
 
 
 def main() -> None:
@@ -48,7 +61,9 @@ def main() -> None:
         one = commands.add_parser(name, help=(run.__doc__ or "").partition("\n")[0])
         if name in ("storm", "steady", "kills"):
             one.add_argument("--clients", type=int, default=1000)
+        if name in ("storm", "steady"):
             one.add_argument("--strategy", default="random", choices=list(STRATEGIES))
+            one.add_argument("--journal", metavar="URL", help="of an empty database")
         if name == "steady":
             one.add_argument("--pause", type=float, default=10.0)
             one.add_argument("--trials", type=int, default=3, help="of each client")
@@ -58,6 +73,9 @@ def main() -> None:
         if name == "queue":
             one.add_argument("--studies", type=int, default=20, help="of each of 10 owners")
             one.add_argument("--workers", type=int, default=4)
+        if name == "peers":
+            one.add_argument("--clients", type=int, default=100)
+            one.add_argument("--vizier", metavar="PYTHON", help="that has OSS Vizier")
         if name == "streams":
             one.add_argument("--streams", type=int, default=200)
         if name == "page":
@@ -66,143 +84,11 @@ def main() -> None:
             one.add_argument("--trials", type=int, default=300)
             one.add_argument("--local", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         RUNS[options.command](Path(folder), options)
-
-
-def show(what: str, value: float, unit: str = "", target: float | None = None) -> None:
-    """Print a figure; its target is the most that it may be."""
-    text = f"{value:,.0f}" if unit == "" or value >= 1000 else f"{value:,.3g}"
-    aim = "" if target is None else f"   target {target:g}{unit}"
-    missed = "   MISSED" if target is not None and value > target else ""
-    print(f"{what:<58}{text + unit:>12}{aim}{missed}", flush=True)
-
-
-def p99(seconds: Sequence[float]) -> float:
-    """Return the 99th percentile, in milliseconds."""
-    return 1000 * float(np.percentile(seconds, 99)) if seconds else float("nan")
-
-
-# External studies
-
-STRATEGIES: dict[str, dict[str, Any]] = {
-    "random": {"strategy": {"name": "random"}, "asynchronous": True},
-    "qmc": {"strategy": {"name": "qmc"}, "asynchronous": True},
-    "tpe": {"strategy": {"name": "tpe"}, "asynchronous": True},
-    "pso": {"strategy": {"name": "pso", "population": 2000}},
-    "repeatable": {"strategy": {"name": "random", "batch": 2000}},
-}
-
-
-def create(owner: Owner, name: str, strategy: str, trials: int, **more: Any) -> None:
-    body = {"name": name, "space": space(), "direction": "minimize", "trials": trials}
-    owner("POST", "/v1/external-studies", body | STRATEGIES[strategy] | more)
-
-
-def load(server: Server, study: str, clients: int, trials: int, pause: float = 0.0) -> Any:
-    """Start clients; what the result's `communicate` gives is for `loads`."""
-    command = [*LOAD, "trials", server.url, study, "--clients", str(clients)]
-    command += ["--trials", str(trials), "--pause", str(pause)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def loads(process: Any) -> dict[str, Any]:
-    text, _ = process.communicate()
-    if process.returncode:
-        raise RuntimeError("the clients failed")
-    found: dict[str, Any] = json.loads(text)
-    return found
-
-
-def check_told(found: dict[str, Any], trials: list[dict[str, Any]], n: int) -> None:
-    """Print whether every trial was given and told once, with the value that was acknowledged."""
-    values = {trial["number"]: trial["value"] for trial in trials}
-    told = {int(number): value for number, value in found["told"].items()}
-    lost = sum(values.get(number) != value for number, value in told.items())
-    wrong = sum(abs(score(t["params"]) - t["value"]) > 1e-9 for t in trials)
-    show("trials told and acknowledged", len(told))
-    show("missing of them", n - len(told), target=0)
-    show("acknowledged, but not there or with another value", lost, target=0)
-    show("trials with the value of another configuration", wrong, target=0)
-    show("trials given more than once", sum(k > 1 for k in found["given"].values()))
-    show("requests that were refused", len(found["refused"]), target=0)
-    for line in found["refused"][:3]:
-        print("   ", line)
-    print("   ", dict(sorted(found["statuses"].items())), "cut:", found["cut"])
-
-
-def storm(folder: Path, options: argparse.Namespace) -> None:
-    """1,000 clients, 5 external trials each, at once."""
-    n = 5 * options.clients
-    with Server(folder / "root") as server:
-        owner = Owner(server)
-        create(owner, "storm", options.strategy, n)
-        before = server.cpu_s
-        found = loads(load(server, "storm", options.clients, 5))
-        seconds = found["ended"] - found["began"]
-        show(
-            f"{options.clients:,} clients with 5 trials each, {options.strategy}", seconds, " s", 30
-        )
-        show("processor time of the server for a trial", 1000 * (server.cpu_s - before) / n, " ms")
-        show("ask, 99th percentile", p99(found["asks"]), " ms")
-        show("tell, 99th percentile", p99(found["tells"]), " ms")
-        check_told(found, owner.trials("storm"), n)
-
-
-def steady(folder: Path, options: argparse.Namespace) -> None:
-    """The same clients, with a pause between their calls."""
-    n = options.trials * options.clients
-    with Server(folder / "root") as server:
-        owner = Owner(server)
-        create(owner, "steady", options.strategy, n)
-        found = loads(load(server, "steady", options.clients, options.trials, options.pause))
-        seconds = found["ended"] - found["began"]
-        print(f"{options.clients:,} clients, {options.pause:g} s between calls, {options.strategy}")
-        show("calls a second", 2 * n / seconds, " /s")
-        limit = 100 if options.strategy == "tpe" else 50
-        show("ask, 99th percentile", p99(found["asks"]), " ms", limit)
-        show("ask, median", 1000 * statistics.median(found["asks"]), " ms")
-        show("tell, 99th percentile", p99(found["tells"]), " ms", 50)
-        show("tell, median", 1000 * statistics.median(found["tells"]), " ms")
-        check_told(found, owner.trials("steady"), n)
-
-
-def kills(folder: Path, options: argparse.Namespace) -> None:
-    """SIGKILL twenty times under load; then a start with 10,000 trials."""
-    n_trials, rng = 5, random.Random(0)
-    n, winners = n_trials * options.clients, []
-    for n_kills in (0, options.kills):
-        (folder / str(n_kills)).mkdir()
-        with Server(folder / str(n_kills) / "root") as server:
-            owner = Owner(server)
-            create(owner, "s", "repeatable", n, lease_s=600)
-            clients = load(server, "s", options.clients, n_trials, 3.0 if n_kills else 0.0)
-            starts = []
-            for _ in range(n_kills):
-                time.sleep(0.5 + 1.5 * rng.random())
-                server.kill()
-                starts.append(server.start())
-            found = loads(clients)
-            winners.append(owner("GET", "/v1/studies/s")["best"])
-            if n_kills:
-                show("SIGKILL under load", n_kills)
-                show("longest start", max(starts), " s", 5)
-                check_told(found, owner.trials("s"), n)
-    show("winners that differ from that of an undisturbed run", winners[0] != winners[1], target=0)
-    restart(folder, options.told)
-
-
-def restart(folder: Path, n: int) -> None:
-    """Kill a service whose study has many trials, and start it."""
-    with Server(folder / "root") as server:
-        owner = Owner(server)
-        create(owner, "large", "random", n + 1000)
-        loads(load(server, "large", 200, n // 200))
-        server.kill()
-        began = time.monotonic()
-        server.start()
-        owner("POST", "/v1/external-studies/large/ask", {"client": "c"})
-        show(f"from a start to the next ask, with {n:,} trials", time.monotonic() - began, " s", 5)
+    load = f"{before:.1f} before, {os.getloadavg()[0]:.1f} after, on {os.cpu_count()} cores"
+    print(f"load of the machine: {load}")
 
 
 # Searches
@@ -430,31 +316,42 @@ def _show_once(found: dict[str, Any], n: int) -> None:
     )
 
 
-def page(folder: Path, options: argparse.Namespace) -> None:
-    """A study of 100,000 trials: its page, its rows, and the list of studies."""
-    n = options.trials
+def memory(folder: Path, options: argparse.Namespace) -> None:
+    """What the process holds: idle, with open streams, with open trials, during an upload."""
     with Server(folder / "root") as server:
         owner = Owner(server)
-        create(owner, "large", "random", n)
-        began = time.monotonic()
-        loads(load(server, "large", 100, n // 100))
-        show(f"{n:,} trials asked and told in", time.monotonic() - began, " s")
-        for what in ("as it is", "after a restart"):
-            if what != "as it is":
-                server.stop()
-                show("start", server.start(), " s")
-            for path in (
-                "/?study=large",
-                "/page/view?study=large",
-                "/v1/studies",
-                "/v1/studies/large",
-                "/v1/studies/large/trials?limit=1000",
-                "/v1/studies/large/trials?order=score",
-            ):
-                began = time.monotonic()
-                size = len(owner._session.get(server.url + path).content)
-                seconds = time.monotonic() - began
-                show(f"{what}: {path} ({size / 1000:.0f} kB)", seconds, " s", 2)
+        idle = server.memory_mb
+        show("idle", idle, " MB", 250)
+        create(owner, "s", "random", 10_001)
+        followers = follow(server, ["s"], 200)
+        while owner.figure("tuner_event_streams") < 200:
+            time.sleep(0.1)
+        show("200 open streams, over idle", server.memory_mb - idle, " MB", 300)
+        followers.terminate()
+        followers.wait()
+    (folder / "open").mkdir()
+    with Server(folder / "open" / "root") as server:
+        owner = Owner(server)
+        idle = server.memory_mb
+        create(owner, "s", "random", 10_001, lease_s=86_400)
+        for _ in range(100):
+            owner("POST", "/v1/external-studies/s/ask", {"client": "c", "n": 100})
+        show("10,000 open trials, over idle", server.memory_mb - idle, " MB")
+    (folder / "upload").mkdir()
+    with Server(folder / "upload" / "root") as server:
+        owner, large = Owner(server), folder / "large.csv"
+        with large.open("wb") as file:
+            file.write(b"y\n")
+            for _ in range(1023):
+                file.write(b"1.5\n" * (1 << 18))
+        idle = server.memory_mb
+        upload = threading.Thread(target=refused, args=[partial(owner.upload, large)])
+        upload.start()
+        most = 0.0
+        while upload.is_alive():
+            most = max(most, server.memory_mb)
+            time.sleep(0.02)
+        show(f"upload of {large.stat().st_size / 1e6:,.0f} MB, over idle", most - idle, " MB", 64)
 
 
 def cancel(folder: Path, options: argparse.Namespace) -> None:
@@ -517,9 +414,15 @@ def parity(folder: Path, options: argparse.Namespace) -> None:
     show("difference in the test score", metrics[0] != metrics[1], target=0)
 
 
+def refused(do: Callable[[], Any]) -> None:
+    """Do what the service takes, and refuses in the end: the file has too many rows."""
+    with contextlib.suppress(RuntimeError):
+        do()
+
+
 RUNS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
     run.__name__: run
-    for run in (storm, steady, kills, queue, overhead, streams, page, cancel, parity)
+    for run in (storm, steady, kills, queue, overhead, streams, page, cancel, parity, memory, peers)
 }
 
 if __name__ == "__main__":

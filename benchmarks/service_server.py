@@ -29,6 +29,8 @@ class Server:
         epoch_s: of idle workers; None for workers that train.
         workers: of the service.
         tokens: the file of tokens; None without tokens.
+        journal: the URL of a database; None for files.
+        floor: whether it is the empty service of `service_floor.py`.
     """
 
     def __init__(
@@ -38,6 +40,8 @@ class Server:
         epoch_s: float | None = None,
         workers: int = 2,
         tokens: Path | None = None,
+        journal: str | None = None,
+        floor: bool = False,
     ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -46,9 +50,12 @@ class Server:
         command = [sys.executable, "-m", "tuner", "serve"]
         if epoch_s is not None:
             command = [sys.executable, str(BENCHMARKS / "service_server.py")]
-        self._command = [*command, "--root", str(root), "--port", str(port)]
-        self._command += ["--workers", str(workers)]
+        place = ["--root", str(root), "--port", str(port)]
+        self._command = [*command, *place, "--workers", str(workers)]
         self._command += ["--tokens", str(tokens)] if tokens else []
+        self._command += ["--journal", journal] if journal else []
+        if floor:
+            self._command = [sys.executable, str(BENCHMARKS / "service_floor.py"), *place]
         self._env = os.environ | {
             "PYTHONPATH": f"{ROOT}{os.pathsep}{BENCHMARKS}",
             "IDLE_EPOCH_S": str(epoch_s or 0.0),
@@ -121,14 +128,16 @@ class Owner:
         if token is not None:
             self._session.headers["Authorization"] = f"Bearer {token}"
 
-    def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+    def __call__(
+        self, method: str, path: str, body: Any = None, *, parse: bool = True, **options: Any
+    ) -> Any:
         """Return the answer to a request; raises for one that is refused."""
         response = self._session.request(
             method, self._server.url + path, json=body, timeout=300, **options
         )
         if not response.ok:
             raise RuntimeError(f"{method} {path}: {response.status_code} {response.text[:500]}")
-        if response.headers.get("content-type", "").startswith("application/json"):
+        if parse and response.headers.get("content-type", "").startswith("application/json"):
             return response.json()
         return response.content
 
@@ -137,6 +146,11 @@ class Owner:
         with path.open("rb") as file:
             dataset = self("POST", f"/v1/datasets?name={path.name}", data=file)
         return str(dataset["id"])
+
+    def figure(self, name: str) -> float:
+        """Return a figure of `/metrics`."""
+        lines = self("GET", "/metrics").decode().splitlines()
+        return next(float(line.split()[-1]) for line in lines if line.startswith(name))
 
     def trials(self, study: str) -> list[dict[str, Any]]:
         """Return all trials of a study."""
