@@ -97,7 +97,8 @@ class Vizier:
         """Run the server."""
         from vizier.service import servers
 
-        server = servers.DefaultVizierServer("127.0.0.1", f"sqlite:///{file}", port)
+        database = f"sqlite:///{file}"
+        server = servers.DefaultVizierServer("127.0.0.1", database_url=database, port=port)
         print(_READY, flush=True)
         server._server.wait_for_termination()
 
