@@ -62,6 +62,11 @@ class TunerError(Exception):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
 
+    @property
+    def lines(self) -> list[str]:
+        """What is wrong, a line for each broken rule."""
+        return [str(self)]
+
 
 class InputError(TunerError):
     """Bad input, found before anything was started or created."""
@@ -93,6 +98,11 @@ class ExperimentError(InputError, ValueError):
 
     def __str__(self) -> str:
         return super().__str__() + (f" (and {len(self.others)} more)" if self.others else "")
+
+    @property
+    def lines(self) -> list[str]:
+        """What is wrong, a line for each broken rule."""
+        return [str(self.with_(others=())), *map(str, self.others)]
 
 
 class SpaceError(ExperimentError):

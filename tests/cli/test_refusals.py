@@ -86,7 +86,10 @@ def test_an_option_of_run_that_breaks_a_rule_is_refused(refused, options, text):
     ("text", "message"),
     [
         (None, "bad.yaml: no such experiment file"),
-        ("name: air\nbudget: {trails: 3}\n", "bad.yaml: budget.trails: unknown key"),
+        (
+            "name: air\nbudget: {trails: 3}\ndata: {path: a.csv, target: y}\n",
+            "bad.yaml: budget.trails: unknown key",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["check", "run", "train"])

@@ -81,6 +81,20 @@ def test_a_refusal_is_the_line_of_the_service():
     assert str(failed.value) == f"{server.url}: the disk is full"
 
 
+def test_every_broken_key_of_a_refusal_is_known():
+    refusal = problem(422, "a.b: is required (and 1 more)")
+    got = {"key": "c", "rule": "must be a number", "got": "'x'", "remedy": "write 1"}
+    refusal.body["errors"] = [{"key": "a.b", "rule": "is required"}, got]
+    with serving([refusal]) as server, pytest.raises(RefusedError) as refused:
+        Client(server.url).study("s").facts()
+    assert str(refused.value) == "a.b: is required (and 1 more)"
+    assert refused.value.lines == ["a.b: is required", "c: must be a number, got 'x'; write 1"]
+    refusal.body["errors"] = "none"
+    with serving([refusal]) as server, pytest.raises(RefusedError) as refused:
+        Client(server.url).study("s").facts()
+    assert refused.value.lines == ["a.b: is required (and 1 more)"]
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "line"),
     [

@@ -115,6 +115,22 @@ def test_a_study_that_is_not_there_is_one_line(arguments, folder, capsys):
     assert capsys.readouterr().err == "tuner: no such study: 'air-tpe-0'\n"
 
 
+def test_each_broken_key_is_a_line(folder, capsys):
+    refusal = problem(422, "a: is required (and 29 more)")
+    refusal.body["errors"] = [{"key": f"k{i}", "rule": "is required"} for i in range(30)]
+    with serving([refusal]) as server:
+        assert run(["show", "air-tpe-0", "--server", server.url]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "tuner: k0: is required"
+    assert lines[19:] == ["tuner: k19: is required", "tuner: and 10 more"]
+    settings = ["--set", "budget.trials=0", "--set", "budget.epochs=0"]
+    assert run(["check", "air.yaml", *settings]) == 2
+    assert [line.split(": ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "budget.trials",
+        "budget.epochs",
+    ]
+
+
 def test_a_token_in_the_clear_is_warned_about_in_one_line(capsys, monkeypatch):
     monkeypatch.setenv("TUNER_TOKEN", "secret")
     monkeypatch.setattr("tuner.client.connection._is_loopback", lambda host: False)

@@ -101,5 +101,5 @@ def test_an_installed_strategy_is_listed_and_suggested(hill, capsys):
     assert listed["hill"]["options"]["step"]["default"] == 0.1
     with pytest.raises(ValidationError) as caught:
         experiment(name="hil")
-    (problem,) = explain(caught.value, Experiment, {"strategy": {"name": "hil"}})
+    (problem,) = explain(caught.value.errors(), Experiment, {"strategy": {"name": "hil"}})
     assert (problem.key, problem.remedy) == ("strategy.name", "did you mean 'hill'?")

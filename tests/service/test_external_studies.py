@@ -105,7 +105,7 @@ BAD_BODIES = [
     ("/s/ask", {"client": "a", "n": 0}, "n: must be at least 1, got 0"),
     ("/s/ask", {"client": "a", "n": 101}, "n: must be at most 100, got 101"),
     ("/s/ask", {"client": "a", "wait_s": 61}, "wait_s: must be at most 60, got 61"),
-    ("/s/ask", {"client": "a", "wait": 1}, "wait: unknown key; remove it"),
+    ("/s/ask", {"client": "a", "wait": 1}, "wait: unknown key 'wait'; did you mean 'wait_s'?"),
     ("/s/trials/0/tell", {"lease": "x"}, "a trial ends with one of value, failed and pruned"),
     ("/s/trials/0/tell", {"lease": "x", "value": 1, "pruned": True}, "one of value, failed"),
     ("/s/trials/0/tell", {"lease": "x", "value": "1"}, "must be"),

@@ -2,7 +2,7 @@
 
 import errno
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 from fastapi import FastAPI, Query
@@ -25,11 +25,19 @@ from tuner.service.problems import MEDIA_TYPE, Problem, add_handlers, not_found
 ROOT = Path("/srv/tuner")
 
 
+class Row(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    height: int | None = None
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     trials: Annotated[int, Field(ge=1, strict=True)]
     name: str = "a"
+    value: Annotated[float, Field(strict=True)] | Literal["NaN"] | None = None
+    rows: Annotated[list[Row | str], Field(max_length=500)] = []
 
 
 @pytest.fixture
@@ -38,7 +46,7 @@ def app():
     add_handlers(app, ROOT)
 
     @app.post("/studies")
-    def studies(body: Body) -> str:
+    def studies(body: Body, dry: bool = False) -> str:
         return body.name
 
     @app.get("/studies")
@@ -123,7 +131,7 @@ def test_an_unexpected_error_is_logged_under_a_number(app, caplog):
         ({"json": {}}, 422, "trials: is required"),
         ({"json": {"trials": 0}}, 422, "trials: must be at least 1, got 0"),
         ({"json": {"trials": 1.5}}, 422, "trials: must be a whole number, got 1.5"),
-        ({"json": {"trials": 1, "x": 2}}, 422, "x: unknown key; remove it"),
+        ({"json": {"trials": 1, "nmae": 2}}, 422, "nmae: unknown key 'nmae'; did you mean 'name'?"),
         ({"json": {"trials": "y" * 300, "x": 2}}, 422, "(and 1 more)"),
         ({"json": [1]}, 422, "must be a JSON object, got [1]"),
         ({"json": None}, 422, "is required"),
@@ -145,9 +153,46 @@ def test_a_wrong_body_is_answered_in_one_line(client, request_, status, detail):
     assert len(body["detail"]) < 200
 
 
+def test_every_broken_key_of_a_body_is_listed(client):
+    rows = [{"hieght": 3}, {"height": "x"}, 1.5]
+    body = check(client.post("/studies", json={"trails": 3, "value": "nan", "rows": rows}), 422)
+    assert body["detail"] == (
+        "rows.0.hieght: unknown key 'hieght'; did you mean 'height'? (and 5 more)"
+    )
+    listed = {each.pop("key"): each for each in body["errors"]}
+    assert list(listed)[:2] == ["rows.0.hieght", "trails"]  # unknown keys first
+    assert listed["trails"]["remedy"] == "did you mean 'trials'?"
+    assert listed["trials"] == {"rule": "is required"}
+    assert listed["value"] == {
+        "rule": "must be a number or 'NaN'",
+        "got": "'nan'",
+        "remedy": "JSON has no NaN and no infinity",
+    }
+    assert listed["rows.1.height"] == {"rule": "must be a whole number", "got": "'x'"}
+    assert listed["rows.2"]["got"] == "1.5"
+
+
+def test_many_broken_keys_are_counted_and_the_first_are_listed(client):
+    body = check(client.post("/studies", json={"trials": 1, "rows": [0] * 300}), 422)
+    assert body["detail"].endswith("(and 299 more)")
+    assert [each["key"] for each in body["errors"]] == [f"rows.{i}" for i in range(100)]
+
+
+def test_all_that_is_wrong_with_an_experiment_is_listed(app):
+    others = [ExperimentError("no such file: /srv/tuner/datasets/x", key="data.path")]
+    error = ExperimentError("must be positive", key="budget.trials", got=0, others=others)
+    assert check(raising(app, error), 422)["errors"] == [
+        {"key": "budget.trials", "rule": "must be positive", "got": "0"},
+        {"key": "data.path", "rule": "no such file: x"},
+    ]
+
+
 def test_a_wrong_parameter_names_its_place(client):
     body = check(client.get("/studies?limit=0"), 422)
     assert body["detail"] == "query: limit: must be at least 1, got '0'"
+    assert body["errors"] == [{"key": "limit", "rule": "must be at least 1", "got": "'0'"}]
+    both = check(client.post("/studies?dry=x", json={}), 422)
+    assert [each["key"] for each in both["errors"]] == ["dry", "trials"]
 
 
 def test_an_unknown_path_or_method_is_a_problem(client):

@@ -22,6 +22,7 @@ from tuner.errors import InputError, TunerError, one_line
 from tuner.outputs import checked_output, to_nowhere
 
 _OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_MOST_LINES = 20  # about what is wrong
 _Command = TypeVar("_Command", bound=type)
 
 
@@ -40,11 +41,11 @@ def run(arguments: list[str]) -> int:
             status = app(args=arguments or ["--help"], prog_name="tuner", standalone_mode=False)
             sys.stdout.flush()
     except TunerError as error:
-        return _failed(one_line(error), error.exit_status)
+        return _failed(*error.lines, status=error.exit_status)
     except typer.TyperException as error:  # the command line itself cannot be parsed
-        return _failed(_usage(error), 2)
+        return _failed(_usage(error), status=2)
     except (KeyboardInterrupt, typer.Abort):
-        return _failed("stopped", 130)
+        return _failed("stopped", status=130)
     except (BrokenPipeError, SystemExit) as error:  # `head`, say, has closed the pipe
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise
@@ -73,10 +74,13 @@ def _usage(error: typer.TyperException) -> str:
     return f"{text[:1].lower()}{text[1:]}; {command} --help shows what there is"
 
 
-def _failed(text: str, status: int = 1) -> int:
-    """Print one line on stderr, and return the exit status."""
+def _failed(*lines: str, status: int = 1) -> int:
+    """Print what is wrong on stderr, a line each, and return the exit status."""
+    shown, n_more = lines[:_MOST_LINES], len(lines) - _MOST_LINES
+    if n_more > 0:
+        shown += (f"and {n_more} more",)
     try:
-        sys.stderr.write(f"tuner: {text}\n")
+        sys.stderr.write("".join(f"tuner: {one_line(line)}\n" for line in shown))
     except OSError:  # the terminal is closed
         to_nowhere(sys.stderr)
     return status

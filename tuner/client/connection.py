@@ -37,9 +37,17 @@ class RefusedError(InputError):
 
     Attributes:
         status: the HTTP status, 400 to 499: 404 for what does not exist, 409 for a wrong state.
+        errors: every broken rule, with its `key`, `rule`, `got` and `remedy`; the first is that
+            of the line. Empty where no key breaks a rule.
     """
 
     status: int = 400
+    errors: tuple[InputError, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """What is wrong, a line for each broken rule."""
+        return [str(error) for error in self.errors] if len(self.errors) > 1 else [str(self)]
 
 
 class _Patience(Retry):
@@ -222,7 +230,7 @@ class Connection:
             raise RunError(detail, where=self.server)
         remedy = f"set {TOKEN}" if status == 401 and TOKEN not in detail else None
         refused = RefusedError(detail, where=self.server if remedy else None, remedy=remedy)
-        refused.status = status
+        refused.status, refused.errors = status, _broken_rules(answer)
         raise refused
 
     def _detail(self, answer: requests.Response) -> str:
@@ -234,6 +242,18 @@ class Connection:
         except (ValueError, KeyError, TypeError, requests.RequestException):
             pass
         return f"answers {answer.status_code} {answer.reason}"
+
+
+def _broken_rules(answer: requests.Response) -> tuple[InputError, ...]:
+    """Return what a problem+json says of each broken key."""
+    try:
+        listed = answer.json()["errors"]
+        return tuple(
+            InputError(each["rule"], **{name: each.get(name) for name in ("key", "got", "remedy")})
+            for each in listed
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, requests.RequestException):
+        return ()
 
 
 def segment(name: str) -> str:

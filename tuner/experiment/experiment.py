@@ -192,7 +192,9 @@ class Experiment(Section):
             if not trusted:
                 _refuse_code(found.model_dump(mode="json"), source)  # whatever the spelling
         except ValidationError as error:
-            raise located(explain(error, cls, raw), source, overrides, space_file) from None
+            raise located(
+                explain(error.errors(include_url=False), cls, raw), source, overrides, space_file
+            ) from None
         try:
             check_losses(found)
         except ExperimentError as error:

@@ -174,7 +174,7 @@ class ExternalSpec(Section):
         try:
             spec = cls.model_validate(raw)
         except ValidationError as error:
-            raise located(explain(error, cls, raw), _SOURCE) from None
+            raise located(explain(error.errors(include_url=False), cls, raw), _SOURCE) from None
         try:
             spec.strategy.make_sampler(to_distributions(spec.space), spec.seed, spec.trials)
         except SpaceError as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import re
 import typing
+from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
@@ -38,13 +39,20 @@ def _raised(details: ErrorDetails) -> ExperimentError:
     return error if isinstance(error, ExperimentError) else ExperimentError(error)
 
 
-def explain(error: ValidationError, root: type[Section], raw: Any) -> list[ExperimentError]:
+def explain(
+    errors: Sequence[ErrorDetails], root: type[BaseModel], raw: Any
+) -> list[ExperimentError]:
     """Return every broken rule, by its dotted key: unknown keys, then the others.
 
     A rule without a remedy has an example of a value that obeys it, if there is one.
+
+    Args:
+        errors: those of pydantic.
+        root: the class whose rules are broken.
+        raw: what breaks them.
     """
     broken: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
-    for details in error.errors(include_url=False):
+    for details in errors:
         broken.setdefault(_visible(details, raw), []).append(details)
     by_kind = sorted(broken.items(), key=lambda item: _chosen(item[1])["type"] != "extra_forbidden")
     outer = {path[:n] for path in broken for n in range(len(path))}
@@ -79,7 +87,7 @@ def _chosen(of_key: list[ErrorDetails]) -> ErrorDetails:
 
 
 def _problem(
-    of_key: list[ErrorDetails], root: type[Section], path: tuple[str | int, ...]
+    of_key: list[ErrorDetails], root: type[BaseModel], path: tuple[str | int, ...]
 ) -> ExperimentError:
     details = _chosen(of_key)
     loc, kind, value = details["loc"], details["type"], details["input"]
@@ -106,7 +114,8 @@ def _problem(
         what = tag if tag != "name" else name
         remedy = nearest(_tag_meant(str(given), field).lower(), _tags(field))
         return ExperimentError(f"unknown {what} {shown(given)}", key=key, remedy=remedy)
-    if kind == "literal_error" and field is not None and len(of_key) == 1:
+    # False for a literal True is no misspelt word.
+    if kind == "literal_error" and field is not None and len(of_key) == 1 and value is not False:
         remedy = nearest(str(value).lower(), _literals(field.annotation))
         return ExperimentError(f"unknown {name} {shown(value)}", key=key, remedy=remedy)
     example = _example(field, inner)
@@ -210,12 +219,12 @@ def _visible(details: ErrorDetails, raw: Any) -> tuple[str | int, ...]:
 
 
 def _resolve(
-    root: type[Section], loc: tuple[int | str, ...]
-) -> tuple[type[Section] | None, FieldInfo | None, tuple[int | str, ...]]:
+    root: type[BaseModel], loc: tuple[int | str, ...]
+) -> tuple[type[BaseModel] | None, FieldInfo | None, tuple[int | str, ...]]:
     """Return the section that holds the last key of `loc`, that key's field, and the rest."""
-    section: type[Section] | None = root
+    section: type[BaseModel] | None = root
     holder, field = section, None
-    options: list[type[Section]] = []
+    options: list[type[BaseModel]] = []
     inner: tuple[int | str, ...] = ()
     for part in loc:
         if str(part).startswith("("):  # the tag of a union
@@ -231,8 +240,8 @@ def _resolve(
     return section if section and field is None else holder, field, inner
 
 
-def _sections(annotation: Any) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [s for a in typing.get_args(annotation) for s in _sections(a)]
 
@@ -243,12 +252,12 @@ def _literals(annotation: Any) -> list[str]:
     return [v for a in typing.get_args(annotation) for v in _literals(a)]
 
 
-def _literal_values(section: type[Section]) -> list[str]:
+def _literal_values(section: type[BaseModel]) -> list[str]:
     fields = section.model_fields
     return [v for f in ("name", "type") if f in fields for v in _literals(fields[f].annotation)]
 
 
-def _in_a_block(root: type[Section], word: str) -> list[str]:
+def _in_a_block(root: type[BaseModel], word: str) -> list[str]:
     """Return the dotted keys of the root's blocks whose last word is this one."""
     return [
         f"{name}.{word}"

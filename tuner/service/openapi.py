@@ -8,6 +8,12 @@ from fastapi import FastAPI
 
 from tuner.service.problems import MEDIA_TYPE
 
+_FIELDS = {
+    "key": {"type": "string", "description": "The dotted key that breaks the rule."},
+    "rule": {"type": "string"},
+    "got": {"type": "string", "description": "The value that breaks the rule."},
+    "remedy": {"type": "string"},
+}
 _PROBLEM = {
     "type": "object",
     "description": "An error (RFC 9457).",
@@ -17,10 +23,12 @@ _PROBLEM = {
         "title": {"type": "string", "description": "The phrase of the status."},
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
         "detail": {"type": "string", "description": "One line: key, rule, value; remedy."},
-        "key": {"type": "string", "description": "The dotted key that breaks the rule."},
-        "rule": {"type": "string"},
-        "got": {"type": "string", "description": "The value that breaks the rule."},
-        "remedy": {"type": "string"},
+        **_FIELDS,
+        "errors": {
+            "type": "array",
+            "description": "Every broken rule, at most 100; the first one is that of `detail`.",
+            "items": {"type": "object", "required": ["rule"], "properties": _FIELDS},
+        },
         "error": {"type": "string", "description": "The number of the error in the server's log."},
     },
 }

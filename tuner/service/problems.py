@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from tuner.errors import (
+    ExperimentError,
     InputError,
     Interrupted,
     JournalAway,
@@ -29,12 +30,14 @@ from tuner.errors import (
     TunerError,
     one_line,
 )
+from tuner.experiment.messages import explain
 from tuner.strategies.base import broken_rule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fastapi import FastAPI
+    from pydantic import BaseModel
     from starlette.requests import Request
 
 MEDIA_TYPE = "application/problem+json"
@@ -49,6 +52,7 @@ _STATUS: tuple[tuple[type[TunerError], int], ...] = (
     (InputError, 422),
     (Interrupted, 503),
 )
+_MOST_LISTED = 100  # broken rules in an answer
 _log = logging.getLogger("tuner.service")
 
 
@@ -80,6 +84,8 @@ class Problem(Exception):
     ) -> Problem:
         """Return an error as a problem, with its fields `key`, `rule`, `got` and `remedy`.
 
+        Where a key breaks a rule, `errors` lists every broken one with these fields.
+
         Args:
             error: the error.
             status: overrides that of the kind of error: 422 where the input breaks a rule.
@@ -92,8 +98,11 @@ class Problem(Exception):
                 if full
                 else next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
             )
-        fields = {"key": error.key, "rule": error.rule, "got": error.got, "remedy": error.remedy}
-        members = {name: without_paths(text, root) for name, text in fields.items() if text}
+        members: dict[str, Any] = _fields(error, root)
+        others = error.others if isinstance(error, ExperimentError) else ()
+        if error.key or others:
+            listed = others[: _MOST_LISTED - 1]
+            members["errors"] = [dict(members), *(_fields(other, root) for other in listed)]
         headers = {"Retry-After": "5"} if status == 503 else None
         return cls(status, without_paths(str(error), root), headers=headers, **members)
 
@@ -137,10 +146,23 @@ def without_paths(text: str, root: Path | None) -> str:
     return re.sub(rf"(?:{folder})/(?:[^/\s:;,'\"]+/)*", "", text)
 
 
-def validation_problem(errors: Sequence[ErrorDetails]) -> Problem:
-    """Return the first broken rule of a request, from the errors of pydantic.
+def _fields(error: TunerError, root: Path | None) -> dict[str, str]:
+    """Return what an error says of a key, without the fields that it lacks."""
+    fields = {"key": error.key, "rule": error.rule, "got": error.got, "remedy": error.remedy}
+    return {name: without_paths(text, root) for name, text in fields.items() if text}
+
+
+def validation_problem(
+    errors: Sequence[ErrorDetails], model: type[BaseModel] | None = None, body: object = None
+) -> Problem:
+    """Return the broken rules of a request, from the errors of pydantic.
 
     The status is 400 where the body is no JSON, else 422.
+
+    Args:
+        errors: each with its place in the request, such as `body` or `query`, and the keys there.
+        model: what the body must be; None where the request has none.
+        body: what was sent.
     """
     details = errors[0]
     place, *keys = details["loc"] or ("body",)
@@ -148,25 +170,42 @@ def validation_problem(errors: Sequence[ErrorDetails]) -> Problem:
         where = f"at character {keys[0]}" if keys else ""
         rule = one_line(f"the body is not JSON: {details.get('ctx', {}).get('error', '')} {where}")
         return Problem(400, TunerError(rule, remedy="correct it"))
-    key = ".".join(map(str, keys)) or None
-    own = details.get("ctx", {}).get("error")
-    if isinstance(own, TunerError):
-        dotted = ".".join(filter(None, (key, own.key))) or None
-        return Problem.of(own.with_(key=dotted), status=422)
-    error = TunerError(
-        _rule(details, str(place)),
-        where=None if place == "body" else str(place),
-        key=key,
-        got=None if details["type"] in _WITHOUT_VALUE else _shown(details["input"]),
-        remedy=_remedy(details),
-    )
-    others = len(errors) - 1
-    problem = Problem.of(error, status=422)
-    problem.detail += f" (and {others} more)" if others else ""
-    return problem
+    inside, found = list[ErrorDetails](), list[ExperimentError]()
+    for each in errors:
+        place, *keys = each["loc"] or ("body",)
+        if place == "body" and keys and model is not None:
+            inside.append({**each, "loc": tuple(keys)})
+        else:
+            found.append(_broken(each))
+    if model is not None:
+        found += map(_in_body, explain(inside, model, body))
+    first, *others = found
+    return Problem.of(first.with_(others=tuple(others)), status=422)
 
 
 _WITHOUT_VALUE = ("missing", "extra_forbidden")
+_NOT_IN_JSON = re.compile(r"'[+-]?(nan|inf|infinity)'", re.IGNORECASE)
+
+
+def _in_body(error: ExperimentError) -> ExperimentError:
+    """Return a broken rule of a body, with a hint where a text stands for a number."""
+    if error.got is None or not _NOT_IN_JSON.fullmatch(error.got):
+        return error
+    return error.with_(remedy="JSON has no NaN and no infinity")
+
+
+def _broken(details: ErrorDetails) -> ExperimentError:
+    """Return the broken rule of a parameter, or of a body as a whole."""
+    place, *keys = details["loc"] or ("body",)
+    if isinstance(own := details.get("ctx", {}).get("error"), ExperimentError):
+        return own
+    return ExperimentError(
+        _rule(details, str(place)),
+        where=None if place == "body" else str(place),
+        key=".".join(map(str, keys)) or None,
+        got=None if details["type"] in _WITHOUT_VALUE else _shown(details["input"]),
+        remedy=_remedy(details),
+    )
 
 
 def _rule(details: ErrorDetails, place: str) -> str:
@@ -174,7 +213,7 @@ def _rule(details: ErrorDetails, place: str) -> str:
         case "missing":
             return "is required"
         case "extra_forbidden":
-            return "unknown parameter" if place == "query" else "unknown key"
+            return f"unknown {'key' if place == 'body' else 'parameter'}"
         case "value_error":
             return one_line(str(details["ctx"]["error"]))
         case "model_attributes_type" | "model_type" | "dict_type":
@@ -212,7 +251,9 @@ def add_handlers(app: FastAPI, root: Path | None = None) -> None:
 
     async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return validation_problem(error.errors()).response()
+        field = getattr(request.scope.get("route"), "body_field", None)
+        model = None if field is None else field.field_info.annotation
+        return validation_problem(error.errors(), model, error.body).response()
 
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -56,7 +56,7 @@ def _check_depth(body: bytes) -> None:
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON; numbers must be finite")
+    raise ValueError(f'{text} is no JSON; as the value of a trial send the text "{text}"')
 
 
 def _double(text: str) -> float:

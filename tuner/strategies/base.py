@@ -37,6 +37,8 @@ _RULES = {
     "missing": "is required",
     "string_type": "must be a text",
     "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must match {pattern}",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -56,6 +58,7 @@ _RULES = {
     "less_than": "must be below {lt:.15g}",
     "less_than_equal": "must be at most {le:.15g}",
     "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
 }
 """The rules by pydantic's type of error."""
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from tuner.coordination.ask_tell import AskTell
 from tuner.coordination.leases import Answer, Told
-from tuner.errors import InputError
+from tuner.errors import ExperimentError
 from tuner.experiment.external import Label, check_text
 from tuner.experiment.schema import STUDY_BYTES
 from tuner.service.access import Writer
@@ -136,7 +136,7 @@ class Tell(_Body):
     def _one(self) -> Tell:
         if [self.value, self.failed, self.pruned].count(None) != 2:
             rule = "a trial ends with one of value, failed and pruned"
-            raise ValueError(InputError(rule, remedy="give one of them"))
+            raise ExperimentError(rule, remedy="give one of them")
         return self
 
 
