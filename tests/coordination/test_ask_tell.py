@@ -233,6 +233,45 @@ def test_the_same_key_gives_a_client_the_same_trials(opened, clock):
     assert [lease.number for lease in study.ask("a", 2, key="k")] == [first[0].number]
 
 
+def test_a_retry_does_not_renew_the_lease_of_another_client(opened, clock):
+    study = opened(make_spec(size=6))
+    study.ask("a", key="k")
+    clock.now += 61
+    [taken] = study.ask("b")
+    clock.now += 30
+    assert [lease.number for lease in study.ask("a", key="k")] != [taken.number]
+    clock.now += 31
+    assert [lease.number for lease in study.ask("c")] == [taken.number]
+
+
+def test_an_ask_whose_answer_nobody_got_is_undone(opened):
+    study = opened(make_spec(size=6))
+    first = study.ask("a", 2, key="k")
+    study.abandon(first)
+    again = study.ask("a", 2, key="k")
+    assert [(lease.number, lease.attempt) for lease in again] == [(0, 2), (1, 2)]
+    study.abandon(first)  # these leases are over
+    study.tell(0, again[0].id, 1.0)
+    study.abandon(again)
+    [given] = study.ask("b")
+    assert (given.number, given.attempt) == (1, 3)
+
+
+def test_a_lease_in_two_answers_stays_until_both_are_undone(opened):
+    study = opened(make_spec(size=6))
+    first, again = (study.ask("a", key="k") for _ in range(2))
+    study.abandon(first)
+    assert study.ask("b")[0].number == 1
+    study.abandon(again)
+    assert study.ask("b")[0].number == 0
+    study = opened()
+    again = study.ask("b", key=None) + study.ask("a", key="k")
+    assert {lease.number for lease in again} == {2, 3}
+    study = opened()
+    study.abandon(study.ask("a", key="k"))
+    assert study.ask("c")[0].number == 4, "its client may have got it before the restart"
+
+
 def test_a_repeated_configuration_takes_the_first_outcome(opened):
     study = opened(make_spec("random", space=FEW, trials=6, size=2))
     given = []

@@ -234,6 +234,20 @@ class AskTell:
         self._write_lease(task)
         self._coordinator.step([Returned(task.job.key)])
 
+    def abandon(self, leases: Sequence[Lease]) -> None:
+        """Take back the trials of an `ask` whose answer nobody got.
+
+        A trial stays with its client where the lease was in another answer too: the client may
+        have asked again with its key.
+        """
+        for lease in leases:
+            task = self._tasks.get(lease.number)
+            if task is None or task.lease != lease.id:
+                continue
+            task.answers -= 1
+            if not task.answers:
+                self.release(lease.number, lease.id)
+
     def expire(self) -> int:
         """Make the trials available whose leases have expired; returns how many."""
         now, n = self._clock(), 0
@@ -316,7 +330,7 @@ class AskTell:
     def _give(self, task: OpenTrial, client: str, key: str | None, now: float) -> Lease:
         task.attempt += 1
         task.lease, task.client, task.key = secrets.token_hex(16), client, key
-        task.since = round(now, 3)
+        task.since, task.answers = round(now, 3), 1
         self._write_lease(task)
         self._start_lease(task, now)
         return self._lease_of(task)
@@ -367,10 +381,12 @@ class AskTell:
                     frozen.user_attrs,
                 )
                 task.expires = now
-            elif task.lease is not None:
+            if task.lease is None or (task.client, task.key) != (client, key):
+                continue
+            if number in self._tasks:
                 self._renew(task, now)
-            if task.lease is not None and (task.client, task.key) == (client, key):
-                leases.append(self._lease_of(task))
+                task.answers += 1
+            leases.append(self._lease_of(task))
         return leases
 
     def _held(self, number: int, lease: str) -> OpenTrial:

@@ -73,6 +73,7 @@ class OpenTrial:
     client: str = ""
     key: str | None = None  # the idempotency key with which it was asked for
     since: float = 0.0  # when it was given out
+    answers: int = 0  # in which the lease was given, without those that nobody got
     expires: float = math.inf
     expired: bool = False  # and not given out again: the lease is good until then
     epochs: list[Epoch] = field(default_factory=list)  # of the values that were reported
@@ -89,6 +90,7 @@ def with_lease(job: ExternalJob, attrs: Mapping[str, Any]) -> OpenTrial:
     task.client, task.key, task.since = lease["client"], lease["key"], lease["since"]
     if task.lease is None:
         return task
+    task.answers = 1  # somebody may have got it
     steps = [int(name.removeprefix(REPORT_ATTR)) for name in attrs if name.startswith(REPORT_ATTR)]
     for step in sorted(steps):
         attempt, at, values = attrs[f"{REPORT_ATTR}{step}"]
