@@ -6,7 +6,9 @@ import time
 
 import pytest
 from helpers.external_service import Client, X, running_external
+from helpers.threads import in_thread, wait_until
 
+from tuner.coordination.ask_tell import AskTell
 from tuner.service.access import Access, TokenFile
 from tuner.service.settings import Limits, Settings
 from tuner.service.studies import State
@@ -23,26 +25,6 @@ def root(tmp_path):
 def client(root):
     with running_external(root) as client:
         yield client
-
-
-def in_thread(call):
-    """Start a call in a thread; the result is a function that waits for its answer."""
-    found = []
-    thread = threading.Thread(target=lambda: found.append(call()), daemon=True)
-    thread.start()
-
-    def wait():
-        thread.join(20)
-        return found[0]
-
-    return wait
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_a_study_is_created_once(client):
@@ -207,11 +189,11 @@ def test_a_client_that_leaves_while_it_waits_gets_nothing(client):
 
 
 def test_an_answer_that_nobody_takes_is_given_back(client):
-    from tuner.service.external import _release, _Request
+    from tuner.service.external import _Request
 
     client.create()
     external, study = client.service.external, client.service.studies.get("local", "s")
-    request = _Request(lambda open_study: open_study.ask("gone"), undo=_release)
+    request = _Request(lambda open_study: open_study.ask("gone"), undo=AskTell.abandon)
 
     def cancelled_meanwhile(open_study):
         leases = open_study.ask("gone")

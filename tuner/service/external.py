@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tuner.coordination.ask_tell import AskTell
 from tuner.coordination.coordinator import Observer, Observers
@@ -37,6 +38,7 @@ from tuner.service.trial_table import TrialTable, TrialTables
 
 _IDLE_S = 120.0  # without a request, after which a study is closed
 _GROUP_S = 0.02  # of work, after which a group of requests waits for the disk
+_OPEN = (State.QUEUED, State.RUNNING)
 
 
 @dataclass(eq=False)
@@ -46,7 +48,7 @@ class _Request:
     do: Callable[[AskTell], Any]
     answer: Future[Any] = field(default_factory=Future)
     until: float | None = None  # how long it may wait for an answer that is not empty
-    undo: Callable[[Any], Callable[[AskTell], Any]] | None = None  # if nobody takes the answer
+    undo: Callable[[AskTell, Any], None] | None = None  # of a result that nobody takes
 
 
 class ExternalStudies:
@@ -75,6 +77,7 @@ class ExternalStudies:
         self.settings, self.idle_s = settings, idle_s
         self._lock = threading.RLock()
         self._open: dict[Study, _OpenStudy] = {}
+        self._changing: WeakKeyDictionary[Study, threading.Lock] = WeakKeyDictionary()
         self._stopping = False
 
     def create(self, owner: Owner, values: Mapping[str, Any]) -> tuple[Study, bool]:
@@ -104,8 +107,8 @@ class ExternalStudies:
                 self.studies.check_stays(known)
                 if not known.was_submitted(written):
                     _check_same(known, written)
-                if known.state is State.QUEUED:  # the service died before it was complete
-                    self.studies.change(known, State.RUNNING)
+                # It is queued if the service died before it was complete.
+                self.studies.change(known, State.RUNNING, expected=(State.QUEUED,))
                 return known, False
             self.studies.check_room(owner)
             study = self.studies.add(owner.name, spec.name, Kind.EXTERNAL, written, _facts(spec))
@@ -137,6 +140,8 @@ class ExternalStudies:
 
         def ask(open_study: AskTell) -> list[Lease]:
             leases = open_study.ask(client, n, key)
+            if not leases and open_study.cancelled:
+                raise _is_cancelled(study)
             if not leases and open_study.progress.done:
                 raise Problem(410, f"study {study.name!r} is done: its budget is used")
             return leases
@@ -145,7 +150,8 @@ class ExternalStudies:
         if study.state is State.DONE:
             raise Problem(410, f"study {study.name!r} is done: its budget is used")
         until = time.monotonic() + wait_s if wait_s > 0 else None
-        leases: list[Lease] = await self._call(_Request(ask, until=until, undo=_release), study)
+        request = _Request(ask, until=until, undo=AskTell.abandon)
+        leases: list[Lease] = await self._call(request, study)
         return leases
 
     async def call(self, study: Study, do: Callable[[AskTell], Any]) -> Any:
@@ -164,14 +170,11 @@ class ExternalStudies:
         Raises:
             Problem: 409, it is done.
         """
-        with self.studies.changing():
+        with self.closed(study):
             study.check_can_cancel()
-            if study.state is State.CANCELLED:
-                return
-            self.studies.change(study, State.CANCELLED)
-        self.close(study)
-        log = self.events.of(study.owner, study.name)
-        EventReporter(log, self.settings.root).cancelled()
+            if self.studies.change(study, State.CANCELLED, expected=_OPEN):
+                log = self.events.of(study.owner, study.name)
+                EventReporter(log, self.settings.root).cancelled()
 
     def resume(self, study: Study) -> None:
         """Go on with a study that was cancelled or has failed.
@@ -179,10 +182,9 @@ class ExternalStudies:
         Raises:
             Problem: 409, it is done.
         """
-        study.check_can_resume()
-        if study.state.has_ended:
-            self.close(study)
-            self.studies.change(study, State.RUNNING)
+        with self.closed(study):
+            study.check_can_resume()
+            self.studies.change(study, State.RUNNING, expected=(State.CANCELLED, State.FAILED))
 
     def extend(self, study: Study, changes: Mapping[str, Any], owner: Owner) -> None:
         """Raise the budget of trials, and go on.
@@ -193,32 +195,39 @@ class ExternalStudies:
         trials, most = changes.get("trials"), owner.limits.trials
         if set(changes) - {"trials", "reopen_test"} or trials is None:
             raise Problem(422, "an external study has no budget but trials; give trials")
-        if not study.spec["trials"] <= trials <= most:
-            rule = f"must be from {study.spec['trials']} to {most}"
-            raise Problem(422, f"trials: {rule}, got {trials}", key="trials")
-        self.close(study)
-        facts = _facts(ExternalSpec.model_validate(study.spec | {"trials": trials}))
-        self.studies.respecify(study, study.spec | {"trials": trials}, facts)
-        self.studies.change(study, State.RUNNING)
+        with self.closed(study):
+            if not study.spec["trials"] <= trials <= most:
+                rule = f"must be from {study.spec['trials']} to {most}"
+                raise Problem(422, f"trials: {rule}, got {trials}", key="trials")
+            spec = study.spec | {"trials": trials}
+            self.studies.respecify(study, spec, _facts(ExternalSpec.model_validate(spec)))
+            self.studies.change(study, State.RUNNING)
 
     @contextmanager
     def closed(self, study: Study) -> Iterator[None]:
-        """Keep a study closed for the block, in which it is deleted."""
-        self.close(study)
-        yield
+        """Keep a study closed for the block, in which it may be changed, by nobody else.
 
-    def close(self, study: Study) -> None:
-        """Close a study; the next request opens it again."""
+        Requests that come meanwhile, and asks that wait, are answered afterwards: by the study as
+        it then is.
+        """
         with self._lock:
-            open_study = self._open.get(study)
-        if open_study is not None:
-            open_study.close()
+            one_at_a_time = self._changing.setdefault(study, threading.Lock())
+        with one_at_a_time:
+            with self._lock:
+                before, holder = self._open.get(study), _OpenStudy(self, study)
+                self._open[study] = holder  # has no thread: it keeps the requests
+            try:
+                if before is not None:
+                    before.close()
+                yield
+            finally:
+                self.ended(holder)
 
     def stop(self) -> None:
         """Answer what waits, and close all studies; their leases go on when the service is back."""
         with self._lock:
             self._stopping = True
-            every = list(self._open.values())
+            every = [each for each in self._open.values() if each.has_thread]
         for open_study in every:
             open_study.close(wait=False)
         for open_study in every:
@@ -254,20 +263,24 @@ class ExternalStudies:
         if study.state is State.FAILED:
             raise Problem(409, f"study {study.name!r} has failed: {study.error}; resume it")
 
-    def ended(self, open_study: _OpenStudy) -> list[_Request]:
-        """Note that a thread ends; returns the requests that it will not see any more."""
+    def ended(self, open_study: _OpenStudy, error: BaseException | None = None) -> None:
+        """Note that a study is closed.
+
+        Args:
+            open_study: has closed its journal.
+            error: the reason, with which its requests fail; without one, they open the study again.
+        """
         with self._lock:
             if self._open.get(open_study.study) is open_study:
                 del self._open[open_study.study]
-            return open_study.left()
-
-    def may_end(self, open_study: _OpenStudy) -> bool:
-        """Note that an idle thread ends, unless there is a request."""
-        with self._lock:
-            if not open_study.requests.empty():
-                return False
-            self._open.pop(open_study.study, None)
-            return True
+            for request in open_study.left():
+                if error is not None:
+                    _fail(request, error)
+                    continue
+                try:
+                    self._submit(request, open_study.study)
+                except Problem as stops:
+                    _fail(request, stops)
 
 
 class _OpenStudy:
@@ -279,6 +292,11 @@ class _OpenStudy:
         self._waiting: deque[_Request] = deque()  # asks that may wait, in order
         self._thread = threading.Thread(target=self._run, name=f"ask {study.key}", daemon=True)
         self._reporter: EventReporter | None = None
+
+    @property
+    def has_thread(self) -> bool:
+        """Whether it was started."""
+        return self._thread.ident is not None
 
     def start(self) -> None:
         """Start the thread."""
@@ -311,13 +329,7 @@ class _OpenStudy:
                     pass
         except BaseException as raised:
             error = raised if isinstance(raised, TunerError | Problem) else unexpected(raised)
-        for request in self._external.ended(self):
-            _fail(request, error or self._why_closed())
-
-    def _why_closed(self) -> Problem:
-        if self.study.state is State.CANCELLED:
-            return _is_cancelled(self.study)
-        return Problem(503, "the study was closed; try again", headers={"Retry-After": "1"})
+        self._external.ended(self, error)
 
     def _opened(self, stack: ExitStack) -> tuple[AskTell, Callable[[], Any]]:
         external, study = self._external, self.study
@@ -373,7 +385,7 @@ class _OpenStudy:
         try:
             request = self.requests.get(timeout=self._pause(open_study))
         except queue.Empty:
-            if not self._waiting and self._external.may_end(self):
+            if not self._waiting:
                 return False
             request = _Request(lambda study: None)
         done: list[tuple[_Request, Any]] = []
@@ -396,9 +408,12 @@ class _OpenStudy:
         except BaseException:  # nothing in this group may be acknowledged
             self._waiting.extend(request for request, _ in done)
             raise
-        undone = [undo for each, result in done if (undo := _answer(each, result)) is not None]
-        for undo in undone:
-            self.requests.put(_Request(undo))
+        refused = [(each.undo, result) for each, result in done if not _answer(each, result)]
+        if refused:
+            with commit():
+                for undo, result in refused:
+                    if undo is not None and not isinstance(result, BaseException):
+                        undo(open_study, result)
         return goes_on
 
     def _do(self, request: _Request, open_study: AskTell, done: list[tuple[_Request, Any]]) -> None:
@@ -459,25 +474,15 @@ def _is_cancelled(study: Study) -> Problem:
     return Problem(409, f"study {study.name!r} is cancelled; resume it to go on")
 
 
-def _answer(request: _Request, result: Any) -> Callable[[AskTell], Any] | None:
-    """Send an answer; return what is to be done where nobody takes it any more."""
-    if request.answer.set_running_or_notify_cancel():
-        if isinstance(result, BaseException):
-            request.answer.set_exception(result)
-        else:
-            request.answer.set_result(result)
-        return None
-    return request.undo(result) if request.undo is not None and isinstance(result, list) else None
-
-
-def _release(leases: list[Lease]) -> Callable[[AskTell], None]:
-    """Return what gives back trials whose client has left."""
-
-    def release(open_study: AskTell) -> None:
-        for lease in leases:
-            open_study.release(lease.number, lease.id)
-
-    return release
+def _answer(request: _Request, result: Any) -> bool:
+    """Send an answer; return whether somebody takes it."""
+    if not request.answer.set_running_or_notify_cancel():
+        return False
+    if isinstance(result, BaseException):
+        request.answer.set_exception(result)
+    else:
+        request.answer.set_result(result)
+    return True
 
 
 def _fail(request: _Request, error: BaseException) -> None:
