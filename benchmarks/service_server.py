@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -31,6 +32,7 @@ class Server:
         tokens: the file of tokens; None without tokens.
         journal: the URL of a database; None for files.
         floor: whether it is the empty service of `service_floor.py`.
+        gate: idle workers start when this file exists; None: at once.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Server:
         tokens: Path | None = None,
         journal: str | None = None,
         floor: bool = False,
+        gate: Path | None = None,
     ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -56,6 +59,7 @@ class Server:
         self._command += ["--journal", journal] if journal else []
         if floor:
             self._command = [sys.executable, str(BENCHMARKS / "service_floor.py"), *place]
+        self._command += ["--gate", str(gate)] if gate else []
         self._env = os.environ | {
             "PYTHONPATH": f"{ROOT}{os.pathsep}{BENCHMARKS}",
             "IDLE_EPOCH_S": str(epoch_s or 0.0),
@@ -106,6 +110,13 @@ class Server:
         """What the process has of the memory, without its workers."""
         assert self._process is not None
         return float(psutil.Process(self._process.pid).memory_info().rss) / 1e6
+
+    def figure(self, name: str, token: str | None = None) -> float:
+        """Return a figure of /metrics that has no labels."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        answer = requests.get(f"{self.url}/metrics", headers=headers, timeout=60)
+        answer.raise_for_status()
+        return float(re.search(rf"^{name} (.+)$", answer.text, re.MULTILINE)[1])
 
     @property
     def cpu_s(self) -> float:
@@ -180,17 +191,23 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--tokens", type=Path)
-    options = parser.parse_args()
+    parser.add_argument("--gate", type=Path)
+    options = vars(parser.parse_args())
+    gate = options.pop("gate")
 
     from tuner.executors import LocalExecutor
     from tuner.service import server
     from tuner.service.service import Service
     from tuner.service.settings import Settings
 
-    settings = Settings(**vars(options))
-    service = Service(settings, lambda n: LocalExecutor(n, module="idle_worker"))
+    def start_workers(n: int) -> LocalExecutor:
+        while gate is not None and not gate.exists():
+            time.sleep(0.02)
+        return LocalExecutor(n, module="idle_worker")
+
+    service = Service(Settings(**options), start_workers)
     server.log_to_stderr()
-    server.serve(settings, service, print)
+    server.serve(service.settings, service, print)
 
 
 if __name__ == "__main__":

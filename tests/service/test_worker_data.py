@@ -214,6 +214,8 @@ def message(tmp_path_factory):
 def test_a_long_download_delays_neither_lease_nor_events(service, data, message):
     executor, stop = Executor(), threading.Event()
     session = _Session(service, "/v1/workers/w", executor, data)
+    begin, begun = session._begin, threading.Semaphore(0)
+    session._begin = lambda key, action: (begin(key, action), begun.release())
     service.messages = [message(0, "quick")]
     service.lease.release()
     thread = threading.Thread(target=session.run, args=(stop,))
@@ -234,6 +236,8 @@ def test_a_long_download_delays_neither_lease_nor_events(service, data, message)
     service.go.set()
     assert service.arrived.acquire(timeout=SOON_S)
     assert service.sent[-1]["key"] == "long"
+    for _ in range(3):
+        assert begun.acquire(timeout=SOON_S)
     assert executor.submitted == ["quick", "long"]
     stop.set()
     session.close()
