@@ -82,6 +82,14 @@ def test_the_list_is_filtered_by_name_and_state(browse):
     assert "alpha" in read(browse("/page/view?state=no-state")).text
 
 
+def test_views_say_what_a_study_waits_for(browse, service):
+    for query in ("", "?study=beta"):
+        assert "no worker" not in read(browse(f"/page/view{query}")).text
+    service.known["beta"]["waits"] = "waits for workers: there is no worker"
+    assert "The queue waits for workers: there is no worker." in read(browse("/page/view")).text
+    assert "It waits for workers: there is no" in read(browse("/page/view?study=beta")).text
+
+
 def test_a_list_of_no_studies_says_how_to_begin(settings):
     app = make_app(MadeUpService(), Access(), settings)
     page = read(TestClient(app, base_url="http://127.0.0.1").get("/"))

@@ -84,8 +84,9 @@ def facts_of_queued(study: RemoteStudy) -> dict[str, Any] | None:
 
 def place_in_words(facts: Mapping[str, Any]) -> str:
     """Return the place of a study in the queue."""
-    position = facts.get("position")
-    return "queued" if position is None else f"queued, number {position} in the queue"
+    position, waits = facts.get("position"), facts.get("waits")
+    place = "queued" if position is None else f"queued, number {position} in the queue"
+    return place if waits is None else f"{place}; {waits}"
 
 
 @contextlib.contextmanager

@@ -118,6 +118,7 @@ def studies_view(
         studies=studies,
         waiting=waiting,
         running=running,
+        waits=next((study["waits"] for study in queue["studies"] if study["waits"]), None),
         queue=queue,
         asked=asked,
         filtered=any(asked[key] for key in ("state", "q", "cursor")),

@@ -22,6 +22,10 @@ from tuner.service.fair_share import FairShare, StudyShare
 _log = logging.getLogger(__name__)
 _POLL_S = 1.0  # at most so long until time limits are looked at; a new job or answer wakes it
 _RETRY_S = 10.0  # from a failure of the pool to the next attempt
+_ALONE_S = 5.0  # without workers, until a search hears of it; those of before a restart come back
+
+NO_WORKERS = "waits for workers: none is connected; start `tuner worker --server URL`"
+"""Why the jobs of a study do not begin."""
 
 
 class Workers(Protocol):
@@ -33,6 +37,9 @@ class Workers(Protocol):
     @property
     def n_workers(self) -> int:
         """Workers at a time; 0 if there are none now."""
+
+    def serves(self, owner: str) -> bool:
+        """Return whether there are workers now that take jobs of an owner."""
 
     def wake(self) -> None:
         """Take jobs, if workers are free: a job can begin that could not before."""
@@ -109,6 +116,11 @@ class SharedPool:
         """Workers at a time, of all kinds."""
         with self.lock:
             return sum(kind.n_workers for kind in self._kinds)
+
+    def serves(self, owner: str) -> bool:
+        """Return whether there are workers now that take jobs of an owner."""
+        with self.lock:
+            return any(kind.serves(owner) for kind in self._kinds)
 
     @property
     def busy(self) -> int:
@@ -315,6 +327,9 @@ class _OwnWorkers:
         self._thread = threading.Thread(target=self._run, name="tuner-workers", daemon=True)
         self._thread.start()
 
+    def serves(self, owner: str) -> bool:
+        return True
+
     def wake(self) -> None:
         """Have the thread look for jobs and commands."""
         self._woken.set()
@@ -413,6 +428,10 @@ class StudyExecutor:
 
     def __init__(self, pool: SharedPool, owner: str, study: str, share: StudyShare[str]) -> None:
         self.owner, self.study, self.share = owner, study, share
+        self.on_wait: Callable[[str], None] = lambda why: None
+        """Called in `poll`, once each time, if there are no workers for the jobs that wait."""
+        self._alone_since: float | None = None  # None: it has workers, or waits for nothing
+        self._is_told = False  # of that
         self._pool = pool
         self._changed = threading.Condition(pool.lock)
         self._events: list[Event] = []
@@ -448,7 +467,21 @@ class StudyExecutor:
             if not self._events and self._error is not None:
                 raise self._error
             events, self._events = self._events, []
+            tells = self._notes_wait()
+        if tells:
+            self.on_wait(NO_WORKERS)
         return events
+
+    def _notes_wait(self) -> bool:
+        """Note whether there are workers, and return whether the search is to hear of none."""
+        if not self._tasks or self._pool.serves(self.owner):
+            self._alone_since, self._is_told = None, False
+            return False
+        if self._alone_since is None:
+            self._alone_since = time.monotonic()
+        tells = not self._is_told and time.monotonic() - self._alone_since >= _ALONE_S
+        self._is_told |= tells
+        return tells
 
     def answer(self, key: str, go_on: bool) -> None:
         """Answer a job that waits after a report: whether to train on."""

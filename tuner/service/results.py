@@ -243,6 +243,7 @@ class Results:
             "priority": priority(study),
             "max_workers": study.spec.get("max_workers"),
             "position": places.get(study),
+            "waits": self._searches.waits(study),
             "datasets": list(datasets_of(study.spec)),
         }
 

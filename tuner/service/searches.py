@@ -40,7 +40,7 @@ from tuner.service.access import Owner
 from tuner.service.datasets import DatasetStore
 from tuner.service.events import EventLogs, EventReporter
 from tuner.service.models import ServedModel, as_client_wrote
-from tuner.service.pool import SharedPool, StudyExecutor
+from tuner.service.pool import NO_WORKERS, SharedPool, StudyExecutor
 from tuner.service.problems import Problem, unexpected, without_paths
 from tuner.service.records import ServiceJournal
 from tuner.service.studies import Facts, Kind, Progress, State, Studies, Study
@@ -234,6 +234,11 @@ class Searches:
         """Return the number of workers, and of those that train."""
         return {"workers": self._pool.n_workers, "busy": self._pool.busy}
 
+    def waits(self, study: Study) -> str | None:
+        """Return why the trials of an open study do not begin; None if there are workers."""
+        is_open = study.kind is Kind.SEARCH and not study.state.has_ended
+        return NO_WORKERS if is_open and not self._pool.serves(study.owner) else None
+
     def positions(self, owner: str) -> dict[Study, int]:
         """Return the places of an owner's queued studies among them, from 1."""
         with self._changed:
@@ -383,7 +388,7 @@ class Searches:
     def _search(self, running: _Running, reporter: EventReporter) -> StudyRecord:
         study, spec, executor = running.study, running.study.spec, running.executor
         experiment, tracking = load_experiment(spec, study.owner, self._datasets), spec["tracking"]
-        note = reporter.note
+        executor.on_wait = note = reporter.note
 
         def notes(record: StudyRecord) -> list[str]:
             return [*start_notes(experiment, record), *in_the_way(record)]
@@ -430,6 +435,7 @@ class Searches:
             )
             if model.is_missing(record):
                 running.executor = self._executor(study)  # the search has closed its own
+                running.executor.on_wait = note
                 running.stopped()
                 model.train(record, running.executor)
             if tracking and tracker.complete:

@@ -160,6 +160,10 @@ class PullWorkers:
         """Slots of all workers."""
         return sum(worker.slots for worker in self._workers.values())
 
+    def serves(self, owner: str) -> bool:
+        """Return whether there are workers now that take jobs of an owner."""
+        return any(worker.owner in (None, owner) for worker in self._workers.values())
+
     def wake(self) -> None:
         """Hand jobs to workers that have free slots."""
         recently = self._clock() - _FRESH_S
