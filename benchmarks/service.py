@@ -165,7 +165,7 @@ def _queue(folder: Path, options: argparse.Namespace, *, gated: bool) -> None:
             for name, owner in owners.items():
                 submit(owner, f"s{n}", experiment(references[name], seed=n))
         if gated:
-            _wait_for_jobs(server, given["owner0"], 4 * 10 * options.studies)  # a batch of each
+            _wait_for_jobs(owners["owner0"], 4 * 10 * options.studies)  # a batch of each
             gate.touch()
             began, before = time.time(), server.cpu_s
         studies = [
@@ -200,10 +200,10 @@ def _later(times: Sequence[float]) -> float:
     return 100 * (max(times) / min(times) - 1)
 
 
-def _wait_for_jobs(server: Server, token: str, n: int) -> None:
+def _wait_for_jobs(owner: Owner, n: int) -> None:
     """Wait until so many trials wait for a worker."""
     give_up = time.monotonic() + 600
-    while (waiting := server.figure("tuner_trials_waiting", token)) < n:
+    while (waiting := owner.figure("tuner_trials_waiting")) < n:
         if time.monotonic() > give_up:
             raise TimeoutError(f"{waiting:.0f} of {n} trials wait")
         time.sleep(0.5)

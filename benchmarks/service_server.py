@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -57,9 +56,9 @@ class Server:
         self._command = [*command, *place, "--workers", str(workers)]
         self._command += ["--tokens", str(tokens)] if tokens else []
         self._command += ["--journal", journal] if journal else []
+        self._command += ["--gate", str(gate)] if gate else []
         if floor:
             self._command = [sys.executable, str(BENCHMARKS / "service_floor.py"), *place]
-        self._command += ["--gate", str(gate)] if gate else []
         self._env = os.environ | {
             "PYTHONPATH": f"{ROOT}{os.pathsep}{BENCHMARKS}",
             "IDLE_EPOCH_S": str(epoch_s or 0.0),
@@ -110,13 +109,6 @@ class Server:
         """What the process has of the memory, without its workers."""
         assert self._process is not None
         return float(psutil.Process(self._process.pid).memory_info().rss) / 1e6
-
-    def figure(self, name: str, token: str | None = None) -> float:
-        """Return a figure of /metrics that has no labels."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        answer = requests.get(f"{self.url}/metrics", headers=headers, timeout=60)
-        answer.raise_for_status()
-        return float(re.search(rf"^{name} (.+)$", answer.text, re.MULTILINE)[1])
 
     @property
     def cpu_s(self) -> float:

@@ -311,3 +311,38 @@ def test_the_same_calls_give_the_same_order(jobs):
 def test_fewer_than_one_worker_for_a_study_is_refused():
     with pytest.raises(ValueError, match="max_workers must be at least 1, got 0"):
         FairShare().join("me", max_workers=0)
+
+
+def ends_of(machine):
+    """Do all jobs, and return when each name's last one ended."""
+    ended = {}
+    while machine.running:
+        name = machine.step()
+        ended[name] = machine.now
+    return ended
+
+
+def test_equal_studies_that_wait_together_end_together():
+    machine = Machine(4)
+    for n in range(200):
+        machine.queue(machine.share.join(f"owner {n % 10}"), n, *[1.0] * 10)
+    machine.fill()
+    ended = ends_of(machine)
+    assert max(ended.values()) == 200 * 10 / 4  # no worker was ever idle
+    assert max(ended.values()) / min(ended.values()) <= 1.2
+
+
+def test_no_worker_waits_for_studies_that_are_still_to_come():
+    """So who comes first ends first; those that then wait together end together."""
+    machine, ended = Machine(4), {}
+    for n in range(200):  # they come twice as fast as they could be done
+        while machine.running and machine.running[0][0] <= n * 1.25:
+            name = machine.step()
+            ended[name] = machine.now
+        machine.now = n * 1.25
+        machine.submit(machine.share.join(f"owner {n % 10}"), n, *[1.0] * 10)
+    ended |= ends_of(machine)
+    times = sorted(ended.values())
+    assert times[-1] <= 200 * 10 / 4 + 10
+    assert times[0] < 20
+    assert times[-1] / times[len(times) // 2] <= 1.2
