@@ -1,6 +1,8 @@
 """Experiments over HTTP: what is proposed and checked is what the commands print."""
 
 import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -176,6 +178,19 @@ def test_data_that_was_right_is_not_read_again(client, service, settings, monkey
         with pytest.raises(InputError, match="part needs as many rows"):
             check(task={"window": 6, "horizon": 60})
     assert calls == ["check"] * 4
+
+
+def test_a_check_waits_for_no_other_request(service, settings, client, monkeypatch):
+    """Of the same data too: a thread that waits would be one less for others."""
+    ana, both = Owner("local"), threading.Barrier(2)
+    monkeypatch.setattr(Confined, "run", lambda self, *a, **k: both.wait(30))
+    experiment, spec = parse_experiment(raw(), {}, ana, service.datasets, settings)[::-1]
+    with ThreadPoolExecutor(2) as threads:
+        calls = [
+            threads.submit(service.experiments.check_data, ana, experiment, {"experiment": spec})
+            for _ in range(2)
+        ]
+        assert [call.result() for call in calls] == [None, None]
 
 
 def test_a_check_that_takes_too_much_is_given_up(client, monkeypatch):

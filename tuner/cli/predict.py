@@ -13,7 +13,7 @@ from tuner.cli.remote import client_of, fetched_model
 from tuner.errors import InputError
 from tuner.outputs import check_file, written_whole
 from tuner.prediction import Model, PredictionWarning, load_model
-from tuner.tables.frequencies import offset_of
+from tuner.prediction.model import with_full_times
 
 
 def predict(command: Predict) -> None:
@@ -36,7 +36,7 @@ def _predict(model: Model, command: Predict) -> None:
         predicted = model.predict(command.data, all_windows=command.all_, future=command.future)
     for note in notes:
         sys.stderr.write(f"tuner: note: {note.message}\n")
-    predicted = _with_times_in_full(predicted, model)
+    predicted = with_full_times(predicted, model)
     if output is None:
         predicted.to_csv(sys.stdout, index=False)
         return
@@ -44,23 +44,6 @@ def _predict(model: Model, command: Predict) -> None:
         predicted.to_csv(new, index=False)
     rows = f"{len(predicted)} row{'s' * (len(predicted) != 1)}"
     sys.stderr.write(f"wrote {output}: {rows}, {', '.join(model.columns)}\n")
-
-
-def _with_times_in_full(predicted: pd.DataFrame, model: Model) -> pd.DataFrame:
-    """Return the table with times as text, if pandas would drop their time of day.
-
-    It does so if all rows are of midnight, such as the only row of an hourly forecast.
-    """
-    time, frequency = model.pipeline.columns.time, model.pipeline.frequency
-    if time is None or frequency is None or time not in predicted:
-        return predicted
-    first = pd.Timestamp(2000, 1, 1)
-    if first + offset_of(frequency) >= first + pd.Timedelta(days=1):
-        return predicted
-    times = predicted[time]
-    if (times.dt.normalize() != times)[times.notna()].any():
-        return predicted
-    return predicted.assign(**{time: times.map(str).where(times.notna())})
 
 
 def _check_output(output: Path, data: Path, model: Model, force: bool) -> None:

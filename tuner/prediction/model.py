@@ -18,6 +18,7 @@ from tuner.errors import DataError, InputError, ModelError, NoGraphError, one_li
 from tuner.prediction.pipeline import Columns, Pipeline
 from tuner.prediction.predictors import forecast, predict_sequences, prediction_columns, translate
 from tuner.prediction.session import Runner
+from tuner.tables.frequencies import offset_of
 from tuner.tables.table import RawTable
 
 OLDEST, FORMAT = 4, 5
@@ -170,6 +171,24 @@ def load_model(folder: Path | str, *, numpy: bool = False) -> Model:
     """
     folder = Path(folder)
     return Model(folder, *_open_folder(folder), numpy)
+
+
+def with_full_times(predicted: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Return a prediction to be written as CSV: with times as text, if pandas would shorten them.
+
+    It drops the time of day if all rows are of midnight, such as the only row of an hourly
+    forecast.
+    """
+    time, frequency = model.pipeline.columns.time, model.pipeline.frequency
+    if time is None or frequency is None or time not in predicted:
+        return predicted
+    first = pd.Timestamp(2000, 1, 1)
+    if first + offset_of(frequency) >= first + pd.Timedelta(days=1):
+        return predicted
+    times = predicted[time]
+    if (times.dt.normalize() != times)[times.notna()].any():
+        return predicted
+    return predicted.assign(**{time: times.map(str).where(times.notna())})
 
 
 def checksum(content: bytes) -> str:

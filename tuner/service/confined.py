@@ -7,6 +7,7 @@ needs; each task is a fork of it, which takes milliseconds and answers in JSON.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import importlib
 import json
@@ -39,7 +40,6 @@ _LONGEST_TEXT = 1000  # characters of a part of a message
 _WAITING = 16  # tasks of an owner that run or wait
 _WAIT_S = 120.0
 _PLAIN = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
-_SMALLER = "give a smaller file"
 _log = logging.getLogger("tuner.service")
 
 
@@ -52,6 +52,18 @@ class Allowed:
 
     memory: int | None
     """Bytes of address space over those of an idle process; None: no limit."""
+
+    file_bytes: int = 64 << 20
+    """Bytes of a file that it writes."""
+
+    use: str = "read"
+    """What is done with the file, for messages: it takes too long to be *read*."""
+
+    smaller: str = "give a smaller file"
+    """The remedy where it takes more."""
+
+    other: str = "write it again, as CSV say"
+    """The remedy where the task fails."""
 
 
 def most_memory() -> int:
@@ -91,19 +103,19 @@ class Confined:
             InputError: as the task raised it, or because it exceeded a limit or failed.
             Problem: 429 if too many tasks of the owner wait, 503 if it did not start.
         """
-        request = {"task": task, "given": given, "seconds": allowed.seconds}
-        content = json.dumps(request | {"memory": allowed.memory}).encode()
+        request = {"task": task, "given": given, "allowed": dataclasses.asdict(allowed)}
+        content = json.dumps(request).encode()
         with self._turn(owner):
             reply = self._ask(content, allowed)
         if not reply:
-            raise DataError(_exceeded(allowed), where=what, remedy=_SMALLER)
+            raise DataError(_exceeded(allowed), where=what, remedy=allowed.smaller)
         answer = json.loads(reply)
         if "error" in answer:
             raise self._error({"where": what} | answer["error"])
         if "failed" in answer:
             _log.warning("a task failed: %s", answer["traceback"])
-            rule = f"cannot be read: {answer['failed']}"
-            raise DataError(rule, where=what, remedy="write it again, as CSV say")
+            rule = f"cannot be {allowed.use}: {answer['failed']}"
+            raise DataError(rule, where=what, remedy=allowed.other)
         return answer["result"]
 
     def close(self) -> None:
@@ -186,7 +198,7 @@ def _answered(connection: socket.socket, content: bytes, seconds: float) -> byte
 
 
 def _exceeded(allowed: Allowed) -> str:
-    rule = f"takes more than {allowed.seconds:.0f} s to be read"
+    rule = f"takes more than {allowed.seconds:.0f} s to be {allowed.use}"
     return rule if allowed.memory is None else f"{rule}, or {_mib(allowed.memory)} of memory"
 
 
@@ -256,35 +268,38 @@ def _serve(connection: socket.socket) -> NoReturn:
         connection.sendall(_STARTED)
         with connection.makefile("rb") as file:
             request = json.loads(file.read())
-        _limit(request["seconds"], request["memory"])
-        connection.sendall(json.dumps(_done(request)).encode() + b"\n")
+        allowed = Allowed(**request["allowed"])
+        _limit(allowed)
+        reply = _done(request["task"], request["given"], allowed)
+        connection.sendall(json.dumps(reply).encode() + b"\n")
         status = 0
     finally:
         os._exit(status)
 
 
-def _limit(seconds: float, memory: int | None) -> None:
+def _limit(allowed: Allowed) -> None:
     """Have the kernel kill this process when it takes too much."""
+    seconds, file_bytes = int(allowed.seconds), allowed.file_bytes
     os.nice(5)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, 64 << 20))
-    signal.alarm(int(3 * seconds))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    signal.alarm(3 * seconds)
     statm = Path("/proc/self/statm")
-    if memory is not None and statm.exists():
+    if allowed.memory is not None and statm.exists():
         used = int(statm.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
+        resource.setrlimit(resource.RLIMIT_AS, (used + allowed.memory, used + allowed.memory))
 
 
-def _done(request: dict[str, Any]) -> dict[str, Any]:
+def _done(task: str, given: dict[str, Any], allowed: Allowed) -> dict[str, Any]:
     tasks = importlib.import_module(TASKS)
     try:
-        return {"result": getattr(tasks, request["task"])(request["given"])}
+        return {"result": getattr(tasks, task)(given)}
     except TunerError as error:
         return {"error": _fields(error)}
     except MemoryError:
-        rule = f"takes more than {_mib(request['memory'])} of memory to be read"
-        return {"error": {"rule": rule, "remedy": _SMALLER}}
+        rule = f"takes more than {_mib(allowed.memory or 0)} of memory to be {allowed.use}"
+        return {"error": {"rule": rule, "remedy": allowed.smaller}}
     except Exception as error:  # whatever a library does with a damaged file
         failed = one_line(f"{type(error).__name__}: {error}")[:_LONGEST_TEXT]
         return {"failed": failed, "traceback": traceback.format_exc()[-4000:]}

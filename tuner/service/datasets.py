@@ -95,6 +95,11 @@ class DatasetStore:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._known = self._read_all()
 
+    @property
+    def size_limits(self) -> dict[str, int]:
+        """The most `rows` and `columns` of a file."""
+        return {"rows": self._limits.rows, "columns": self._limits.columns}
+
     def close(self) -> None:
         """End the process that reads files."""
         self.confined.close()
@@ -242,10 +247,9 @@ class Upload:
         self._file.flush()
         os.fsync(self._file.fileno())
         path = self._folder / self._name
-        limits = {"rows": store._limits.rows, "columns": store._limits.columns}
         profile = store.confined.run(
             "profile",
-            {"path": str(path), **limits},
+            {"path": str(path), **store.size_limits},
             owner=owner,
             what=self._name,
             allowed=reading_allowed(self._n_bytes),

@@ -116,8 +116,8 @@ class Experiments:
 
     def __init__(self, datasets: DatasetStore, settings: Settings) -> None:
         self._datasets, self._settings = datasets, settings
+        self._lock = threading.Lock()
         self._right: OrderedDict[str, None] = OrderedDict()
-        self._locks = [threading.Lock() for _ in range(64)]
 
     def propose(self, owner: Owner, body: InitBody) -> Proposal:
         """Propose an experiment for a file, as `tuner init` does.
@@ -183,10 +183,11 @@ class Experiments:
         parts = {k: v for k, v in experiment.to_dict().items() if k not in _NO_PART}
         text = json.dumps([owner.name, parts], sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()
-        with self._locks[int(key[:8], 16) % len(self._locks)]:
+        with self._lock:
             if key in self._right:
                 return
-            self._checked(owner, experiment, spec)
+        self._checked(owner, experiment, spec)  # twice, where the same comes at once: none waits
+        with self._lock:
             self._right[key] = None
             while len(self._right) > _REMEMBERED:
                 self._right.popitem(last=False)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.text import Text
 
 from tuner.data.prepared import check_data
-from tuner.errors import DataError, InputError, Setting, refusal
+from tuner.errors import DataError, InputError, Setting, nearest, refusal
 from tuner.experiment import Experiment, parse_value
 from tuner.experiment.data import Read
 from tuner.pipeline_steps import Dialect
@@ -19,17 +22,27 @@ from tuner.planning.check import check_experiment
 from tuner.planning.columns import kinds_of
 from tuner.planning.file import InitOptions
 from tuner.planning.file import propose as propose_file
+from tuner.prediction import Model, PredictionWarning, load_model
+from tuner.prediction.model import with_full_times
 from tuner.tables.files import is_typed, is_workbook
 from tuner.tables.table import RawTable
 
 _READ = "data.read."
 _LONGEST_NAME = 1000  # characters
 _START = 1 << 20  # bytes
+_MOST_CELLS, _MOST_VALUES = 2_000_000, 400_000  # to predict from, and in an answer
+_NAMED = 50  # columns in a message
 
 
 def import_all() -> None:
     """Import what tasks need, before any is there."""
-    for name in ("openpyxl", "pyarrow.parquet", "tuner.data.series", "tuner.data.sequences"):
+    for name in (
+        "onnxruntime",
+        "openpyxl",
+        "pyarrow.parquet",
+        "tuner.data.series",
+        "tuner.data.sequences",
+    ):
         try:
             importlib.import_module(name)
         except ImportError:  # reading such a file says so
@@ -104,6 +117,58 @@ def check(given: dict[str, Any]) -> dict[str, Any]:
         raise error.with_(where=names.get(where, error.where)) from None
     shown = Path(names.get(path.name, path.name))
     return check_experiment(experiment, replace(facts, path=shown)).to_json()
+
+
+def predict(given: dict[str, Any]) -> dict[str, Any]:
+    """Predict with a model.
+
+    Args:
+        given: `model`, its folder; `data`, rows as objects by column, or the `path` of a file, with
+            the limits `rows` and `columns`; `known`, the columns that the data of the search has;
+            `all`, whether to forecast after every row that has enough rows before it; `csv`,
+            whether to answer in CSV.
+
+    Returns:
+        `csv`, a text, or `columns`, the values of each by its name: times in ISO 8601, None for
+        missing values; and `notes`, lines of text.
+
+    Raises:
+        InputError: the rows do not fit the model.
+    """
+    model = load_model(given["model"])
+    data = _frame_of(given, model) if given["path"] is None else _beside(given["path"])
+    if isinstance(data, Path):
+        _check_first_line(data, given)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PredictionWarning)
+        found = model.predict(data, all_windows=given["all"])
+    if found.size > _MOST_VALUES:
+        rule = f"gives {found.size:,} values, more than the {_MOST_VALUES:,} of an answer"
+        raise DataError(rule, remedy="give fewer rows, or download the model")
+    notes = [str(note.message) for note in caught if issubclass(note.category, PredictionWarning)]
+    if given["csv"]:
+        return {"csv": with_full_times(found, model).to_csv(index=False), "notes": notes}
+    return {"columns": {str(name): _plain(found[name]) for name in found}, "notes": notes}
+
+
+def _frame_of(given: dict[str, Any], model: Model) -> pd.DataFrame:
+    """Return rows as a table, which has a cell for each row and each name in any of them."""
+    rows, known = given["data"], set(given["known"])
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    known.update(model.pipeline.columns.names_in(names), model.pipeline.targets)
+    if (unknown := next((name for name in names if name not in known), None)) is not None:
+        remedy = nearest(unknown, sorted(known)[:_NAMED])
+        raise DataError("the data has no such column", key=unknown[:80], remedy=remedy)
+    if len(rows) * len(names) > _MOST_CELLS:
+        rule = f"{len(rows):,} rows of {len(names):,} columns are more than {_MOST_CELLS:,} cells"
+        raise DataError(rule, remedy="give fewer rows, or download the model")
+    return pd.DataFrame(rows)
+
+
+def _plain(values: pd.Series) -> list[Any]:
+    if values.dtype.kind == "M" or isinstance(values.dtype, pd.DatetimeTZDtype):
+        return [None if pd.isna(value) else value.isoformat() for value in values]
+    return [None if pd.isna(v) or v in (math.inf, -math.inf) else v for v in values.tolist()]
 
 
 def _read(path: Path) -> RawTable:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import threading
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from tuner.journal.record_json import record_to_text
 from tuner.journal.records import StudyRecord, StudyState, has_begun, read_study
 from tuner.journal.storage import Place, journal_exists, read_journal
-from tuner.prediction import Model, PredictionWarning, load_model
+from tuner.outputs import scratch_folder
 from tuner.report import page
 from tuner.results.export import exported, render
 from tuner.results.summary import summarize, trials_to_json
-from tuner.service.datasets import DatasetStore
+from tuner.service.confined import Allowed, most_memory
+from tuner.service.datasets import DatasetStore, reading_allowed
 from tuner.service.models import as_client_wrote
 from tuner.service.problems import Problem
 from tuner.service.records import ServiceJournal
@@ -30,7 +27,8 @@ from tuner.service.submissions import client_paths, datasets_of
 from tuner.service.trial_table import Order, TrialTable, TrialTables
 
 _RECORDS = 8  # of studies, kept in memory
-_MODELS = 8  # loaded
+_PREDICT_S = 15.0  # CPU time to predict, besides that to read
+_FEWER = "give fewer rows, or download the model"
 _STATES = {State.RUNNING: StudyState.RUNNING, State.DONE: StudyState.DONE}
 
 
@@ -52,9 +50,7 @@ class Results:
     ) -> None:
         self._studies, self._searches, self._records = studies, searches, records
         self._tables, self._datasets, self._models = tables, datasets, models
-        self._predicting = threading.Lock()
         self._recorded = lru_cache(_RECORDS)(lambda study, stamp: self._read(study))
-        self._loaded = lru_cache(_MODELS)(lambda folder, stamp: load_model(folder))
 
     def study(self, owner: str, name: str) -> dict[str, Any]:
         """Return a study as `GET /v1/studies/{name}` does.
@@ -206,22 +202,57 @@ class Results:
         return folder
 
     def predict(
-        self, study: Study, data: pd.DataFrame | Path, *, all_windows: bool = False
-    ) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return predictions of the winner's model, a dict for each row, and notes on them.
+        self,
+        study: Study,
+        data: Sequence[Mapping[str, Any]] | bytes | None,
+        *,
+        all_windows: bool = False,
+        as_csv: bool = False,
+    ) -> dict[str, Any]:
+        """Predict with the winner's model, in a process with limits.
+
+        Args:
+            study: has the model.
+            data: rows, objects by column; or a file in CSV; None for the data of the search.
+            all_windows: of a forecast, whether to begin after every row that has enough rows before
+                it.
+            as_csv: whether to return CSV.
+
+        Returns:
+            `csv`, a text, or `columns`, the values of each by its name; and `notes`.
 
         Raises:
-            Problem: 409, there is no model yet.
-            DataError: the rows do not match the data of the search.
+            Problem: 409, there is no model yet; 429 or 503, see `Confined`.
+            InputError: the data does not fit the model, or it takes too long.
         """
-        folder = self.model(study)
-        model: Model = self._loaded(folder, folder.stat().st_mtime_ns)
-        # One at a time: filters of warnings are those of all threads.
-        with self._predicting, warnings.catch_warnings(record=True) as notes:
-            warnings.simplefilter("always", PredictionWarning)
-            found = model.predict(data, all_windows)
-        of_prediction = [n.message for n in notes if issubclass(n.category, PredictionWarning)]
-        return rows_of(found), list(map(str, of_prediction))
+        model = self.model(study)
+        known = self._datasets.get(study.owner, datasets_of(study.spec)[0])
+        given: dict[str, Any] = {
+            "model": str(model.absolute()),
+            "data": None,
+            "path": None,
+            "known": [column.name for column in known.columns],
+            "all": all_windows,
+            "csv": as_csv,
+            **self._datasets.size_limits,
+        }
+        with scratch_folder() as folder:
+            if data is None:
+                given["path"] = str(self._datasets.path_of(study.owner, known.id))
+            elif isinstance(data, bytes):
+                given["path"] = str(folder / "rows.csv")
+                Path(given["path"]).write_bytes(data)
+            else:
+                given["data"] = list(data)
+            what, n_bytes = (known.name, known.bytes) if data is None else ("the rows", 0)
+            seconds = _PREDICT_S + reading_allowed(n_bytes).seconds
+            allowed = Allowed(
+                seconds, most_memory(), use="predicted from", smaller=_FEWER, other=_FEWER
+            )
+            found: dict[str, Any] = self._datasets.confined.run(
+                "predict", given, owner=study.owner, what=what, allowed=allowed
+            )
+        return found
 
     def _paths(self, study: Study) -> Mapping[str, str]:
         return client_paths(study.spec, study.owner, self._datasets)
@@ -284,15 +315,3 @@ def _number(cursor: str | None) -> int | None:
 def _none_yet(study: Study, what: str) -> Problem:
     then = "it is " + study.state if study.state.has_ended else "wait for it"
     return Problem(409, f"study {study.name!r} has no {what} yet; {then}")
-
-
-def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table as JSON: times in ISO 8601, missing values as None."""
-    columns: dict[str, list[Any]] = {}
-    for name in frame:
-        values = frame[name]
-        if isinstance(values.dtype, pd.DatetimeTZDtype) or values.dtype.kind == "M":
-            columns[str(name)] = [None if pd.isna(v) else v.isoformat() for v in values]
-        else:
-            columns[str(name)] = [None if pd.isna(v) else v for v in values.tolist()]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -9,9 +9,35 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from anyio import CapacityLimiter, to_thread
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class OwnerThreads:
+    """Threads of which each owner has few.
+
+    A request that waits for its turn holds no thread, so no owner can use up those of others.
+
+    Args:
+        of_all: threads at a time.
+        of_one: of these, those of one owner.
+    """
+
+    def __init__(self, of_all: int = 64, of_one: int = 4) -> None:
+        self._all, self._of_one = CapacityLimiter(of_all), of_one
+        self._own: dict[str, CapacityLimiter] = {}  # as many as there are owners
+
+    async def run(self, owner: str, do: Callable[P, T], /, *args: P.args, **given: P.kwargs) -> T:
+        """Return what a function returns; waits until the owner has a thread for it."""
+        if owner not in self._own:
+            self._own[owner] = CapacityLimiter(self._of_one)
+        async with self._own[owner]:
+            return await run_in(self._all, do, *args, **given)
+
 
 PARSING = CapacityLimiter(2)
 """Large bodies that are read as JSON."""
@@ -22,17 +48,11 @@ PAGES = CapacityLimiter(8)
 LINKS = CapacityLimiter(4)
 """Questions to MLflow, which may not answer."""
 
-READING = CapacityLimiter(32)
-"""Files that a confined process reads for `init` and `check`, also of the page."""
+READING = OwnerThreads()
+"""Waits for a confined process: that reads or checks a file, or predicts; also of the page."""
 
 RESULTS = CapacityLimiter(8)
 """Records, summaries, reports and best configurations, which read a journal."""
-
-PREDICTIONS = CapacityLimiter(4)
-"""Predictions of winners' models."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 async def run_in(
@@ -42,8 +62,10 @@ async def run_in(
     return await to_thread.run_sync(functools.partial(do, *args, **given), limiter=threads)
 
 
-def in_threads(threads: CapacityLimiter) -> Callable[[Callable[P, T]], Callable[P, Awaitable[T]]]:
-    """Make a route of a plain function, which runs in a thread of a kind.
+def in_threads(
+    threads: CapacityLimiter | OwnerThreads,
+) -> Callable[[Callable[P, T]], Callable[P, Awaitable[T]]]:
+    """Make a route of a plain function, which runs in a thread of a kind: of its `owner`, if any.
 
     It stands below the decorator of the router: `@router.get(...)`, then `@in_threads(RESULTS)`.
     """
@@ -51,7 +73,10 @@ def in_threads(threads: CapacityLimiter) -> Callable[[Callable[P, T]], Callable[
     def decorate(do: Callable[P, T]) -> Callable[P, Awaitable[T]]:
         @functools.wraps(do)
         async def route(*args: P.args, **given: P.kwargs) -> T:
-            return await run_in(threads, do, *args, **given)
+            if isinstance(threads, CapacityLimiter):
+                return await run_in(threads, do, *args, **given)
+            owner: Any = given["owner"]
+            return await threads.run(owner.name, do, *args, **given)
 
         return route
 

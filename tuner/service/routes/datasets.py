@@ -9,6 +9,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel
 
+from tuner.service import threads
 from tuner.service.access import Owner, Reader, Writer
 from tuner.service.datasets import Dataset, DatasetStore
 from tuner.service.problems import Problem
@@ -16,7 +17,7 @@ from tuner.service.problems import Problem
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 _PART = 1 << 20  # bytes that are written at once
-_UPLOADS = CapacityLimiter(32)  # threads that write and read uploads; others are not held up
+_UPLOADS = CapacityLimiter(32)  # threads that write parts of uploads; others are not held up
 
 Id = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the content.")]
 Name = Annotated[
@@ -75,7 +76,7 @@ async def _received(
                 await in_thread(arriving.write, bytes(waiting))
                 waiting.clear()
         await in_thread(arriving.write, bytes(waiting))
-        found, is_new = await in_thread(arriving.commit)
+        found, is_new = await threads.READING.run(owner.name, arriving.commit)
     finally:
         arriving.close()
     response.status_code = 201 if is_new else 200

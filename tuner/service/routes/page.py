@@ -132,7 +132,7 @@ async def _view(request: Request, owner: Owner) -> str:
     if asked["study"]:
         return await threads.run_in(threads.PAGES, _study, service, owner, asked)
     if asked["new"]:
-        return await threads.run_in(threads.READING, _new, service, owner, asked)
+        return await threads.READING.run(owner.name, _new, service, owner, asked)
     return await threads.run_in(threads.PAGES, _studies, service, owner, asked)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+import json
 from typing import Annotated, Any, Literal
 
-import pandas as pd
-from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tuner.experiment.schema import STUDY_BYTES
 from tuner.journal.records import Status
@@ -17,14 +16,13 @@ from tuner.progress.reporters import to_json
 from tuner.service import threads
 from tuner.service.access import Owner, Reader, Writer
 from tuner.service.models import tar_of
+from tuner.service.problems import Problem
 from tuner.service.service import Service
 from tuner.service.studies import Kind, State
 from tuner.service.submissions import SubmissionBody, datasets_of, parse_submission
 from tuner.service.trial_table import Order
 
 router = APIRouter(prefix="/v1", tags=["studies"])
-
-_SUBMITTING = CapacityLimiter(32)  # threads that wait for data to be checked
 
 REPORT_POLICY = (
     "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
@@ -96,12 +94,14 @@ class Extension(BaseModel):
 
 
 class Rows(BaseModel):
-    """Rows to predict from."""
+    """What to predict from."""
 
     model_config = ConfigDict(extra="forbid")
 
-    rows: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    rows: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+    """Objects by column; without them the data of the search is used."""
     all: Annotated[bool, Field(strict=True)] = False
+    """Whether to forecast after every row that has a full window before it."""
 
 
 class Predictions(BaseModel):
@@ -124,8 +124,8 @@ async def submit(
 
     Its data is checked first, as `tuner run` does.
     """
-    submitted = partial(_submitted, _service(request), owner, body)
-    answer, is_new = await to_thread.run_sync(submitted, limiter=_SUBMITTING)
+    service = _service(request)
+    answer, is_new = await threads.READING.run(owner.name, _submitted, service, owner, body)
     response.status_code = 201 if is_new else 200
     return answer
 
@@ -269,15 +269,80 @@ def model(request: Request, owner: Reader, name: Name) -> StreamingResponse:
     return StreamingResponse(tar_of(folder), media_type="application/x-tar")
 
 
-@router.post("/studies/{name}/predict")
-@threads.in_threads(threads.PREDICTIONS)
-def predict(request: Request, owner: Reader, name: Name, body: Rows) -> Predictions:
-    """Predict from rows with the winner's model."""
+_CSV, _JSON = "text/csv", "application/json"
+_LONGEST_NOTES = 4000  # characters of a header
+_PREDICT: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            _JSON: {"schema": Rows.model_json_schema()},
+            _CSV: {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+@router.post(
+    "/studies/{name}/predict",
+    response_model=Predictions,
+    openapi_extra=_PREDICT,
+    responses={200: {"content": {_CSV: {"schema": {"type": "string"}}}}},
+)
+async def predict(
+    request: Request,
+    owner: Reader,
+    name: Name,
+    all: Annotated[bool, Query(description="As in JSON, for rows in CSV.")] = False,
+) -> Response:
+    """Predict with the winner's model: from rows in JSON or CSV, or after the end of the data.
+
+    The answer is CSV where `Accept` has it first; the header `Tuner-Notes` then has the notes, a
+    list in JSON.
+    """
     service = _service(request)
     found = service.studies.get(owner.name, name)
-    frame = pd.DataFrame(body.rows)
-    rows, notes = service.results.predict(found, frame, all_windows=body.all)
-    return Predictions(rows=rows, notes=notes)
+    rows, all_windows = await _rows_to_predict(request, all)
+    as_csv = _accepts_csv(request.headers.get("accept", ""))
+    predicted = await threads.READING.run(
+        owner.name,
+        service.results.predict,
+        found,
+        rows,
+        all_windows=all_windows,
+        as_csv=as_csv,
+    )
+    notes = predicted["notes"]
+    if as_csv:
+        shown = json.dumps(notes)
+        headers = {"Tuner-Notes": shown if len(shown) <= _LONGEST_NOTES else "[]"}
+        return Response(predicted["csv"], media_type=_CSV, headers=headers)
+    columns = predicted["columns"]
+    items = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return Response(json.dumps({"rows": items, "notes": notes}), media_type=_JSON)
+
+
+async def _rows_to_predict(
+    request: Request, all_windows: bool
+) -> tuple[list[dict[str, Any]] | bytes | None, bool]:
+    """Return the rows of a body, objects or CSV, and whether to forecast after all of them."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content = await request.body()
+    if kind == _CSV:
+        return content, all_windows
+    if kind != _JSON:
+        raise Problem(415, f"the body must be {_JSON} or {_CSV}; send the header Content-Type")
+    try:
+        body = Rows.model_validate_json(content)
+    except ValidationError as error:
+        broken = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+        raise RequestValidationError(broken) from None
+    return body.rows, body.all or all_windows
+
+
+def _accepts_csv(accept: str) -> bool:
+    """Return whether CSV comes before JSON among the types that a client accepts."""
+    types = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    return next((name == _CSV for name in types if name in (_CSV, _JSON, "*/*")), False)
 
 
 def _answer(service: Service, owner: str, name: str) -> StudyAnswer:
