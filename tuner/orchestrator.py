@@ -170,7 +170,7 @@ def run_search(
     observers = [reporter, Notes(reporter.note, at_start), FailureNotice(reporter.note)]
     observers += [] if kept is None else [kept]
     study = options.study_of(experiment)
-    tracking = tracking_observer(study, options.journal, reporter.note)
+    tracking = tracking_observer(sync_command(study, options.journal), reporter.note)
     if options.tracking:
         observers.append(tracking)
     chosen = replace(options, workers=choose_workers(options.workers, experiment, choice))
@@ -245,11 +245,13 @@ class Notes(Observer):
             self.send(text)
 
 
-def tracking_observer(
-    study: str, journal: str | None, note: Callable[[str], None]
-) -> TrackingObserver:
-    """Return the observer that copies a search to MLflow, and notes what it could not copy."""
-    to_sync = sync_command(study, journal)
+def tracking_observer(to_sync: str, note: Callable[[str], None]) -> TrackingObserver:
+    """Return the observer that copies a search to MLflow, and notes what it could not copy.
+
+    Args:
+        to_sync: the command that completes the copy.
+        note: receives the notes.
+    """
     return TrackingObserver(
         lambda read: MlflowTracker(read, to_sync, note, study_artifacts, final_artifacts)
     )

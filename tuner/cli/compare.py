@@ -45,6 +45,7 @@ from tuner.orchestrator import (
     choose_workers,
     default_study_name,
     search,
+    sync_command,
     tracking_observer,
     worker_notes,
 )
@@ -370,7 +371,8 @@ def _search_all(
         with reporter.reporter() as shown:
             observers = [shown, Notes(shown.note, notes), FailureNotice(shown.note)]
             if command.tracking:
-                observers.append(tracking_observer(one.study, command.journal, shown.note))
+                to_sync = sync_command(one.study, command.journal)
+                observers.append(tracking_observer(to_sync, shown.note))
             return search(
                 one.experiment, options, observers, make_executor=make_executor, stop=stop
             )

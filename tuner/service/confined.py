@@ -29,7 +29,8 @@ from typing import Any, NoReturn
 
 from tuner.errors import DataError, ExperimentError, InputError, TunerError, one_line
 from tuner.processes import start_command
-from tuner.service.problems import Problem, without_paths
+from tuner.service.hiding import for_clients
+from tuner.service.problems import Problem
 
 TASKS = "tuner.service.reading"
 """The module whose functions are the tasks; each takes one JSON object and returns another."""
@@ -177,7 +178,7 @@ class Confined:
                 self._template.hand_over(connection)
 
     def _error(self, fields: dict[str, Any]) -> InputError:
-        fields = {name: without_paths(text, self._root) for name, text in fields.items()}
+        fields = {name: for_clients(text, self._root) for name, text in fields.items()}
         kind = ExperimentError if fields.pop("kind", "") == "experiment" else DataError
         return kind(fields.pop("rule"), **fields)
 

@@ -25,7 +25,7 @@ from tuner.errors import Interrupted, RunError
 from tuner.jobs import Outcome
 from tuner.journal.storage import TrialKey
 from tuner.progress.reporters import EventWriter, to_json
-from tuner.service.problems import without_paths
+from tuner.service.hiding import for_clients
 
 _BATCH = 64 * 1024  # bytes that a reader gets at a time
 _TAIL = 4096  # bytes at the end of a log that are read for its last event
@@ -269,7 +269,7 @@ class EventReporter(EventWriter):
 
     Args:
         log: of the study. Nobody else writes to it during the run.
-        root: a folder whose paths are not shown; None hides none.
+        root: the service's folder; see `for_clients`.
         clock: returns seconds since 1970.
     """
 
@@ -297,12 +297,12 @@ class EventReporter(EventWriter):
         super().finished(key, outcome, earlier)
 
     def note(self, text: str) -> None:
-        super().note(without_paths(text, self._root))
+        super().note(for_clients(text, self._root))
 
     def ended(self, state: str, reason: str | None, exit_status: int) -> None:
         """Write how the study ended, also if it never began."""
         self._begun = True
-        super().ended(state, reason and without_paths(reason, self._root), exit_status)
+        super().ended(state, reason and for_clients(reason, self._root), exit_status)
         self._log.close()
 
     def cancelled(self) -> None:

@@ -18,6 +18,7 @@ from tuner.executors.base import Event, Lost, Reported, WorkerPool
 from tuner.experiment.schema import Resources
 from tuner.jobs import Job, data_of
 from tuner.service.fair_share import FairShare, StudyShare
+from tuner.service.hiding import public_event
 
 _log = logging.getLogger(__name__)
 _POLL_S = 1.0  # at most so long until time limits are looked at; a new job or answer wakes it
@@ -512,7 +513,7 @@ class StudyExecutor:
             self._pool._leave(self, self._folders)
 
     def _receive(self, event: Event) -> None:
-        self._events.append(event)
+        self._events.append(public_event(event))
         self._changed.notify()
 
     def _fail(self, error: BaseException) -> None:

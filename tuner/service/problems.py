@@ -1,6 +1,6 @@
 """Errors as answers: problem+json (RFC 9457), with tuner's one line as its detail.
 
-No answer has a traceback, a path of the server, or the content of a file.
+No answer has a traceback, a place of the server, or the content of a file.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from tuner.errors import (
     one_line,
 )
 from tuner.experiment.messages import explain
+from tuner.service.hiding import public
 from tuner.strategies.base import broken_rule
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Problem(Exception):
         Args:
             error: the error.
             status: overrides that of the kind of error: 422 where the input breaks a rule.
-            root: the server's folder; of the files in it only the names are shown.
+            root: the server's folder, of which nothing is shown; see `for_clients`.
         """
         if status is None:
             full = isinstance(error, RunError) and _disk_is_full(error)
@@ -98,13 +99,14 @@ class Problem(Exception):
                 if full
                 else next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
             )
-        members: dict[str, Any] = _fields(error, root)
+        shown = public(error, root)
+        members: dict[str, Any] = _fields(shown)
         others = error.others if isinstance(error, ExperimentError) else ()
         if error.key or others:
             listed = others[: _MOST_LISTED - 1]
-            members["errors"] = [dict(members), *(_fields(other, root) for other in listed)]
+            members["errors"] = [dict(members), *(_fields(public(other, root)) for other in listed)]
         headers = {"Retry-After": "5"} if status == 503 else None
-        return cls(status, without_paths(str(error), root), headers=headers, **members)
+        return cls(status, shown, headers=headers, **members)
 
     @property
     def title(self) -> str:
@@ -137,19 +139,10 @@ def not_found(what: str, name: str) -> Problem:
     return Problem(404, f"no such {what}: {name!r}")
 
 
-def without_paths(text: str, root: Path | None) -> str:
-    """Return a text in which each file below `root` is shown by its name alone."""
-    if root is None:
-        return text
-    folders = {str(root), str(root.resolve())}
-    folder = "|".join(re.escape(f) for f in sorted(folders, key=len, reverse=True) if f != ".")
-    return re.sub(rf"(?:{folder})/(?:[^/\s:;,'\"]+/)*", "", text)
-
-
-def _fields(error: TunerError, root: Path | None) -> dict[str, str]:
+def _fields(error: TunerError) -> dict[str, str]:
     """Return what an error says of a key, without the fields that it lacks."""
     fields = {"key": error.key, "rule": error.rule, "got": error.got, "remedy": error.remedy}
-    return {name: without_paths(text, root) for name, text in fields.items() if text}
+    return {name: text for name, text in fields.items() if text}
 
 
 def validation_problem(

@@ -39,9 +39,10 @@ from tuner.results.advice import in_the_way
 from tuner.service.access import Owner
 from tuner.service.datasets import DatasetStore
 from tuner.service.events import EventLogs, EventReporter
+from tuner.service.hiding import public
 from tuner.service.models import ServedModel, as_client_wrote
 from tuner.service.pool import NO_WORKERS, SharedPool, StudyExecutor
-from tuner.service.problems import Problem, unexpected, without_paths
+from tuner.service.problems import Problem, unexpected
 from tuner.service.records import ServiceJournal
 from tuner.service.studies import Facts, Kind, Progress, State, Studies, Study
 from tuner.service.submissions import Submission, check_trials, client_paths, load_experiment
@@ -345,7 +346,7 @@ class Searches:
             if study.state is State.CANCELLED:
                 reporter.cancelled()
         except TunerError as error:
-            self._end(study, State.FAILED, without_paths(str(error), self._root), reporter)
+            self._end(study, State.FAILED, str(public(error, self._root)), reporter)
         except Exception as error:
             self._end(study, State.FAILED, unexpected(error).detail, reporter)
         else:
@@ -379,7 +380,7 @@ class Searches:
                     return
                 if time.monotonic() - begun > _WAIT_S:
                     state = study.state = State.FAILED
-                    error = study.error = error or str(away)
+                    error = study.error = error or str(public(away, self._root))
                     break
                 self._pause()
         reporter = reporter or self._reporter(study)
@@ -397,7 +398,8 @@ class Searches:
             return as_client_wrote(record, study.name, self._paths(study))
 
         place = self._records.place_of(study.owner, study.name)
-        tracker = tracking_observer(place.study, place.location, note)
+        to_sync = f"{sync_command(study.name, None)} --server URL"  # as its owner calls it
+        tracker = tracking_observer(to_sync, note)
         choice = ExecutorChoice(lambda n_workers: executor, executor.n_workers, "the service")
         options = SearchOptions(
             study=study.name,
@@ -439,7 +441,7 @@ class Searches:
                 running.stopped()
                 model.train(record, running.executor)
             if tracking and tracker.complete:
-                model.log(record, None, sync_command(place.study, place.location))
+                model.log(record, None, to_sync)
             return record
 
     def _paths(self, study: Study) -> Mapping[str, str]:

@@ -191,7 +191,7 @@ class _Run:
         loop, where = asyncio.get_running_loop(), f"serving on {url}"
 
         def stand_by(why: str) -> None:
-            loop.call_soon_threadsafe(self._stand_by, f"standing by: {why}", where)
+            loop.call_soon_threadsafe(self._stand_by, f"{where}, standing by: {why}")
 
         if not await asyncio.to_thread(self._service.start, stand_by, self._stop):
             return  # a signal came first
@@ -201,10 +201,10 @@ class _Run:
         self._condition.not_ready = None
         self._show(f"{where}; its folder is {self._settings.root}; Ctrl-C stops it")
 
-    def _stand_by(self, why: str, where: str) -> None:
+    def _stand_by(self, shown: str) -> None:
         if not self._condition.stopping:
-            self._condition.not_ready = why
-            self._show(f"{where}, {why}; Ctrl-C stops it")
+            self._condition.not_ready = "standing by: another service has the journal"
+            self._show(f"{shown}; Ctrl-C stops it")
 
     def _on_signal(self, signum: int) -> None:
         if self._condition.stopping:
