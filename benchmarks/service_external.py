@@ -68,11 +68,13 @@ def check_told(found: dict[str, Any], trials: list[dict[str, Any]], n: int) -> N
     values = {trial["number"]: trial["value"] for trial in trials}
     told = {int(number): value for number, value in found["told"].items()}
     lost = sum(values.get(number) != value for number, value in told.items())
-    wrong = sum(abs(score(t["params"]) - t["value"]) > 1e-9 for t in trials)
+    wrong = [t for t in trials if abs(score(t["params"]) - t["value"]) > 1e-9]
     show("trials told and acknowledged", len(told))
     show("missing of them", n - len(told), target=0)
     show("acknowledged, but not there or with another value", lost, target=0)
-    show("trials with the value of another configuration", wrong, target=0)
+    show("trials with the value of another configuration", len(wrong), target=0)
+    for line in wrong[:3]:
+        print("   ", line)
     show("trials given more than once", sum(k > 1 for k in found["given"].values()))
     show("requests that were refused", len(found["refused"]), target=0)
     for line in found["refused"][:3]:
@@ -136,16 +138,18 @@ def kills(folder: Path, options: argparse.Namespace) -> None:
             owner = Owner(server)
             create(owner, "s", "repeatable", n, lease_s=600)
             clients = load(server, "s", options.clients, n_trials, 3.0 if n_kills else 0.0)
-            starts = []
+            starts, cpu = [], []
             for _ in range(n_kills):
                 time.sleep(0.5 + 1.5 * rng.random())
                 server.kill()
                 starts.append(server.start())
+                cpu.append(server.cpu_s)
             found = loads(clients)
             winners.append(owner("GET", "/v1/studies/s")["best"])
             if n_kills:
                 show("SIGKILL under load", n_kills)
                 show("longest start", max(starts), " s", 5)
+                show("most processor time of a start", max(cpu), " s")
                 check_told(found, owner.trials("s"), n)
     show("winners that differ from that of an undisturbed run", winners[0] != winners[1], target=0)
     restart(folder, options.told)
@@ -161,6 +165,7 @@ def restart(folder: Path, n: int) -> None:
         server.start()
         owner("POST", "/v1/external-studies/large/ask", {"client": "c"})
         show(f"from a start to the next ask, with {n:,} trials", time.monotonic() - began, " s", 5)
+        show("  processor time of that", server.cpu_s, " s")
 
 
 def make_large(owner: Owner, server: Server, folder: Path, n: int) -> None:

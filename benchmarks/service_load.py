@@ -24,7 +24,7 @@ from typing import Any
 
 import aiohttp
 
-_AGAIN_S = 0.1  # from a refused connection to the next attempt
+_AGAIN_S, _MOST_AGAIN_S = 0.1, 2.0  # from a refused connection to the next attempt, and later
 _GIVE_UP_S = 120.0  # without an answer
 
 
@@ -139,7 +139,7 @@ class Client:
 
     async def _post(self, path: str, body: dict[str, Any], key: str) -> tuple[int, Any, float, Any]:
         """Send a request until it is answered; the time is that of the attempt that was."""
-        give_up = time.monotonic() + _GIVE_UP_S
+        give_up, again_s = time.monotonic() + _GIVE_UP_S, _AGAIN_S
         while True:
             began = time.perf_counter()
             try:
@@ -155,7 +155,8 @@ class Client:
                     await asyncio.sleep(float(response.headers.get("Retry-After", 1)))
             except (aiohttp.ClientError, ConnectionError, TimeoutError):
                 self._load.cut += 1
-                await asyncio.sleep(_AGAIN_S * (1 + self._rng.random()))
+                await asyncio.sleep(again_s * (1 + self._rng.random()))
+                again_s = min(2 * again_s, _MOST_AGAIN_S)  # as clients do
             if time.monotonic() > give_up:
                 raise TimeoutError(f"{self._name} has no answer to {path}")
 
