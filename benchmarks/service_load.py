@@ -25,7 +25,7 @@ from typing import Any
 import aiohttp
 
 _AGAIN_S, _MOST_AGAIN_S = 0.1, 2.0  # from a refused connection to the next attempt, and later
-_GIVE_UP_S = 120.0  # without an answer
+_GIVE_UP_S = 600.0  # without an answer
 
 
 def main() -> None:
