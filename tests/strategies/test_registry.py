@@ -18,6 +18,7 @@ from tuner.strategies import (
     QuantumSwarmSampler,
     Rhythm,
     WhaleSampler,
+    installed,
 )
 from tuner.strategies.grid import (
     BruteForceStrategy,
@@ -31,6 +32,11 @@ from tuner.strategies.population import CmaSampler, PopulationSampler
 from tuner.strategies.swarms import ParticleSwarmStrategy, WhaleStrategy
 
 SMALL_SPACE = {"x": FloatDistribution(0, 1)}
+
+
+def test_own_strategies_need_no_look_at_the_installed_packages(monkeypatch):
+    monkeypatch.delattr("tuner.strategies.entry_points")
+    assert [installed(name) for name in STRATEGIES] == [None] * len(STRATEGIES)
 
 
 def test_every_strategy_is_registered_under_its_name():
