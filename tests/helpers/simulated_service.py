@@ -2,7 +2,7 @@
 
 `FOLDER PORT [BEHAVIOUR ...]`: `fails` refuses to start, `waits` stands by until FOLDER/free exists,
 `lingers` takes a minute to stop, `impatient` waits for headers for 0.3 s. FOLDER/stopped has the
-number of objects that the garbage collector leaves alone.
+number of objects that the garbage collector leaves alone, and the last of its thresholds.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class SimulatedService:
     def stop(self):
         if "lingers" in self.behaviour:
             time.sleep(60)
-        (self.folder / "stopped").write_text(str(gc.get_freeze_count()))
+        (self.folder / "stopped").write_text(f"{gc.get_freeze_count()} {gc.get_threshold()[2]}")
 
 
 def main(folder, port, *behaviour):
