@@ -1,7 +1,9 @@
 """Journals: what is written, who may write, and how they are named."""
 
 import contextlib
+import errno
 import itertools
+import json
 import socket
 import sys
 import tempfile
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 from optuna.storages._rdb.models import BaseModel
 
 from tuner.coordination.opening import StudyData, as_begun, open_study
-from tuner.errors import JournalError, StudyError
+from tuner.errors import JournalError, RunError, StudyError
 from tuner.experiment import Experiment
 from tuner.journal import locks as server_lock
 from tuner.journal.locks import JournalLocked, StudyLock
@@ -78,11 +80,15 @@ def test_a_torn_tail_is_cut_off_and_the_rest_kept(tmp_path):
     batches=st.lists(st.integers(1, 4), max_size=6),
     asked=st.lists(st.integers(0, 12), max_size=12),
     read_to=st.integers(0, 3),
+    grouped=st.booleans(),
 )
-def test_records_are_read_from_any_one_on(batches, asked, read_to):
+def test_records_are_read_from_any_one_on(batches, asked, read_to, grouped):
     written = []
-    with tempfile.NamedTemporaryFile() as path, FileIO(path.name, "r+") as file:
-        held = _LockedFile(file)
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(tempfile.NamedTemporaryFile())
+        held = _LockedFile(stack.enter_context(FileIO(path.name, "r+")))
+        if grouped:
+            stack.enter_context(held.group_commit())
         for k in range(max(len(batches), len(asked))):
             for size in batches[k : k + 1]:
                 new = [{"op_code": 1, "k": k, "text": "ä" * n} for n in range(size)]
@@ -93,6 +99,50 @@ def test_records_are_read_from_any_one_on(batches, asked, read_to):
                 # who stops in between misses nothing the next time
                 assert list(itertools.islice(held.read_logs(n), read_to)) == written[n:][:read_to]
             assert list(held.read_logs(len(written))) == []
+
+
+class CountedFile(FileIO):
+    """A file that counts what it is asked to write, and may refuse it after some bytes."""
+
+    n_writes, room = 0, None
+
+    def write(self, content):
+        self.n_writes += 1
+        if self.room is None:
+            return super().write(content)
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        n_written = super().write(content[: self.room])
+        self.room -= n_written
+        return n_written
+
+
+RECORDS = [{"op_code": 8, "user_attr": {"outcome": {"n": n}}} for n in range(5)]
+
+
+def append_as_group(held, records, before):
+    """Append one after the other; the file is as before until the end."""
+    with held.group_commit():
+        for record in records:
+            held.append_logs([record])
+        assert Path(held._file.name).read_bytes() == before
+
+
+def test_a_group_is_written_at_once_or_not_at_all(tmp_path):
+    path = tmp_path / "s.journal"
+    path.touch()
+    with CountedFile(path, "r+") as file:
+        held = _LockedFile(file)
+        held.append_logs(RECORDS[:1])
+        before = path.read_bytes()
+        file.room = 20
+        with pytest.raises(RunError, match="No space left"):
+            append_as_group(held, RECORDS[1:], before)
+        assert path.read_bytes() == before
+        file.room, file.n_writes = None, 0
+        append_as_group(held, RECORDS[1:], before)
+        assert file.n_writes == 1
+    assert [json.loads(line) for line in path.read_text().splitlines()] == RECORDS
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b'{"op_code":0,"wor'])

@@ -427,3 +427,22 @@ def test_one_wait_for_the_disk_serves_many_clients(client, monkeypatch):
     gate.set()
     assert all(answer().status_code == 200 for answer in answers)
     assert len(syncs) < len(trials) / 8
+
+
+def test_nobody_sees_a_result_that_is_not_on_the_disk(client, monkeypatch):
+    client.create()
+    first, second = client.trials(n=2)
+    client.tell(first, 0.5)
+    table = client.service.tables.of("local", "s", sign=1)
+    log, seen = client.service.events.of("local", "s"), []
+
+    def synced(file):
+        seen.append((table.scores(), log.lines()[-1]))
+
+    monkeypatch.setattr("tuner.journal.storage.os.fsync", synced)
+    client.tell(second, 0.25)
+    [(scores, event)] = seen
+    assert scores == [0.5, None]
+    assert b'"trial":0' in event
+    assert table.scores() == [0.5, 0.25]
+    assert b'"trial":1' in log.lines()[-1]

@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,6 +130,20 @@ class Observers(Observer):
         self._observers = observers
 
 
+class HeldObservers(Observers):
+    """Observers that get their events later: at `release`, once these are on the disk, say."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        super().__init__(observers)
+        self._held: list[Callable[[], None]] = []
+
+    def release(self) -> None:
+        """Send the events since the last call."""
+        held, self._held = self._held, []
+        for send in held:
+            send()
+
+
 def _to_all(event: str) -> Callable[..., None]:
     def send(self: Observers, *args: Any, **keys: Any) -> None:
         for observer in self._observers:
@@ -137,8 +152,16 @@ def _to_all(event: str) -> Callable[..., None]:
     return send
 
 
+def _later(event: str) -> Callable[..., None]:
+    def hold(self: HeldObservers, *args: Any, **keys: Any) -> None:
+        self._held.append(partial(getattr(super(HeldObservers, self), event), *args, **keys))
+
+    return hold
+
+
 for _event in [name for name in vars(Observer) if not name.startswith("_")]:
     setattr(Observers, _event, _to_all(_event))
+    setattr(HeldObservers, _event, _later(_event))
 
 
 @dataclass(frozen=True)

@@ -428,14 +428,16 @@ class _LockedFile(BaseJournalBackend):
 
     Every record is written to the system at once and survives the death of this process. Only
     `DURABLE` attributes wait for the disk, with all that was written before. After a power
-    failure the search asks again for the later records, and gets the same.
+    failure the search asks again for the later records, and gets the same. In a group, all records
+    are written at its end: each call of the system would let another thread of this process run.
     """
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
         self._next = (0, 0)  # the record to be read next, and the byte at which it begins
         self._unread: deque[bytes] | None = None  # lines from there on; None: they are in the file
-        self._deferred = self._unsynced = False  # whether syncs wait; whether one is needed
+        self._pending = b""  # records to be written
+        self._deferred = self._unsynced = False  # whether they wait; whether a sync is needed
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         if self._unread is None or self._next[0] != log_number_from:
@@ -451,6 +453,7 @@ class _LockedFile(BaseJournalBackend):
 
     def _read_file(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         self._unread = None
+        self._write()
         number, begin = self._next if self._next[0] == log_number_from else (0, 0)
         with Path(self._file.name).open("rb") as file:
             file.seek(begin)
@@ -462,32 +465,31 @@ class _LockedFile(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
-        content = b"".join(lines)
-        with self._undone_on_error():
-            while content:  # the file is unbuffered: nothing is pending
-                content = content[self._file.write(content) :]
-            if any(map(_is_durable, logs)):
-                self._unsynced = True
-            if not self._deferred:
-                self._sync()
+        self._pending += b"".join(lines)
+        self._unsynced |= any(map(_is_durable, logs))
+        if not self._deferred:
+            self._write(sync=True)
         if self._unread is not None:
             self._unread.extend(lines)
 
     @contextlib.contextmanager
     def group_commit(self) -> Iterator[None]:
-        """Wait for the disk once, at the end of the block."""
+        """Write all records at the end of the block, and wait for the disk once."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
-            with self._explained():
-                self._sync()
+            self._write(sync=True)
 
-    def _sync(self) -> None:
-        if self._unsynced:
-            self._unsynced = False
-            os.fsync(self._file.fileno())
+    def _write(self, *, sync: bool = False) -> None:
+        content, self._pending = self._pending, b""
+        with self._undone_on_error():
+            while content:  # the file is unbuffered
+                content = content[self._file.write(content) :]
+            if sync and self._unsynced:
+                self._unsynced = False
+                os.fsync(self._file.fileno())
 
     @contextlib.contextmanager
     def _undone_on_error(self) -> Iterator[None]:

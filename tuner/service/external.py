@@ -17,11 +17,14 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from optuna.storages import BaseStorage
+
 from tuner.coordination.ask_tell import AskTell
-from tuner.coordination.coordinator import Observer, Observers
+from tuner.coordination.coordinator import HeldObservers, Observer
 from tuner.coordination.leases import Lease, LeaseConflict, NoSuchTrial
 from tuner.errors import InputError, RunError, TunerError
 from tuner.experiment import flat
@@ -341,18 +344,20 @@ class _OpenStudy:
         if not study.state.has_ended:  # after `ended` nothing follows
             self._reporter = EventReporter(log, external.settings.root)
             observers.append(self._reporter)
+        held = HeldObservers(observers)
         storage = stack.enter_context(place.open(lambda note: None))
         open_study = AskTell(
             storage,
             place.location,
             place.study,
             ExternalSpec.model_validate(study.spec),
-            observer=Observers(observers),
+            observer=held,
             opened=lambda record: self._begin(record, table),
         )
+        held.release()
         open_study.cancelled = study.state is State.CANCELLED
         self._note(open_study)
-        return open_study, lambda: group_commit(storage)
+        return open_study, partial(_commit, storage, held)
 
     def _begin(self, record: ExternalRecord, table: TrialTable) -> None:
         table.begin(record.trials)
@@ -468,6 +473,14 @@ class _OpenStudy:
             ended = self._external.studies.change(self.study, State.DONE, expected=(State.RUNNING,))
             if ended and self._reporter is not None:
                 self._reporter.ended("done", None, 0)
+
+
+@contextmanager
+def _commit(storage: BaseStorage, observers: HeldObservers) -> Iterator[None]:
+    """Wait for the disk at the end of the block; then events and rows show what happened in it."""
+    with group_commit(storage):
+        yield
+    observers.release()
 
 
 def _is_cancelled(study: Study) -> Problem:
