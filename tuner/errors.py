@@ -74,6 +74,12 @@ class InputError(TunerError):
     exit_status = 2
 
 
+class NotReadyError(InputError):
+    """What is asked for does not exist yet; the same request may succeed later."""
+
+    exit_status = 3
+
+
 class ExperimentError(InputError, ValueError):
     """An experiment file, or an option that changes it, breaks a rule.
 
@@ -161,6 +167,8 @@ class JournalError(InputError):
 
 class JournalInUse(JournalError):
     """Another process writes to a journal."""
+
+    exit_status = NotReadyError.exit_status
 
 
 class ModelError(InputError):

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from tuner.coordination.opening import Earlier
-from tuner.errors import InputError, JournalError, nearest, one_line
+from tuner.errors import InputError, JournalError, NotReadyError, nearest, one_line
 from tuner.experiment import Domain, Experiment, Override
 from tuner.experiment.messages import shown
 from tuner.experiment.schema import STUDY_BYTES, mended, normalized, why_refused, why_reserved
@@ -89,6 +89,16 @@ def read_as_it_stands(study: str, journal: str | None) -> tuple[StudyRecord, Stu
     """Return the record of a study and the state of its search; raises as `read` does."""
     location = locate(study, journal)
     return read_with_state(read_journal(location), study, location)
+
+
+def refuse_for_now(study: str, state: StudyState, what: str) -> None:
+    """Refuse a study that lacks something as its search has not come that far.
+
+    Raises:
+        NotReadyError: the search may be running.
+    """
+    if state in (StudyState.RUNNING, StudyState.UNKNOWN):
+        raise NotReadyError(f"study {study!r} has no {what} yet", remedy="wait for it")
 
 
 def locate(study: str, journal: str | None) -> str:

@@ -130,6 +130,20 @@ def test_the_readme_names_every_command():
     )
 
 
+def test_the_page_on_commands_lists_each_and_where_it_works():
+    rows = dict(
+        re.findall(
+            r"^\| `tuner ([a-z]+)[^`]*` \| .*? \| (.*?) ?\|$",
+            (ROOT / "docs/commands.md").read_text(),
+            re.M,
+        )
+    )
+    assert set(rows) == set(COMMANDS)
+    for name, command in COMMANDS.items():
+        at_a_service = any("--server" in option.opts for option in command.params)
+        assert bool(rows[name]) == at_a_service or name == "serve", name
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/strategies.md"])
 def test_every_strategy_is_described(page):
     text = (ROOT / page).read_text()

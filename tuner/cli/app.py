@@ -34,7 +34,8 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit status.
 
-    0 done, 1 failed, 2 bad input, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+    0 done, 1 failed, 2 bad input, 3 not ready yet, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by
+    SIGHUP.
     """
     try:
         with checked_output():
@@ -233,6 +234,7 @@ _Server = Annotated[
     str | None,
     _given("At the service of this URL; local for this machine. [default: TUNER_SERVER]", "URL"),
 ]
+_Service = Annotated[str | None, _given("The URL of the service. [default: TUNER_SERVER]", "URL")]
 _Set = Annotated[
     list[str] | None, _given("Change a key: budget.epochs=50. Repeatable.", "KEY=VALUE", "--set")
 ]
@@ -504,8 +506,33 @@ class Token:
 class Worker:
     """Run trials of a service on this machine, until Ctrl-C hands them back."""
 
-    server: str | None = _option("The URL of the service. [default: $TUNER_SERVER]", "URL")
+    server: _Service = None
     workers: _Workers = None
+
+
+@_command("Service", "remote_changes")
+class Cancel:
+    """End a study of a service now; its finished trials are kept."""
+
+    study: _Study
+    server: _Service = None
+
+
+@_command("Service", "remote_changes")
+class Resume:
+    """Go on with a study of a service that was cancelled or has failed."""
+
+    study: _Study
+    server: _Service = None
+
+
+@_command("Service", "remote_changes")
+class Delete:
+    """Delete a study of a service that has ended, with its journal and model."""
+
+    study: _Study
+    yes: bool = _flag("Do not ask; needed where no terminal answers.", "--yes")
+    server: _Service = None
 
 
 @_command("Tracking", "studies")

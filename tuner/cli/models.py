@@ -32,7 +32,7 @@ from tuner.results.export import (
     write_model,
 )
 from tuner.results.retraining import Training, epochs_without_score, seeds_of_ensemble, train_again
-from tuner.studies import read_as_it_stands
+from tuner.studies import read_as_it_stands, refuse_for_now
 
 
 def train(command: Train) -> None:
@@ -147,6 +147,8 @@ def export(command: Export) -> None:
         record, state = read_as_it_stands(command.study, command.journal)
     else:
         record, state = client.study(command.study).record()
+    if record.best is None:
+        refuse_for_now(record.name, state, "complete trial")
     folder, name = (Path.cwd(), "best.yaml") if output is None else (output.parent, output.name)
     if output is not None:
         _check_spared(output, record, command.journal)

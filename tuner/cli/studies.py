@@ -27,7 +27,7 @@ from tuner.cli.remote import (
     server_option,
 )
 from tuner.coordination.finalists import trial_name
-from tuner.errors import InputError, RunError, TunerError, show_location
+from tuner.errors import InputError, NotReadyError, RunError, TunerError, show_location
 from tuner.journal.records import StudyRecord, StudyState, read_study, read_with_state
 from tuner.journal.storage import lock_for_reading, read_journal, study_names
 from tuner.orchestrator import journal_option, sync_command
@@ -38,7 +38,7 @@ from tuner.report import page
 from tuner.report.page import final_artifacts
 from tuner.results.summary import minute, summarize, trials_to_json
 from tuner.strategies import Strategy, every_strategy
-from tuner.studies import locate, read, read_as_it_stands
+from tuner.studies import locate, read, read_as_it_stands, refuse_for_now
 from tuner.tracking import (
     StudyLinks,
     SyncState,
@@ -212,14 +212,24 @@ def _print_json(value: Any) -> None:
 
 def report(command: Report) -> None:
     """Write the report of a study as one HTML page."""
-    client = client_of(command)
-    name = command.study
+    client, name = client_of(command), command.study
+    what = f"report of {name}"
     if client is None:
-        record = read(name, command.journal)
+        record, state = read_as_it_stands(name, command.journal)
+        if not record.trained:
+            refuse_for_now(name, state, "trial that has ended")
+            raise InputError(
+                f"study {name!r} has no trial that has ended", remedy="resume it first"
+            )
+        study_id: str | None = record.id
+    else:
+        text = client.study(name).report().html
+        what, study_id = f"{what} at {client.server}", page.id_of(text)
     output = command.output or Path(f"{name}.html")
-    of_it = None if command.force else partial(page.is_report, study=name)
-    check_file(output, f"report of {name}", page.ENDINGS, of_it)
-    text = page.report(record) if client is None else client.study(name).report().html
+    of_it = None if command.force else partial(page.is_report, study=name, study_id=study_id)
+    check_file(output, what, page.ENDINGS, of_it)
+    if client is None:
+        text = page.report(record)
     with written_whole(output) as new:
         new.write_text(text, encoding="utf-8")
     console.print(f"wrote [bold]{escape(str(output))}[/]", soft_wrap=True)
@@ -248,7 +258,7 @@ def _sync_remote(client: Client, command: Sync) -> None:
     record, state = client.study(command.study).record()
     if state is StudyState.RUNNING:
         rule = f"{record.name} is running"
-        raise InputError(rule, where=client.server, remedy="wait until it has ended")
+        raise NotReadyError(rule, where=client.server, remedy="wait until it has ended")
     where = server_option(command.server)
     again = f"{sync_command(record.name, None, command.register)}{where}"
     lacks_files = _sync(record, again)

@@ -18,7 +18,7 @@ from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry
 
 import tuner
-from tuner.errors import InputError, RunError, one_line
+from tuner.errors import InputError, NotReadyError, RunError, one_line
 
 SERVER, TOKEN = "TUNER_SERVER", "TUNER_TOKEN"  # environment variables
 
@@ -39,6 +39,7 @@ class RefusedError(InputError):
         status: the HTTP status, 400 to 499: 404 for what does not exist, 409 for a wrong state.
         errors: every broken rule, with its `key`, `rule`, `got` and `remedy`; the first is that
             of the line. Empty where no key breaks a rule.
+        exit_status: of a command; 3, as of a NotReadyError, if waiting helps.
     """
 
     status: int = 400
@@ -231,6 +232,8 @@ class Connection:
         remedy = f"set {TOKEN}" if status == 401 and TOKEN not in detail else None
         refused = RefusedError(detail, where=self.server if remedy else None, remedy=remedy)
         refused.status, refused.errors = status, _broken_rules(answer)
+        if status == 409 and "Retry-After" in answer.headers:
+            refused.exit_status = NotReadyError.exit_status
         raise refused
 
     def _detail(self, answer: requests.Response) -> str:

@@ -79,8 +79,15 @@ def final_artifacts(record: StudyRecord) -> dict[str, str | bytes | Exception]:
     }
 
 
-def is_report(path: Path, study: str) -> bool:
-    """Return whether a file is a report of a study, which may be replaced by a newer one."""
+def is_report(path: Path, study: str, study_id: str | None = None) -> bool:
+    """Return whether a file is a report of a study, which may be replaced by a newer one.
+
+    Args:
+        path: the file.
+        study: name of the study.
+        study_id: its id, as another service may have a study of the same name; None for any one.
+            Reports of tuner 0.2 have no id.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             head = file.read(1_000)
@@ -88,7 +95,15 @@ def is_report(path: Path, study: str) -> bool:
         return False
     title = re.search("<title>(.*?)</title>", head)
     known = [f"{study}: {end}" for end in (_TITLE, *_EARLIER_TITLES)]
+    if study_id is not None and id_of(head) not in (None, study_id):
+        return False
     return f'"{_GENERATOR}"' in head and title is not None and html.unescape(title[1]) in known
+
+
+def id_of(text: str) -> str | None:
+    """Return the id of the study that a report, or its beginning, is about; None without one."""
+    found = re.search('<meta name="study" content="([^"]*)">', text)
+    return None if found is None else html.unescape(found[1])
 
 
 def report(record: StudyRecord, pictures: Sequence[Picture] | None = None) -> str:

@@ -187,8 +187,15 @@ class Results:
         return render(best, as_json)
 
     def report(self, study: Study) -> str:
-        """Return the report as an HTML page."""
-        return page.report(self.record(study))
+        """Return the report as an HTML page.
+
+        Raises:
+            Problem: 409, no trial has ended.
+        """
+        record = self.record(study)
+        if not record.trained:
+            raise _none_yet(study, "trial that has ended")
+        return page.report(record)
 
     def model(self, study: Study) -> Path:
         """Return the folder of the winner's model.
@@ -313,5 +320,7 @@ def _number(cursor: str | None) -> int | None:
 
 
 def _none_yet(study: Study, what: str) -> Problem:
-    then = "it is " + study.state if study.state.has_ended else "wait for it"
-    return Problem(409, f"study {study.name!r} has no {what} yet; {then}")
+    waiting_helps = not study.state.has_ended
+    then = "wait for it" if waiting_helps else f"it is {study.state}"
+    headers = {"Retry-After": "5"} if waiting_helps else None
+    return Problem(409, f"study {study.name!r} has no {what} yet; {then}", headers=headers)

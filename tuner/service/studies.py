@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from tuner.errors import JournalAway
+from tuner.errors import JournalAway, near_miss
 from tuner.service.access import Owner
 from tuner.service.problems import Problem
 from tuner.service.records import WRITE_S, ServiceJournal
 
 _SPEC, _STATE, _DELETED = "study ", "state ", "deleted "  # keys of records
+_NAMES = 500  # of an owner's newest studies, among which a misspelt one is looked for
 
 
 class State(StrEnum):
@@ -163,10 +164,11 @@ class Studies:
         Raises:
             Problem: 404, the owner has no such study.
         """
-        found = self.find(owner, name)
-        if found is None:
-            raise Problem(404, f"no study {name!r}")
-        return found
+        if (found := self.find(owner, name)) is not None:
+            return found
+        near = near_miss(name, [study.name for study in self.of(owner)[:_NAMES]])
+        meant = "" if near is None else f"; did you mean {near!r}?"
+        raise Problem(404, f"no study {name!r}{meant}")
 
     def find(self, owner: str, name: str) -> Study | None:
         """Return a study, or None."""
