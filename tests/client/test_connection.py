@@ -1,5 +1,6 @@
 """A client and servers that restart, refuse, are busy, or are something else."""
 
+import random
 import threading
 import time
 
@@ -9,7 +10,7 @@ from helpers.scripted_server import Answer, problem, serving
 
 from tuner import Client, InputError, RunError
 from tuner.client import RefusedError
-from tuner.client.connection import InsecureServerWarning
+from tuner.client.connection import InsecureServerWarning, spread
 
 DONE = Answer(200, {"name": "s", "state": "done"})
 TOKEN = "tuner_secret-0123456789"
@@ -31,15 +32,15 @@ def test_a_request_is_repeated_while_the_service_is_busy():
         begun = time.monotonic()
         assert state(server) == "done"
         assert time.monotonic() - begun >= 1  # as the service asked for
-    assert len(server.asked) == 4
+    assert len(server.asked) == 5  # once more for the state
 
 
 def test_a_repeated_post_has_the_same_idempotency_key():
-    with serving([Answer(None), problem(503, "x"), DONE]) as server:
+    with serving([DONE, Answer(None), problem(503, "x"), DONE]) as server:
         study = Client(server.url).study("s")
         study.cancel()
         study.cancel()
-    first, again, third, other = [asked.headers["idempotency-key"] for asked in server.asked]
+    first, again, third, other = [asked.headers["idempotency-key"] for asked in server.asked[1:]]
     assert first == again == third != other
 
 
@@ -131,7 +132,7 @@ def test_the_token_is_never_printed(tmp_path, monkeypatch):
             client.me()
     assert str(refused.value) == f"{server.url}: a token is needed; set TUNER_TOKEN"
     assert server.asked[0].headers["authorization"] == f"Bearer {TOKEN}"
-    assert TOKEN not in repr(client) + repr(client.study("s")) + repr(refused.value)
+    assert TOKEN not in repr(client) + repr(refused.value)
     for token in ("two words", "line\n", "é"):
         with pytest.raises(InputError) as bad:
             Client(server.url, token)
@@ -148,12 +149,65 @@ def test_without_a_token_nothing_of_a_netrc_is_sent(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "url",
-    ["", "localhost:8080", "ftp://host", "http://", "http://host:port", "http://host/?a=b", "a b"],
+    ["", "ftp://host", "http://", "http://host:port", "http://host/?a=b", "a b", "localhost:x"],
 )
 def test_what_is_no_url_of_a_service_is_refused(url, monkeypatch):
     monkeypatch.setenv("TUNER_SERVER", url or "x")
     with pytest.raises(InputError, match=r"server: must be the URL of a service, got .*; write"):
         Client(url)
+
+
+@pytest.mark.parametrize(
+    ("given", "server"),
+    [
+        ("localhost:8080", "http://localhost:8080"),
+        (" 127.0.0.1:8080/ ", "http://127.0.0.1:8080"),
+        ("[::1]:8080/v1", "http://[::1]:8080"),
+        ("http://gpu.lan:8080/v1", "http://gpu.lan:8080"),
+        ("https://gpu.lan/tuner/v1/", "https://gpu.lan/tuner"),
+        ("https://v1", "https://v1"),
+    ],
+)
+def test_what_people_write_for_a_url_is_understood(given, server):
+    assert Client(given).server == server
+
+
+def test_a_host_without_a_scheme_is_refused_with_both():
+    with pytest.raises(InputError) as refused:
+        Client("gpu.lan:8080")
+    assert str(refused.value) == (
+        "server: must be the URL of a service, got 'gpu.lan:8080'; write https://gpu.lan:8080, "
+        "or http://gpu.lan:8080 where nobody listens"
+    )
+
+
+def test_a_token_that_the_service_ignores_is_noted_once(caplog):
+    answer = Answer(200, DONE.body, {"Tuner-Token": "ignored"})
+    with serving([answer]) as server:
+        study = Client(server.url, TOKEN).study("s")
+        assert study.state == "done"
+    assert caplog.messages == [
+        f"{server.url}: the service needs no token; the one given is ignored"
+    ]
+
+
+def test_a_service_that_is_away_is_noted_once_and_when_it_is_back(monkeypatch):
+    monkeypatch.setattr("urllib3.util.Retry.sleep", lambda *_: None)
+    away, lines = [Answer(None)] * 3 + [problem(502, "x")], []
+    closed = [Answer(None), DONE]  # an idle connection that the service has closed is no news
+    with serving([DONE, *away, DONE, *closed, *away, DONE]) as server:
+        study = Client(server.url, note=lines.append).study("s")
+        for _ in range(3):
+            assert study.state == "done"
+    gone = f"{server.url}: the service does not answer; trying again"
+    assert lines == [gone, f"{server.url}: the service is back"] * 2
+
+
+def test_pauses_leave_the_random_numbers_of_the_program_alone():
+    random.seed(3)
+    before = random.getstate()
+    assert 1.0 <= spread(2.0) <= 2.0
+    assert random.getstate() == before
 
 
 def test_a_password_in_the_url_is_refused_and_not_printed():
@@ -179,9 +233,24 @@ def test_a_service_below_a_path_is_asked_there():
     assert server.asked[0].path == "/tuner/v1/studies/a%20b%2Fc"
 
 
+def test_what_a_client_has_says_what_it_is():
+    best = {"trial": 3, "score": 0.12345678, "params": {"x": 1}}
+    facts = {"kind": "search", "name": "s", "state": "running", "metric": "rmse", "best": best}
+    facts |= {"trials": 1000, "trained": 7}
+    with serving([Answer(200, facts), Answer(200, facts | {"kind": "external"})]) as server:
+        client = Client(server.url)
+        assert repr(client) == f"Client('{server.url}', without a token)"
+        words = "running, 7 of 1,000 trials, best rmse 0.123457 in trial 3"
+        assert repr(client.study("s")) == f"RemoteStudy('s' at {server.url}: {words})"
+        assert repr(client.study("s")) == f"ExternalStudy('s' at {server.url}: {words})"
+
+
 def test_a_list_is_read_page_by_page():
     pages = [{"items": [{"name": "a"}], "next": "c&1"}, {"items": [{"name": "b"}], "next": None}]
     with serving([Answer(200, page) for page in pages]) as server:
         assert [s["name"] for s in Client(server.url).studies(state="done")] == ["a", "b"]
     paths = [asked.path for asked in server.asked]
-    assert paths == ["/v1/studies?state=done", "/v1/studies?state=done&cursor=c%261"]
+    assert paths == [
+        "/v1/studies?state=done&limit=1000",
+        "/v1/studies?state=done&limit=1000&cursor=c%261",
+    ]

@@ -12,6 +12,7 @@ from tuner import Client, InputError, RunError
 from tuner.prediction import load_model
 
 STREAM = "text/event-stream"
+STUDY = Answer(200, {"state": "done"})
 MODEL = Path(__file__).parents[1] / "fixtures/before/models/forecast"
 
 
@@ -57,12 +58,29 @@ def test_a_stream_of_a_study_that_has_ended_is_not_opened_again():
 
     with serving(answers) as server:
         assert events(server, after="9") == []
-    assert len(server.asked) == 2
+    assert [asked.path for asked in server.asked][1:] == ["/v1/studies/s/events", "/v1/studies/s"]
+
+
+def test_a_stream_that_is_closed_at_once_is_opened_less_and_less_often(monkeypatch):
+    pauses = []
+    monkeypatch.setattr("tuner.client.events.time.sleep", pauses.append)
+    monkeypatch.setattr("tuner.client.events.spread", lambda pause: pause)
+    empty, cut = Answer(200, b"", kind=STREAM), Answer(200, b": hello\n\n", kind=STREAM, cut=True)
+    streams = [empty, cut, empty, cut, cut, cut, cut, Answer(200, lines(1), kind=STREAM), cut]
+
+    def answers(asked):
+        if asked.path.endswith("/s"):
+            return Answer(200, {"state": "running"})
+        return streams.pop(0) if streams else Answer(200, lines(9), kind=STREAM)
+
+    with serving(answers) as server:
+        assert events(server) == [1, 9]
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0, 0.5, 1.0]
 
 
 def test_earlier_ends_of_a_resumed_study_do_not_end_its_stream():
     text = lines(1, 9).replace(b"id: 9", b"id: 5") + lines(6, 9)
-    with serving([Answer(200, text, kind=STREAM)]) as server:
+    with serving([STUDY, Answer(200, text, kind=STREAM)]) as server:
         assert events(server) == [1, 9, 6, 9]
 
 
@@ -101,7 +119,7 @@ def test_a_hostile_model_is_refused_and_writes_nothing(name, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "pipeline.json").write_text("the earlier one")
     sent = Answer(200, HOSTILE[name], kind="application/x-tar")
-    with serving([sent]) as server, pytest.raises((InputError, RunError)) as refused:
+    with serving([STUDY, sent]) as server, pytest.raises((InputError, RunError)) as refused:
         Client(server.url).study("s").model(tmp_path / "model")
     assert "\n" not in str(refused.value)
     assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == [
@@ -119,7 +137,7 @@ def test_a_model_replaces_an_earlier_one_and_no_other_folder(tmp_path):
     (tmp_path / "model" / "attention.csv").write_text("of the earlier one")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with serving([sent]) as server:
+    with serving([STUDY, sent]) as server:
         study = Client(server.url).study("s")
         for folder in (tmp_path / "model", tmp_path / "new" / "model"):
             assert study.model(folder).columns == load_model(MODEL).columns

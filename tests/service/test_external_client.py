@@ -5,13 +5,14 @@ import math
 import threading
 import time
 
+import pandas as pd
 import pytest
 from helpers.running_service import running_service
 from helpers.scripted_server import Answer, problem, serving
 from helpers.thread_pool import ThreadPool
 
-from tuner import Client, InputError
-from tuner.client import Pruned, RefusedError
+from tuner import Best, Client, InputError, RunError
+from tuner.client import ExternalStudy, ObjectiveError, Pruned, RefusedError, ServiceError
 
 SPACE = {
     "x": {"type": "float", "low": -1.0, "high": 1.0},
@@ -19,6 +20,7 @@ SPACE = {
     "kind": {"type": "categorical", "choices": ["a", "b", True, 2]},
 }
 RANDOM = {"name": "random", "batch": 4}
+EXTERNAL = {"name": "s", "kind": "external", "state": "running"}
 SOON_S = 30
 
 
@@ -64,9 +66,21 @@ def test_a_function_is_minimized_until_the_budget_is_used(make_study):
     assert set(trials.status) == {"complete"}
     assert (trials.value == trials.x**2 + trials.n).all()
     assert set(trials.kind) <= {"a", "b", True, 2}
-    assert study.best["trial"] == trials.value.idxmin()
+    best = study.best
+    assert isinstance(best, Best)
+    assert (best.trial, best.search_score) == (trials.value.idxmin(), trials.value.min())
+    assert best.params == best.hyperparameters
+    assert (best.name, best.metric) == (f"trial {best.trial}", "value")
+    assert f"done, 12 of 12 trials, best value {best.search_score:.6g} in trial" in repr(study)
     assert study.done
     assert study.ask() == []
+
+
+def test_a_study_without_a_value_has_no_best_trial(make_study):
+    study = make_study()
+    assert list(study.trials.columns) == ["status", "value", "reason"]
+    with pytest.raises(RunError, match="no trial is complete"):
+        study.best  # noqa: B018
 
 
 def test_threads_share_the_trials_of_a_study(make_study):
@@ -107,9 +121,11 @@ def test_a_trial_that_raises_has_failed_with_the_reason(make_study):
     study = make_study(trials=4)
     with pytest.raises(ValueError, match="odd"):
         study.optimize(broken)
-    assert study.optimize(broken, catch=[ValueError]).done
+    assert study.optimize(broken, catch=ValueError).done
     trials = study.trials
     assert trials.status[1] == "failed"
+    assert trials.reason[1] == "ValueError: x is odd"
+    assert pd.isna(trials.reason[0])
     assert math.isnan(trials.value[1])
     assert list(trials.status).count("complete") == 3
 
@@ -143,11 +159,50 @@ def test_optuna_prunes_with_its_own_exception_too(make_study):
     assert set(study.trials.status) == {"pruned"}
 
 
-def test_values_that_are_not_finite_are_failures(make_study):
+@pytest.mark.parametrize(
+    ("value", "rule", "remedy"),
+    [
+        (None, "must be a number, got None", "return the value"),
+        ("best", "must be a number, got 'best'", "return a float"),
+        (math.nan, "must be a finite number, got nan", "return a float"),
+        (-math.inf, "must be a finite number, got -inf", "return a float"),
+    ],
+    ids=["none", "text", "nan", "infinity"],
+)
+def test_an_objective_without_a_value_fails_its_trial(make_study, value, rule, remedy):
     study = make_study(trials=3)
-    values = iter([math.nan, math.inf, 1.0])
-    study.optimize(lambda trial: next(values))
+    with pytest.raises(ObjectiveError) as refused:
+        study.optimize(lambda trial: value if trial.number == 0 else 1.0)
+    assert str(refused.value) == f"trial 0 of {study.name}: value: {rule}; {remedy}"
+    assert study.trials.reason[0] == f"the objective returned {value!r}"
+    assert study.optimize(lambda trial: 1.0).done
+
+
+def test_trials_without_a_value_may_be_caught(make_study):
+    study = make_study(trials=3)
+    values = iter([math.nan, None, 1.0])
+    study.optimize(lambda trial: next(values), catch=[ValueError])
     assert sorted(study.trials.status) == ["complete", "failed", "failed"]
+
+
+def test_a_value_that_is_not_finite_may_be_told(make_study):
+    study = make_study(trials=1)
+    (trial,) = study.ask()
+    with trial, pytest.raises(ObjectiveError, match=f"trial 0 of {study.name}: value: must be"):
+        trial.tell(None)
+    (trial,) = study.ask()
+    trial.tell(math.nan)
+    assert study.trials.reason[0] == "the value is nan"
+
+
+def test_a_parameter_may_have_the_name_of_a_column(make_study):
+    x = {"type": "float", "low": 0.0, "high": 1.0}
+    study = make_study(trials=1, space={"value": x, "reason": x}).optimize(lambda trial: 2.0)
+    row = study.trials.loc[0]
+    assert (row["value"], row["status"]) == (2.0, "complete")
+    assert pd.isna(row["reason"])
+    assert 0 <= row["params_value"] <= 1
+    assert 0 <= row["params_reason"] <= 1
 
 
 def test_a_trial_that_is_not_told_is_given_out_again(make_study):
@@ -166,6 +221,66 @@ def test_a_trial_that_is_not_told_is_given_out_again(make_study):
     study.optimize(objective)
 
 
+def test_a_refusal_of_the_service_gives_the_trial_back(make_study):
+    study = make_study(trials=1)
+    (trial,) = study.ask()
+    with pytest.raises(RefusedError, match="is cancelled"), trial:  # noqa: PT012
+        study.cancel()
+        trial.report(1.0)
+    assert repr(trial).endswith("; released)")
+    study.resume()
+    (again,) = study.ask()
+    assert (again.number, again.attempt) == (0, 2)
+    again.tell(1.0)
+    assert study.trials.status[0] == "complete"
+
+
+def test_a_cancelled_study_ends_its_workers_and_loses_no_trial(make_study):
+    study = make_study(trials=4)
+
+    def report(trial):
+        if trial.number == 1:
+            study.cancel()
+        trial.report(1.0)
+        return 1.0
+
+    with pytest.raises(RefusedError, match="is cancelled"), pytest.warns(match="ended elsewhere"):
+        study.optimize(report)
+    study.resume()
+    assert set(study.optimize(objective).trials.status) == {"complete"}
+
+
+def test_a_report_that_breaks_a_rule_fails_the_trial(make_study):
+    study = make_study(trials=1, steps=1)
+
+    def too_often(trial):
+        trial.report(1.0)
+        trial.report(1.0)
+
+    with pytest.raises(RefusedError, match="has at most 1 steps"):
+        study.optimize(too_often)
+    assert "has at most 1 steps" in study.trials.reason[0]
+
+
+def test_an_outage_leaves_the_trial_to_its_lease(monkeypatch):
+    monkeypatch.setattr("urllib3.util.Retry.sleep", lambda *_: None)
+    trial = {"number": 0, "params": {}, "seed": 1, "lease": "l", "expires_s": 99, "attempt": 1}
+    answers = [Answer(200, EXTERNAL), Answer(200, {"trials": [trial]}), Answer(None)]
+    with serving(answers) as server:
+        study = Client(server.url).external_study("s")
+        with pytest.raises(ServiceError):
+            study.optimize(lambda trial: trial.report(1.0))
+    assert {asked.path.rpartition("/")[2] for asked in server.asked} == {"s", "ask", "report"}
+
+
+def test_the_own_error_is_raised_where_the_service_is_away(monkeypatch):
+    monkeypatch.setattr("urllib3.util.Retry.sleep", lambda *_: None)
+    trial = {"number": 0, "params": {}, "seed": 1, "lease": "l", "expires_s": 99, "attempt": 1}
+    answers = [Answer(200, EXTERNAL), Answer(200, {"trials": [trial]}), Answer(None)]
+    with serving(answers) as server, pytest.raises(ZeroDivisionError):
+        Client(server.url).external_study("s").optimize(lambda trial: 1 / 0)
+
+
 def test_a_lease_is_renewed_while_the_trial_exists(make_study):
     study = make_study(trials=1, lease_s=1)
     (trial,) = study.ask()
@@ -173,7 +288,7 @@ def test_a_lease_is_renewed_while_the_trial_exists(make_study):
     time.sleep(2.0)
     assert other.ask() == []
     trial.tell(0.5)
-    assert study.best["score"] == 0.5
+    assert study.best.search_score == 0.5
 
 
 def test_a_trial_that_is_forgotten_goes_to_another_client(make_study):
@@ -239,15 +354,26 @@ def test_what_breaks_a_rule_is_refused_in_one_line(client):
             client.external("refused", **options)
         assert "\n" not in str(refused.value)
     with pytest.raises(InputError, match="n_jobs: must be at least 1, got 0"):
-        client.external_study("refused").optimize(objective, n_jobs=0)
+        client.external("jobs", SPACE).optimize(objective, n_jobs=0)
+
+
+def test_an_external_study_is_found_by_its_name(make_study, client):
+    study = make_study(trials=3)
+    for found in (client.study(study.name), client.external_study(study.name)):
+        assert isinstance(found, ExternalStudy)
+        assert f"'{study.name}' at {client.server}: running, 0 of 3 trials" in repr(found)
+    with pytest.raises(RefusedError) as refused:
+        client.study(study.name[:-1])
+    assert refused.value.status == 404
 
 
 def test_a_tell_that_was_cut_is_told_again():
     trial = {"number": 0, "params": {}, "seed": 1, "lease": "l", "expires_s": 9, "attempt": 1}
     told = Answer(200, {"number": 0, "state": "complete", "value": 1.0})
-    answers = [Answer(200, {"trials": [trial]}), Answer(None), told, problem(410, "used")]
+    asked = Answer(200, {"trials": [trial]})
+    answers = [Answer(200, EXTERNAL), asked, Answer(None), told, problem(410, "used")]
     with serving(answers) as server:
         study = Client(server.url).external_study("s")
         assert study.optimize(lambda trial: 1.0).done
-    bodies = [asked.json for asked in server.asked]
+    bodies = [asked.json for asked in server.asked[1:]]
     assert bodies[1] == bodies[2] == {"lease": "l", "value": 1.0}

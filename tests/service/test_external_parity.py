@@ -41,4 +41,4 @@ def test_threads_of_a_client_give_the_trials_of_a_plain_search(served, tmp_path)
     assert [(t.number, dict(t.params), t.seed, t.status, t.value) for t in record.trials] == [
         t[:5] for t in run_plainly(spec, tmp_path / "plain.journal")
     ]
-    assert study.best["trial"] == record.best.number
+    assert study.best.trial == record.best.number

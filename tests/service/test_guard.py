@@ -83,6 +83,13 @@ def test_a_page_of_another_site_may_only_link(echo, site):
     assert echo.post("/v1/echo", headers=link).status_code == 403
 
 
+def test_a_token_that_is_not_needed_is_said_to_be_ignored(client, guarded, as_):
+    header = {"Authorization": "Bearer tuner_x"}
+    assert client.get("/health", headers=header).headers["tuner-token"] == "ignored"
+    assert "tuner-token" not in client.get("/health").headers
+    assert "tuner-token" not in guarded.get("/health", headers=as_("ana")).headers
+
+
 def test_every_answer_has_headers_against_framing_and_sniffing(client):
     for path in ("/health", "/nothing", "/v1/me", "/openapi.json"):
         headers = client.get(path).headers

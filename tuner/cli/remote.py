@@ -70,10 +70,14 @@ def client_of(command: Any, *, takes: tuple[str, ...] = ()) -> Client | None:
             raise InputError(f"makes no sense with {what}", where=option, remedy=remedy)
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
-        client = Client(server)
+        client = Client(server, note=_write)
     for warning in raised:
-        sys.stderr.write(f"tuner: warning: {warning.message}\n")
+        _write(f"warning: {warning.message}")
     return client
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(f"tuner: {text}\n")
 
 
 def facts_of_queued(study: RemoteStudy) -> dict[str, Any] | None:

@@ -61,7 +61,9 @@ def run(command: Run, experiment: Experiment, options: SearchOptions, client: Cl
     with _detached(study, reporter, command):
         stop = threading.Event()
         with stopped_by_signals(stop), reporter:
-            ended = _Watch(study, reporter, after, stop).until_ended(show)
+            watch = _Watch(study, reporter, after, stop)
+            client.note_to(watch.note)
+            ended = watch.until_ended(show)
     if ended["state"] != "done":
         raise _end_of(study, ended)
     if not isinstance(reporter, JsonReporter):  # whose events have the result
@@ -126,7 +128,7 @@ def _submitted(
         The study, and the id of the last event before this run of it; None for its first run, and
         for one that runs already.
     """
-    before = _last_event(client.study(options.study_of(experiment)))
+    before = _last_event(client, options.study_of(experiment))
     study = client.submit(
         experiment,
         name=options.study_of(experiment),
@@ -142,14 +144,15 @@ def _submitted(
     return study, None if state == "done" else before
 
 
-def _last_event(study: RemoteStudy) -> str | None:
+def _last_event(client: Client, name: str) -> str | None:
     """Return the id of the last event of a study that has ended; None for any other one."""
     try:
-        if study.state not in ENDED:
-            return None
+        study = client.study(name)
     except RefusedError as error:
         if error.status != _NOT_FOUND:
             raise
+        return None
+    if study.state not in ENDED:
         return None
     last = None
     for event in study.events():
@@ -168,7 +171,7 @@ class _Watch:
         self, study: RemoteStudy, reporter: Reporter, after: str | None, stop: threading.Event
     ) -> None:
         self._study, self._reporter, self._after, self._stop = study, reporter, after, stop
-        self._events: queue.Queue[dict[str, Any] | Exception | None] = queue.Queue()
+        self._events: queue.Queue[dict[str, Any] | Exception | str | None] = queue.Queue()
         self._has_begun, self._place, self._asked = False, "", 0.0
 
     def until_ended(self, show: Callable[[Event], None]) -> Event:
@@ -191,6 +194,9 @@ class _Watch:
                 return ended or self._end()
             if isinstance(event, Exception):
                 raise event
+            if isinstance(event, str):
+                self._reporter.note(event)
+                continue
             del event["event_id"]
             self._has_begun = True
             show(event)
@@ -199,6 +205,10 @@ class _Watch:
             self._reporter.note(f"Ctrl-C again within {_AGAIN_S:g} s cancels the search")
             time.sleep(_AGAIN_S)
         raise _Left("stopped")
+
+    def note(self, text: str) -> None:
+        """Show a line among the events; any thread may call this."""
+        self._events.put(text)
 
     def _read(self) -> None:
         try:

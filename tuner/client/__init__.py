@@ -4,8 +4,8 @@ It talks to `tuner serve` over HTTP and imports nothing of the service.
 """
 
 from tuner.client.client import Client, Dataset
-from tuner.client.connection import RefusedError
-from tuner.client.external import ExternalStudy, ExternalTrial, Pruned
+from tuner.client.connection import RefusedError, ServiceError
+from tuner.client.external import ExternalStudy, ExternalTrial, ObjectiveError, Pruned
 from tuner.client.study import RemoteStudy
 
 __all__ = [
@@ -13,7 +13,9 @@ __all__ = [
     "Dataset",
     "ExternalStudy",
     "ExternalTrial",
+    "ObjectiveError",
     "Pruned",
     "RefusedError",
     "RemoteStudy",
+    "ServiceError",
 ]

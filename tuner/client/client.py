@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tuner.experiment import Experiment
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
+_log = logging.getLogger("tuner.client")
 _REFERENCE = re.compile(r"dataset:[0-9a-f]{64}")
 _CREATED, _NOT_FOUND = 201, 404
 _FILE_KEYS = (("data", "path"), ("data", "split", "test_file"))
@@ -88,14 +90,24 @@ class Client:
         server: URL; by default that of the environment variable TUNER_SERVER, or
             `http://127.0.0.1:8080`.
         token: by default that of TUNER_TOKEN; a service without tokens needs none.
+        note: takes lines for the user: the service does not answer and is waited for, or it is
+            back, or it needs no token. By default they are warnings in the log `tuner.client`,
+            which Python prints.
 
     Raises:
         InputError: the URL or the token cannot be one.
     """
 
-    def __init__(self, server: str | None = None, token: str | None = None) -> None:
+    def __init__(
+        self,
+        server: str | None = None,
+        token: str | None = None,
+        *,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
         given = server or os.environ.get(SERVER) or DEFAULT_SERVER
-        self._connection = Connection(given, token or os.environ.get(TOKEN) or None)
+        self._token = token or os.environ.get(TOKEN) or None
+        self._connection = Connection(given, self._token, note or _log.warning)
 
     @property
     def server(self) -> str:
@@ -107,8 +119,13 @@ class Client:
         """Time of the newest answer by the service's clock: seconds since 1970, rounded down."""
         return self._connection.server_time
 
+    def note_to(self, note: Callable[[str], None]) -> None:
+        """Send the lines for the user elsewhere from now on; see `note` of the class."""
+        self._connection.note = note
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.server!r})"
+        token = "with a token" if self._token else "without a token"
+        return f"{type(self).__name__}({self.server!r}, {token})"
 
     def __enter__(self) -> Self:
         return self
@@ -175,9 +192,9 @@ class Client:
         """Return what the service knows of a file; `id` is the SHA-256 of its content."""
         return Dataset.from_json(self._connection.json("GET", f"/v1/datasets/{segment(id)}"))
 
-    def datasets(self) -> Iterator[Dataset]:
-        """Yield the files that the service has."""
-        return map(Dataset.from_json, self._connection.pages("/v1/datasets"))
+    def datasets(self) -> list[Dataset]:
+        """Return the files that the service has."""
+        return [Dataset.from_json(one) for one in self._connection.pages("/v1/datasets")]
 
     def delete_dataset(self, id: str) -> None:
         """Delete a file that no study uses."""
@@ -238,8 +255,8 @@ class Client:
         given = {"from": list(options.pop("start_from", ())) or None, "name": name, **options}
         body |= {key: value for key, value in given.items() if value is not None}
         sent = self._connection.send("POST", "/v1/studies", body=body)
-        name = self._connection.parsed(sent)["name"]
-        return RemoteStudy(self._connection, name, is_new=sent.status_code == _CREATED)
+        facts, is_new = self._connection.parsed(sent), sent.status_code == _CREATED
+        return RemoteStudy(self._connection, facts["name"], facts, is_new=is_new)
 
     def _with_uploads(
         self,
@@ -269,21 +286,24 @@ class Client:
                 uploaded[given] = self.upload(given).id
         return {"experiment": raw, "datasets": uploaded}
 
-    def studies(self, state: str | None = None, q: str | None = None) -> Iterator[dict[str, Any]]:
-        """Yield what the service lists of each study, the newest first; see `RemoteStudy.facts`.
+    def studies(self, state: str | None = None, q: str | None = None) -> list[dict[str, Any]]:
+        """Return what the service lists of each study, the newest first; see `RemoteStudy.facts`.
 
         Args:
             state: `queued`, `running`, `cancelled`, `done` or `failed`; None for all.
             q: a part of the name.
         """
-        return self._connection.pages("/v1/studies", state=state, q=q)
+        return list(self._connection.pages("/v1/studies", state=state, q=q, limit=1000))
 
     def study(self, name: str) -> RemoteStudy:
-        """Return a study, which the service is asked for when it is used.
+        """Return a study; an external one is an `ExternalStudy`.
 
-        An external one has `trials` and `best` of its own: see `external_study`.
+        Raises:
+            RefusedError: 404, there is none of this name; the line has the nearest one.
         """
-        return RemoteStudy(self._connection, name)
+        facts = self._connection.json("GET", f"/v1/studies/{segment(name)}")
+        kind = ExternalStudy if facts.get("kind") == "external" else RemoteStudy
+        return kind(self._connection, name, facts)
 
     def queue(self) -> dict[str, Any]:
         """Return the number of workers, how many are busy, and the queue."""
@@ -319,14 +339,18 @@ class Client:
         chosen = {"name": strategy} if isinstance(strategy, str) else dict(strategy)
         body = {"name": name, "space": dict(space), "strategy": chosen, "direction": direction}
         body |= options
-        answer = self._connection.json("POST", "/v1/external-studies", body=body)
-        return self.external_study(answer["name"], options.get("lease_s", 60.0))
+        sent = self._connection.send("POST", "/v1/external-studies", body=body)
+        facts, is_new = self._connection.parsed(sent), sent.status_code == _CREATED
+        return ExternalStudy(self._connection, facts["name"], facts, is_new=is_new)
 
-    def external_study(self, name: str, lease_s: float = 60.0) -> ExternalStudy:
+    def external_study(self, name: str) -> ExternalStudy:
         """Return an external study that exists.
 
-        Args:
-            name: of the study.
-            lease_s: its lease in seconds; the leases here are renewed three times as often.
+        Raises:
+            InputError: there is none of this name, or it is a search of the service.
         """
-        return ExternalStudy(self._connection, name, lease_s)
+        study = self.study(name)
+        if not isinstance(study, ExternalStudy):
+            rule, remedy = "is a search: workers of the service train it", "use client.study"
+            raise InputError(rule, where=name, remedy=remedy)
+        return study

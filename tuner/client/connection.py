@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import random
 import re
+import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import mktime_tz, parsedate_tz
-from typing import IO, Any
-from urllib.parse import quote, urlsplit
+from typing import IO, Any, Self
+from urllib.parse import SplitResult, quote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -26,10 +28,20 @@ _CONNECT_S, _READ_S = 5.0, 120.0
 SILENT_S = 45.0  # of a stream of events; the service sends a comment every 15 s
 _LONGEST_S = 10.0  # between two attempts, also where the service asks for more
 _BUSY = (429, 502, 503, 504)  # statuses after which the same request may succeed
+_jitter = random.Random()  # the program's own random numbers stay what they are
+
+
+def spread(pause_s: float) -> float:
+    """Return a pause that is up to half shorter, so that not all clients come at once."""
+    return pause_s * _jitter.uniform(0.5, 1.0)
 
 
 class InsecureServerWarning(UserWarning):
     """A token travels unencrypted to another machine."""
+
+
+class ServiceError(RunError):
+    """The service does not answer, fails, or is none of tuner."""
 
 
 class RefusedError(InputError):
@@ -52,16 +64,39 @@ class RefusedError(InputError):
 
 
 class _Patience(Retry):
-    """Retries with a backoff, for half a minute in all, and never longer than `_LONGEST_S`."""
+    """Retries with a backoff, for half a minute in all, and never longer than `_LONGEST_S`.
+
+    Args:
+        failed: called when a request has failed twice: the first time the service may only have
+            closed an idle connection.
+        limits: those of `Retry`.
+    """
+
+    def __init__(self, *, failed: Callable[[], None] | None = None, **limits: Any) -> None:
+        super().__init__(**limits)
+        self._failed = failed
+
+    def new(self, **changes: Any) -> Self:
+        return super().new(failed=self._failed, **changes)
+
+    def increment(self, *args: Any, **keys: Any) -> Self:
+        more = super().increment(*args, **keys)
+        if self._failed is not None and len(more.history) > 1:
+            self._failed()
+        return more
+
+    def get_backoff_time(self) -> float:
+        return spread(super().get_backoff_time())
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
         wanted = super().get_retry_after(response)
         return None if wanted is None else min(wanted, _LONGEST_S)
 
 
-def _patience(attempts: int) -> Retry:
+def _patience(attempts: int, failed: Callable[[], None] | None = None) -> Retry:
     # Every request may be repeated: a POST has an idempotency key.
     return _Patience(
+        failed=failed,
         total=attempts,
         status_forcelist=_BUSY,
         allowed_methods=None,
@@ -72,8 +107,10 @@ def _patience(attempts: int) -> Retry:
     )
 
 
-_AT_FIRST = _patience(4)  # about 3 s: the address may be wrong
-_LATER = _patience(14)  # about 30 s: the service restarts
+_AT_FIRST = 4  # attempts, about 3 s: the address may be wrong
+_LATER = 14  # about 30 s: the service restarts
+_IGNORED = "Tuner-Token"
+"""The header by which a service says that it needs no token; it answers one that was sent."""
 
 
 def _authorization(token: str | None) -> Callable[[requests.PreparedRequest], Any]:
@@ -93,24 +130,30 @@ class Connection:
     Args:
         server: its URL, such as `http://127.0.0.1:8080`.
         token: of the caller; None for a service without tokens.
+        note: takes lines for the user: that the service does not answer and is waited for, that
+            it is back, or that it needs no token.
 
     Raises:
         InputError: the URL or the token cannot be one.
     """
 
-    def __init__(self, server: str, token: str | None) -> None:
+    def __init__(
+        self, server: str, token: str | None, note: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.server, host = _checked_url(server)
         _check_token(token)
         loopback = _is_loopback(host)
         if token is not None and not loopback and self.server.startswith("http://"):
             text = f"the token travels unencrypted to {host}; use https://, or a tunnel"
             warnings.warn(text, InsecureServerWarning, stacklevel=3)
+        self.note, self._lock = note, threading.Lock()
+        self._is_away = self._noted_token = False
         self._session = requests.Session()
         self._session.auth = _authorization(token)
         self._session.headers["User-Agent"] = f"lstm-tuner/{tuner.__version__}"
         if loopback:  # no proxy
             self._session.trust_env = False
-        self._adapter = HTTPAdapter(max_retries=_AT_FIRST, pool_maxsize=64)
+        self._adapter = HTTPAdapter(max_retries=_patience(_AT_FIRST), pool_maxsize=64)
         self._session.mount(self.server, self._adapter)
         self.server_time = 0.0
         """Time of the newest answer by the service's clock: seconds since 1970, rounded down."""
@@ -127,7 +170,7 @@ class Connection:
 
         Raises:
             RefusedError: the service refuses the request.
-            RunError: the service does not answer, fails, or is none of tuner.
+            ServiceError: the service does not answer, fails, or is none of tuner.
         """
         return self.parsed(self.send(method, path, **how))
 
@@ -135,7 +178,7 @@ class Connection:
         """Return the JSON of an answer; None if it is empty.
 
         Raises:
-            RunError: it is no JSON.
+            ServiceError: it is no JSON.
         """
         if not answer.content:
             return None
@@ -170,7 +213,7 @@ class Connection:
 
         Raises:
             RefusedError: the service refuses the request.
-            RunError: the service does not answer, or fails.
+            ServiceError: the service does not answer, or fails.
         """
         sent = {"Accept": "application/json", **(headers or {})}
         if method == "POST":
@@ -191,7 +234,8 @@ class Connection:
             )
         except requests.RequestException as error:
             raise self.unreachable(error) from None
-        self._adapter.max_retries = _LATER
+        self._adapter.max_retries = _patience(_LATER, self._away)
+        self._back(answer)
         if (date := parsedate_tz(answer.headers.get("Date"))) is not None:
             self.server_time = float(mktime_tz(date))
         self._check(answer)
@@ -208,15 +252,35 @@ class Connection:
             if (cursor := page.get("next")) is None:
                 return
 
-    def unreachable(self, error: Exception) -> RunError:
+    def _away(self) -> None:
+        """Note that the service does not answer, once."""
+        with self._lock:
+            known, self._is_away = self._is_away, True
+        if not known:
+            self.note(f"{self.server}: the service does not answer; trying again")
+
+    def _back(self, answer: requests.Response) -> None:
+        """Note what an answer says: that the service is back, or has no use for the token."""
+        if answer.status_code in _BUSY:
+            return
+        with self._lock:
+            was_away, self._is_away = self._is_away, False
+            ignored = _IGNORED in answer.headers and not self._noted_token
+            self._noted_token |= ignored
+        if was_away:
+            self.note(f"{self.server}: the service is back")
+        if ignored:
+            self.note(f"{self.server}: the service needs no token; the one given is ignored")
+
+    def unreachable(self, error: Exception) -> ServiceError:
         """Return the error about a service that does not answer."""
         rule = f"the service does not answer ({_reason(error)})"
         remedy = f"start it with `tuner serve`, or check --server and {SERVER}"
-        return RunError(rule, where=self.server, remedy=remedy)
+        return ServiceError(rule, where=self.server, remedy=remedy)
 
-    def _no_service(self) -> RunError:
+    def _no_service(self) -> ServiceError:
         rule = "what answers there is no service of tuner"
-        return RunError(rule, where=self.server, remedy=f"check --server and {SERVER}")
+        return ServiceError(rule, where=self.server, remedy=f"check --server and {SERVER}")
 
     def _check(self, answer: requests.Response) -> None:
         status = answer.status_code
@@ -225,10 +289,10 @@ class Connection:
         if status < 400:
             target = answer.headers.get("Location", "another address")
             rule = f"the server redirects to {one_line(target)[:200]}"
-            raise RunError(rule, where=self.server, remedy="give that address as --server")
+            raise ServiceError(rule, where=self.server, remedy="give that address as --server")
         detail = self._detail(answer)
         if status >= 500 or status == 429:
-            raise RunError(detail, where=self.server)
+            raise ServiceError(detail, where=self.server)
         remedy = f"set {TOKEN}" if status == 401 and TOKEN not in detail else None
         refused = RefusedError(detail, where=self.server if remedy else None, remedy=remedy)
         refused.status, refused.errors = status, _broken_rules(answer)
@@ -265,20 +329,37 @@ def segment(name: str) -> str:
 
 
 def _checked_url(server: str) -> tuple[str, str]:
-    """Return the URL without a slash at the end, and its host."""
+    """Return the URL of a service without `/v1` and a slash at the end, and its host.
+
+    A host on this machine may be without a scheme.
+    """
     remedy = "write http://127.0.0.1:8080, say"
-    try:
-        parts = urlsplit(server.strip())
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        parts, host = urlsplit(""), None
+    given = server.strip()
+    if given and "://" not in given:  # localhost:8080
+        host, _ = _host_of(f"//{given}")
+        if host is not None and _is_loopback(host):
+            given = f"http://{given}"
+        elif host is not None and "@" not in given:
+            remedy = f"write https://{given}, or http://{given} where nobody listens"
+    host, parts = _host_of(given)
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
         shown = repr(re.sub(r"//[^/]*@", "//…@", server))
         raise InputError("must be the URL of a service", where="server", got=shown, remedy=remedy)
     if parts.username is not None or parts.password is not None:
         rule = "must be without a password"
         raise InputError(rule, where="server", remedy=f"give the token as {TOKEN}")
-    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"), host
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}", host
+
+
+def _host_of(url: str) -> tuple[str | None, SplitResult]:
+    """Return the host of a URL, None where it is none, and the parts of the URL."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return None, urlsplit("")
+    return (host if host and re.fullmatch(r"[\w.:%-]+", host) else None), parts
 
 
 def _check_token(token: str | None) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import requests
 
-from tuner.client.connection import SILENT_S, Connection
+from tuner.client.connection import SILENT_S, Connection, spread
 
-_PAUSE_S = 0.5  # before a stream that was closed is opened again
+_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0  # before a stream that was closed is opened again
 _LAST = "ended"
 
 
@@ -32,9 +32,9 @@ def follow(
         RefusedError: the study does not exist.
         RunError: the service does not answer any more.
     """
-    last = after
+    last, pause = after, _PAUSE_S
     while True:
-        before, event = last, dict[str, Any]()
+        before, event, broke = last, dict[str, Any](), False
         headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
         if last is not None:
             headers["Last-Event-ID"] = last
@@ -44,11 +44,12 @@ def follow(
                 for last, event in _parse(answer):
                     yield last, event
             except requests.RequestException:  # cut off, or silent
-                continue
+                broke = True
         # The service closes a stream after the last event, or because it stops itself.
-        if event.get("event") == _LAST or (last == before and has_ended()):
+        if not broke and (event.get("event") == _LAST or (last == before and has_ended())):
             return
-        time.sleep(_PAUSE_S)
+        pause = _PAUSE_S if last != before else min(2 * pause, _LONGEST_PAUSE_S)
+        time.sleep(spread(pause))
 
 
 def _parse(answer: requests.Response) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -17,38 +17,51 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from tuner.client.connection import Connection, RefusedError, segment
+from tuner.client.connection import Connection, RefusedError, ServiceError, segment
 from tuner.client.study import RemoteStudy
 from tuner.errors import InputError, RunError, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tuner.api import Best
+
 _WAIT_S = 20.0  # for the next trial, in one request
 _RENEWALS = 3  # of a lease before it expires
+_SHORTEST_S = 0.1  # between two renewals
 _PAUSE_S = 1.0  # after an answer that there is nothing to ask yet
-_REASON_CHARACTERS = 500
+_REASON_CHARACTERS, _SHOWN = 500, 80
 _GONE, _CONFLICT = 410, 409
+_BROKEN = (400, 413, 422)  # statuses of a request that breaks a rule
+_COLUMNS = ("status", "value", "reason")
 
 
 class Pruned(Exception):
     """Raised by an objective that ends a trial early, after `ExternalTrial.report`."""
 
 
+class ObjectiveError(InputError, ValueError):
+    """The value of a trial is no finite number."""
+
+
 class ExternalTrial:
     """A trial to train: its configuration and its lease. `ExternalStudy.ask` returns it.
 
-    As a context manager it fails with the reason if the block raises, and is given out again, to
-    any client, if the block ends without a `tell`. Its lease is renewed while this object exists.
+    As a context manager it fails with the reason if the block raises. It is given out again, to
+    any client, if the block ends without a `tell`, is stopped by Ctrl-C, or ends as the service
+    refuses or does not answer. Its lease is renewed while this object exists.
     """
 
     def __init__(self, connection: Connection, study: str, facts: Mapping[str, Any]) -> None:
-        self._connection, self._facts = connection, dict(facts)
+        self._connection, self._study, self._facts = connection, study, dict(facts)
         path = f"/v1/external-studies/{segment(study)}/trials/{self.number}"
         self._path, self._step, self._is_open = path, 0, True
+        self._end_shown = ""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.number}, {self.params})"
+        params = ", ".join(f"{name}={value!r}" for name, value in self.params.items())
+        stand = self._end_shown or f"running, {self._step} steps reported"
+        return f"{type(self).__name__}({self.number} of {self._study!r}: {params}; {stand})"
 
     @property
     def number(self) -> int:
@@ -71,6 +84,11 @@ class ExternalTrial:
         return int(self._facts.get("attempt", 1))
 
     @property
+    def lease_s(self) -> float:
+        """The seconds after which another client may get the trial, unless it is renewed."""
+        return float(self._facts["expires_s"])
+
+    @property
     def is_open(self) -> bool:
         """Whether neither `tell`, `prune`, `fail` nor `release` has ended it here."""
         return self._is_open
@@ -87,7 +105,7 @@ class ExternalTrial:
         Raises:
             RefusedError: another client has the trial, as the lease here has expired.
         """
-        return self._report([float(value)])
+        return self._report([self._number(value)])
 
     def _report(self, values: list[float]) -> bool:
         body = {"step": self._step, "values": list(map(_in_json, values))}
@@ -103,29 +121,62 @@ class ExternalTrial:
         """End the trial with its value; one that is not finite is a failure.
 
         Raises:
+            ObjectiveError: the value is no number.
             RefusedError: another client has the trial, or it has ended with another value.
         """
-        self._end("tell", {"value": _in_json(float(value))})
+        number = self._number(value)
+        self._end("tell", {"value": _in_json(number)}, f"value {number:g}")
+
+    def tell_returned(self, value: Any) -> None:
+        """End the trial with what an objective returned; what is no finite number fails it.
+
+        Raises:
+            ObjectiveError: it is none; the trial has failed with that reason.
+            RefusedError: as `tell`.
+        """
+        try:
+            number = self._number(value)
+            if math.isfinite(number):
+                self.tell(number)
+                return
+            raise self._no_value(value, "must be a finite number")
+        except ObjectiveError as error:
+            self.fail(f"the objective returned {error.got}")
+            raise
 
     def prune(self) -> None:
         """End the trial early; its last report counts."""
-        self._end("tell", {"pruned": True})
+        self._end("tell", {"pruned": True}, "pruned")
 
     def fail(self, reason: str) -> None:
         """End the trial without a value."""
-        self._end("tell", {"failed": one_line(reason)[:_REASON_CHARACTERS] or "no reason"})
+        text = one_line(reason)[:_REASON_CHARACTERS] or "no reason"
+        self._end("tell", {"failed": text}, f"failed: {text}")
 
     def release(self) -> None:
         """Give the trial back: any client gets it, with the same parameters and seed."""
-        self._end("release", {})
+        self._end("release", {}, "released")
 
-    def _end(self, verb: str, body: dict[str, Any]) -> None:
+    def _number(self, value: Any) -> float:
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise self._no_value(value, "must be a number") from None
+
+    def _no_value(self, value: object, rule: str) -> ObjectiveError:
+        remedy = "return the value" if value is None else "return a float"
+        where = f"trial {self.number} of {self._study}"
+        shown = repr(value) if len(repr(value)) <= _SHOWN else f"a {type(value).__name__}"
+        return ObjectiveError(rule, where=where, key="value", got=shown, remedy=remedy)
+
+    def _end(self, verb: str, body: dict[str, Any], shown: str) -> None:
         self._is_open = False  # it is renewed no more
         try:
             self._send(verb, body)
         except RunError:
             self._is_open = True
             raise
+        self._end_shown = shown
 
     def _send(self, verb: str, body: dict[str, Any]) -> Any:
         body = {"lease": self._facts["lease"], **body}
@@ -142,14 +193,25 @@ class ExternalTrial:
     ) -> bool:
         if not self._is_open:
             return False
-        if error is None or not isinstance(error, Exception):  # Ctrl-C: another client trains it
-            self.release()
-            return False
-        if _is_pruned(error):
+        if error is not None and _is_pruned(error):
             self.prune()
             return True
-        self.fail(f"{type(error).__name__}: {error}")
+        if error is None:
+            self.release()
+        elif isinstance(error, ServiceError):
+            self._is_open = False  # the lease expires
+        else:
+            with contextlib.suppress(InputError, RunError):  # the block's own error is raised
+                if isinstance(error, Exception) and not _is_refusal(error):
+                    self.fail(f"{type(error).__name__}: {error}")
+                else:  # Ctrl-C, or the service has refused it: another client trains it
+                    self.release()
         return False
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Return whether an error is the service's, and not that of a request that breaks a rule."""
+    return isinstance(error, RefusedError) and error.status not in _BROKEN
 
 
 def _in_json(value: float) -> float | str:
@@ -176,11 +238,13 @@ class ExternalStudy(RemoteStudy):
                 trial.tell(train(**trial.params, seed=trial.seed))
     """
 
-    def __init__(self, connection: Connection, name: str, lease_s: float = 60.0) -> None:
-        super().__init__(connection, name)
+    def __init__(
+        self, connection: Connection, name: str, facts: Mapping[str, Any], *, is_new: bool = False
+    ) -> None:
+        super().__init__(connection, name, facts, is_new=is_new)
         self._asks = f"/v1/external-studies/{segment(name)}/ask"
         self._client = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._leases = _Leases(lease_s / _RENEWALS)
+        self._leases = _Leases()
         self._done = False
 
     @property
@@ -231,24 +295,31 @@ class ExternalStudy(RemoteStudy):
         self,
         objective: Callable[[ExternalTrial], float],
         n_jobs: int = 1,
-        catch: Sequence[type[Exception]] = (),
+        catch: type[Exception] | Sequence[type[Exception]] = (),
     ) -> Self:
         """Train trials here until the budget is used; other clients may do the same.
 
         Args:
             objective: trains a trial and returns its value. It may call `trial.report` and raise
-                `Pruned`. A trial for which it raises another exception has failed.
-            n_jobs: number of threads.
-            catch: exceptions after which the next trial follows; others are raised here.
+                `Pruned`. A trial for which it raises another exception, or returns no finite
+                number, has failed with that reason.
+            n_jobs: number of threads. After an exception, or Ctrl-C, they end with their trials.
+            catch: exceptions of the objective after which the next trial follows, as those of
+                Optuna; the first other one is raised here.
 
         Returns:
             This study.
+
+        Raises:
+            ObjectiveError: the objective returned no finite number; it is a ValueError.
+            RefusedError: the service refuses to give trials: the study is cancelled, say.
+            RunError: the service fails or does not answer; the trial is given out again.
         """
         if n_jobs < 1:
             rule, remedy = "must be at least 1", "write n_jobs=1"
             raise InputError(rule, where="n_jobs", got=n_jobs, remedy=remedy)
         stop = threading.Event()
-        caught = tuple(catch)
+        caught = (catch,) if isinstance(catch, type) else tuple(catch)
         if n_jobs == 1:
             self._work(objective, caught, stop)
             return self
@@ -284,7 +355,7 @@ class ExternalStudy(RemoteStudy):
             with trial:
                 value = objective(trial)
                 if trial.is_open:
-                    trial.tell(value)
+                    trial.tell_returned(value)
         except RefusedError as error:
             if error.status != _CONFLICT:
                 raise
@@ -295,28 +366,58 @@ class ExternalStudy(RemoteStudy):
 
     @property
     def trials(self) -> pd.DataFrame:
-        """All trials: (trials, columns), indexed by number: status, value, and the parameters."""
+        """All trials: (trials, columns), indexed by number.
+
+        The columns are `status`, `value`, `reason` (of a failure), and the parameters; a parameter
+        of one of these names is `params_NAME`.
+        """
         import pandas as pd
 
         rows = list(self._connection.pages(f"{self._path}/trials", limit=1000))
         table = pd.DataFrame(
-            [{"status": r["status"], "value": r["value"], **r["params"]} for r in rows],
-            index=pd.Index([r["number"] for r in rows], name="trial"),
+            [
+                {name: row[name] for name in _COLUMNS}
+                | {_column(name): value for name, value in row["params"].items()}
+                for row in rows
+            ],
+            index=pd.Index([row["number"] for row in rows], name="trial"),
+            columns=None if rows else _COLUMNS,
         )
-        return table.astype({"value": "float64"}) if rows else table
+        return table.astype({"value": "float64", "reason": "object"})
 
     @property
-    def best(self) -> dict[str, Any] | None:
-        """The best trial: `trial`, its number, `score` and `params`; None before one is told."""
-        found: dict[str, Any] | None = self.facts()["best"]
-        return found
+    def best(self) -> Best:
+        """The best trial, a `tuner.Best`; its `search_score` is the value that was told.
+
+        Raises:
+            RunError: no trial is complete.
+        """
+        from tuner.api import Best
+
+        facts = self.facts()
+        if (best := facts["best"]) is None:
+            raise RunError("no trial is complete", where=self.name)
+        return Best(
+            trial=best["trial"],
+            name=f"trial {best['trial']}",
+            params=best["params"],
+            hyperparameters=best["params"],
+            metric=facts["metric"],
+            search_score=best["score"],
+            mean=None,
+            std=None,
+        )
+
+
+def _column(name: str) -> str:
+    return f"params_{name}" if name in _COLUMNS else name
 
 
 class _Leases:
     """Renews the leases of trials in a thread, while their objects exist and are open."""
 
-    def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
+    def __init__(self) -> None:
+        self._every_s = 0.0
         self._trials: weakref.WeakSet[ExternalTrial] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -326,6 +427,7 @@ class _Leases:
         if not trials:
             return
         with self._lock:
+            self._every_s = max(_SHORTEST_S, min(trial.lease_s for trial in trials) / _RENEWALS)
             self._trials.update(trials)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._renew, daemon=True)

@@ -34,19 +34,23 @@ _MOST_FILES, _MOST_BYTES = 1_000, 8 * 2**30  # of a model
 class RemoteStudy:
     """A study of a service. `Client.submit` and `Client.study` return it.
 
-    Every access asks the service. All methods raise RefusedError, an InputError, if the service
-    refuses the request, and RunError if it fails or does not answer for half a minute.
+    Every access asks the service, but its text in a notebook, which has what was seen last. All
+    methods raise RefusedError, an InputError, if the service refuses the request, and RunError if
+    it fails or does not answer for half a minute.
 
     Attributes:
         is_new: whether `Client.submit` has created it; False for one that was there.
     """
 
-    def __init__(self, connection: Connection, name: str, *, is_new: bool = False) -> None:
+    def __init__(
+        self, connection: Connection, name: str, facts: Mapping[str, Any], *, is_new: bool = False
+    ) -> None:
         self._connection, self._name, self.is_new = connection, name, is_new
-        self._path = f"/v1/studies/{segment(name)}"
+        self._path, self._seen = f"/v1/studies/{segment(name)}", facts
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._name!r}, {self._connection.server!r})"
+        place = f"{self._name!r} at {self._connection.server}"
+        return f"{type(self).__name__}({place}: {_in_words(self._seen)})"
 
     @property
     def name(self) -> str:
@@ -56,6 +60,7 @@ class RemoteStudy:
     def facts(self) -> dict[str, Any]:
         """Return what the service lists of the study: state, progress, best trial, times."""
         found: dict[str, Any] = self._connection.json("GET", self._path)
+        self._seen = found
         return found
 
     @property
@@ -223,7 +228,19 @@ class RemoteStudy:
 
     def _change(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         found: dict[str, Any] = self._connection.json("POST", f"{self._path}/{verb}", body=body)
+        self._seen = found
         return found
+
+
+def _in_words(facts: Mapping[str, Any]) -> str:
+    """Return where a study stands, from what the service lists of it or from a part of that."""
+    words = [str(facts.get("state"))]
+    if (trained := facts.get("trained")) is not None:
+        of = "" if facts["trials"] is None else f" of {facts['trials']:,}"
+        words.append(f"{trained:,}{of} trials")
+    if best := facts.get("best"):
+        words.append(f"best {facts['metric']} {best['score']:.6g} in trial {best['trial']}")
+    return ", ".join(words)
 
 
 def _loaded(remote: RemoteStudy) -> Study:
