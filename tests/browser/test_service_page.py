@@ -1,6 +1,7 @@
 """The page of the service in a browser, over studies that are made up."""
 
 import dataclasses
+import os
 import re
 
 import pytest
@@ -249,6 +250,111 @@ def test_errors_are_marked_in_their_lines(browser, open_service):
     browser.driver.switch_to.active_element.send_keys("  trials: 12")
     browser.see("1 error")
     assert complaints(browser) == []
+
+
+def is_open(browser):
+    return browser.run("return document.querySelector('dialog').open")
+
+
+def test_a_study_is_deleted_after_a_second_look(browser, fresh):
+    open_view(browser, fresh, view("done"))
+    button = tab_to(browser, lambda e: e.text == "Delete")
+    button.send_keys(Keys.ENTER)
+    browser.see("Delete etth1-tpe-0?", "gone for good")
+    assert browser.driver.switch_to.active_element.text == "Keep"
+    browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    browser.wait(lambda: not is_open(browser))
+    assert browser.driver.switch_to.active_element == button
+    button.send_keys(Keys.ENTER)
+    browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    browser.wait(lambda: not is_open(browser))
+    assert "etth1-tpe-0" in fresh.service.known
+    button.send_keys(Keys.ENTER)
+    browser.press("dialog .danger", "Delete")
+    browser.wait(lambda: browser.driver.title == "Studies · tuner")
+    assert "etth1-tpe-0" not in browser.see("sunspots-pso-0")
+    assert "etth1-tpe-0" not in fresh.service.known
+    assert complaints(browser) == []
+
+
+def test_a_study_that_is_not_deleted_says_why(browser, fresh):
+    open_view(browser, fresh, view("failed"))
+    browser.press("button", "Delete")
+    browser.press("dialog .danger", "Delete")
+    browser.wait(lambda: browser.find("#message").text == "it is refused")
+    assert browser.find("h1").text == "sunspots-pso-0"
+
+
+def predicted(browser):
+    browser.find("#predicted")
+    rows = browser.driver.find_elements("css selector", "#predicted tbody tr")
+    return [[cell.text for cell in row.find_elements("css selector", "td")] for row in rows]
+
+
+def test_a_model_predicts_after_the_data_or_from_a_file(browser, fresh, tmp_path):
+    folder = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", folder)
+    open_view(browser, fresh, view("done"))
+    browser.press("button", "Predict")
+    row = ["1961-01-01T00:00:00", "33.3333", "–"]
+    browser.wait(lambda: predicted(browser)[0] == row)
+    assert len(predicted(browser)) == 2
+    assert "2 rows predicted." in browser.run("return live.textContent")
+    content = "month,sold\n" + "1,2\n" * 3
+    (tmp_path / "rows.csv").write_text(content)
+    browser.find("#rows").send_keys(str(tmp_path / "rows.csv"))
+    browser.press("button", "Predict")
+    browser.see("3 rows.", "the rows of the first 12 months are used")
+    browser.run("refresh()")  # of the view; what was predicted stays
+    browser.wait(lambda: not browser.run("return busy"))
+    assert len(predicted(browser)) == 3
+    browser.press("button", "Download CSV")
+    saved = tmp_path / "etth1-tpe-0-predictions.csv"
+    browser.wait(lambda: saved.exists() and saved.read_text())
+    assert saved.read_text() == "month,sold\n1,2\n"
+    as_json, as_csv = "application/json", "text/csv"
+    assert fresh.events.predicted == [
+        (as_json, as_json, b"{}"),
+        (as_csv, as_json, content.encode()),
+        (as_csv, as_csv, content.encode()),
+    ]
+    assert complaints(browser) == []
+
+
+def test_rows_that_are_refused_say_why(browser, fresh, tmp_path):
+    fresh.events.refusal = HOSTILE
+    (tmp_path / "rows.csv").write_text("wrong")
+    open_view(browser, fresh, view("done"))
+    browser.find("#rows").send_keys(str(tmp_path / "rows.csv"))
+    browser.press("button", "Predict")
+    browser.wait(lambda: browser.find("#message").text == HOSTILE)
+    assert not browser.run("return predicted")
+
+
+def test_of_many_predictions_the_first_are_shown(browser, fresh, tmp_path):
+    (tmp_path / "rows.csv").write_text("month,sold\n" + "1,2\n" * 1_500)
+    open_view(browser, fresh, view("done"))
+    browser.find("#rows").send_keys(str(tmp_path / "rows.csv"))
+    browser.press("button", "Predict")
+    browser.see("1,500 rows, of which 200 are shown.")
+    assert len(browser.driver.find_elements("css selector", "#predicted tbody tr")) == 200
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1280, 900), PHONE], ids=["desk", "phone"])
+def test_predictions_and_the_dialog_are_accessible(browser, open_service, size, scheme):
+    look(browser, *size, scheme=scheme)
+    open_view(browser, open_service, view("done"))
+    browser.press("button", "Predict")
+    browser.see("2 rows.")
+    for shown in ("predictions", "dialog"):
+        if shown == "dialog":
+            browser.press("button", "Delete")
+        found = Axe().run(browser.driver, options={"runOnly": RULES})["violations"]
+        assert [(v["id"], [node["html"] for node in v["nodes"]]) for v in found] == []
+        assert browser.run("return document.documentElement.scrollWidth") <= size[0]
+        if folder := os.environ.get("TUNER_LOOK"):
+            browser.driver.save_screenshot(f"{folder}/{shown}-{size[0]}-{scheme}.png")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import uvicorn
 from fastapi import APIRouter, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from helpers.ports import free_port
 from tuner.journal.records import StudyRecord
@@ -211,6 +211,9 @@ class MadeUpEvents:
         self.refusal = "it is refused"
         self.router = APIRouter()
         self.router.add_api_route("/v1/studies/{name}/events", self.events)
+        self.predicted: list[tuple[str, str, bytes]] = []  # types and content of requests
+        self.router.add_api_route("/v1/studies/{name}/predict", self.predict, methods=["POST"])
+        self.router.add_api_route("/v1/studies/{name}", self.delete, methods=["DELETE"])
         self.router.add_api_route("/v1/studies/{name}/{verb}", self.act, methods=["POST"])
         self.router.add_api_route("/v1/studies/{name}/best", self.best)
 
@@ -242,6 +245,28 @@ class MadeUpEvents:
 
     def act(self, name: str, verb: str) -> None:
         raise Problem(409, self.refusal)
+
+    def delete(self, name: str) -> Response:
+        if not self.service.known[name]["state"] == "done":
+            raise Problem(409, self.refusal)
+        del self.service.known[name]
+        return Response(status_code=204)
+
+    async def predict(self, name: str, request: Request) -> Response:
+        """Predict a row for each line of a file, or two."""
+        content, headers = await request.body(), request.headers
+        self.predicted.append((headers["content-type"], headers["accept"], content))
+        if content == b"wrong":
+            raise Problem(422, self.refusal)
+        if headers["accept"] == "text/csv":
+            return Response("month,sold\n1,2\n", media_type="text/csv")
+        n = 2 if content == b"{}" else content.count(b"\n") - 1
+        rows = [
+            {"month": f"1961-{month + 1:02d}-01T00:00:00", "sold": 100 / 3 + month, "series": None}
+            for month in range(n)
+        ]
+        note = "the rows of the first 12 months are used"
+        return JSONResponse({"rows": rows, "notes": [note] if n > 2 else []})
 
     def best(self, name: str, owner: Reader) -> Response:
         return Response(f"name: {name}\n", media_type="application/yaml")

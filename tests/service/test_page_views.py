@@ -136,6 +136,19 @@ def test_a_study_has_the_buttons_of_its_state(browse, service, state, has, lacks
     assert f'data-post="v1/studies/it/{lacks}"' not in text
 
 
+@pytest.mark.parametrize("state", pages.STATES)
+def test_only_what_has_ended_is_deleted_or_predicts(browse, service, state):
+    service.add(make_study("it", state=state), make_rows(3))
+    service.add(make_study("away", state=state, kind="external"), make_rows(3))
+    for name in ("it", "away"):
+        text = browse(f"/page/view?study={name}").text
+        has_ended = state in ("done", "cancelled", "failed")
+        assert (f'data-delete="v1/studies/{name}"' in text) == has_ended
+        predicts = (name, state) == ("it", "done")
+        assert (f'data-url="v1/studies/{name}/predict"' in text) == predicts
+    assert read(browse("/page/view?study=it"))
+
+
 def test_a_study_that_failed_shows_why(browse, service):
     service.add(make_study("bad", state="failed", error="data.path: no such column"))
     assert "data.path: no such column" in read(browse("/page/view?study=bad")).text

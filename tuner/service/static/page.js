@@ -5,6 +5,7 @@
 const TOKEN = "tuner-token"; // its key in the storage of this tab
 const QUIET_MS = 30000; // between two announcements of progress
 const TYPING_MS = 500; // without a key, before an experiment is checked
+const MOST_PREDICTED = 200; // rows of predictions that are shown; the file has all
 const UNHEARD = new Set(["epoch", "dispatched", "asked"]); // events that no view shows
 
 const byId = (id) => document.getElementById(id);
@@ -142,7 +143,7 @@ function morph(old, fresh) {
     if (old.nodeValue !== fresh.nodeValue) old.nodeValue = fresh.nodeValue;
     return;
   }
-  if (old.dataset.load) return; // filled by this script
+  if (old.dataset.load || old.dataset.kept !== undefined) return; // filled by this script
   for (const { name } of [...old.attributes]) {
     if (name !== "open" && !fresh.hasAttribute(name)) old.removeAttribute(name);
   }
@@ -286,8 +287,10 @@ document.addEventListener("visibilitychange", () => {
 // Buttons and downloads
 
 document.addEventListener("click", (event) => {
-  const target = event.target.closest("[data-post], [data-download], [data-goto]");
-  if (target?.matches("button[data-post]")) act(target, target.dataset, {});
+  const target = event.target.closest("[data-post], [data-download], [data-goto], [data-opens]");
+  if (target?.dataset.opens) byId(target.dataset.opens).showModal();
+  else if (event.target.id === "save-predicted") savePredicted(event.target).catch(complain);
+  else if (target?.matches("button[data-post]")) act(target, target.dataset, {});
   else if (target?.dataset.goto) goTo(Number(target.dataset.goto));
   else if (target?.dataset.download !== undefined && token) {
     event.preventDefault();
@@ -302,6 +305,11 @@ document.addEventListener("submit", (event) => {
     const body = {};
     for (const input of form.querySelectorAll("[name]")) body[input.name] = Number(input.value);
     act(form.querySelector("[type=submit]"), form.dataset, body);
+  } else if (form.dataset.delete) { // a dialog, which closes itself
+    if (event.submitter?.value === "yes") remove(form.dataset.delete).catch(complain);
+  } else if (form.id === "predict") {
+    event.preventDefault();
+    predict(form).catch(complain);
   } else if (form.id === "upload") {
     event.preventDefault();
     upload(byId("file").files[0]).catch(complain);
@@ -327,13 +335,89 @@ async function act(button, { post, done }, body) {
 
 async function download(link) {
   say(`Fetching ${link.dataset.download} …`);
-  const content = await (await ask(link.href)).blob();
+  await save(await ask(link.href), link.dataset.download);
+  say("");
+}
+
+async function save(answer, name) {
   const saved = document.createElement("a");
-  saved.href = URL.createObjectURL(content);
-  saved.download = link.dataset.download;
+  saved.href = URL.createObjectURL(await answer.blob());
+  saved.download = name;
   saved.click();
   setTimeout(() => URL.revokeObjectURL(saved.href), 60000);
-  say("");
+}
+
+async function remove(url) {
+  stopFollowing();
+  try {
+    await ask(url, { method: "DELETE" });
+  } catch (error) {
+    refresh();
+    throw error;
+  }
+  location.assign(".");
+}
+
+// Predictions: of the rows of a file, or after the end of the data.
+
+let predicted = null; // the request whose answer is shown
+
+async function predict(form) {
+  const button = form.querySelector("[type=submit]");
+  if (button.getAttribute("aria-disabled") === "true") return;
+  const file = byId("rows").files[0];
+  const type = file ? "text/csv" : "application/json";
+  const request = { url: form.dataset.url, body: file ?? "{}", type };
+  button.setAttribute("aria-disabled", "true");
+  say("Predicting …");
+  try {
+    showPredicted(await (await askPredicted(request, "application/json")).json());
+    predicted = request;
+    say("");
+  } finally {
+    button.removeAttribute("aria-disabled");
+  }
+}
+
+const askPredicted = ({ url, body, type }, wanted) => ask(url, {
+  method: "POST", body, headers: { "Content-Type": type, Accept: wanted },
+});
+
+async function savePredicted(button) {
+  await save(await askPredicted(predicted, "text/csv"), button.dataset.name);
+}
+
+function showPredicted({ rows, notes }) {
+  const place = byId("predicted");
+  const names = Object.keys(rows[0] ?? {});
+  const row = (tag, values, numbers) => {
+    const line = document.createElement("tr");
+    line.append(...values.map((value, i) => {
+      const cell = document.createElement(tag);
+      if (tag === "th") cell.scope = "col";
+      cell.classList.toggle("number", numbers[i]);
+      cell.textContent = value;
+      return cell;
+    }));
+    return line;
+  };
+  const numbers = names.map((name) => rows.every((each) => typeof each[name] !== "string"));
+  const text = (value) => value === null ? "–"
+    : typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value);
+  const shown = rows.slice(0, MOST_PREDICTED);
+  place.querySelector("thead").replaceChildren(row("th", names, numbers));
+  place.querySelector("tbody").replaceChildren(
+    ...shown.map((each) => row("td", names.map((name) => text(each[name])), numbers)));
+  place.querySelector(".notes").replaceChildren(...notes.map((note) => {
+    const item = document.createElement("li");
+    item.textContent = note;
+    return item;
+  }));
+  const words = rows.length === 1 ? "1 row" : `${rows.length.toLocaleString("en")} rows`;
+  const more = rows.length > shown.length ? `, of which ${shown.length} are shown` : "";
+  place.querySelector("p").textContent = `${words}${more}.`;
+  place.hidden = false;
+  byId("live").textContent = `${words} predicted.`;
 }
 
 // A new search: upload, edit with the errors in place, start
