@@ -165,6 +165,12 @@ def test_a_search_from_a_file_to_the_best_configuration(browser, service):
         answer = requests.get(link, timeout=60)
         assert answer.ok
         assert answer.content.startswith(start)
+    browser.press("button", "Predict")
+    rows = service.post("studies/passengers/predict", json={}).json()["rows"]
+    text = browser.see("Download CSV")
+    for row in rows:
+        for value in row.values():
+            assert (value if isinstance(value, str) else f"{value:.6g}") in text
     assert [e["message"] for e in browser.driver.get_log("browser")] == []
 
 
@@ -224,6 +230,10 @@ def test_another_search_is_cancelled_and_resumed(browser, service):
     until(browser, lambda: service.study("random")["trained"] > trained, "another trial")
     browser.press("button", "Cancel")
     browser.wait(lambda: browser.find(".state").text.endswith("cancelled"))
+    browser.press("button", "Delete")
+    browser.press("dialog .danger", "Delete")
+    browser.see("Studies", "whales")
+    assert service.get("studies/random").status_code == 404
     for name in ("whales", "particles"):  # they may have ended
         assert service.post(f"studies/{name}/cancel").status_code in (202, 409)
 

@@ -1,7 +1,6 @@
 """The page of the service in a browser, over studies that are made up."""
 
 import dataclasses
-import os
 import re
 
 import pytest
@@ -353,8 +352,6 @@ def test_predictions_and_the_dialog_are_accessible(browser, open_service, size, 
         found = Axe().run(browser.driver, options={"runOnly": RULES})["violations"]
         assert [(v["id"], [node["html"] for node in v["nodes"]]) for v in found] == []
         assert browser.run("return document.documentElement.scrollWidth") <= size[0]
-        if folder := os.environ.get("TUNER_LOOK"):
-            browser.driver.save_screenshot(f"{folder}/{shown}-{size[0]}-{scheme}.png")
 
 
 @pytest.fixture
