@@ -258,10 +258,10 @@ def test_a_request_to_join_that_is_sent_again_adds_no_worker(pool, workers, job,
     assert workers.join(CLUSTER, "w", __version__, 2, "key") is not first
 
 
-def test_an_answer_that_takes_long_costs_no_lease(pool, workers, job, clock, monkeypatch):
+@pytest.fixture
+def slow_hashes(monkeypatch):
     """Large arrays are hashed before a worker gets the job that needs them."""
-    worker, hashing, go = joined(workers), threading.Event(), threading.Event()
-    other = joined(workers)
+    hashing, go = threading.Event(), threading.Event()
 
     def hashed(path):
         hashing.set()
@@ -269,19 +269,31 @@ def test_an_answer_that_takes_long_costs_no_lease(pool, workers, job, clock, mon
         return "0" * 64
 
     monkeypatch.setattr("tuner.service.workers.sha256_of_file", hashed)
+    yield hashing, go
+    go.set()
+
+
+def test_a_worker_waits_for_the_data_of_no_other(pool, workers, job, slow_hashes):
+    hashing, go = slow_hashes
+    worker, other = joined(workers), joined(workers)
     pool.executor("ana", "s").submit(job())
-    messages = []
-    thread = threading.Thread(target=lambda: messages.extend(workers.messages(worker, 0)))
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(keys(workers, worker)))
     thread.start()
     assert hashing.wait(SOON_S)
     pool.executor("ana", "t").submit(ExportJob("e", {}, {}, Shape("forecast", 1, window=8), 8))
-    assert len(keys(workers, other)) == 1  # it waits for nobody's arrays
-    clock[0] += LEASE_S + 1
-    workers.expire()
-    assert workers.of(CLUSTER) == [worker]
+    assert len(keys(workers, other)) == 1
     go.set()
     thread.join()
-    assert [m["key"] for m in messages if "job" in m] == ["0:a"]
+    assert found == ["0:a"]
+
+
+def test_a_worker_that_is_answered_has_not_vanished(workers, clock):
+    worker = joined(workers)
+    with workers.answering(worker):
+        clock[0] += LEASE_S + 1
+        workers.expire()
+        assert workers.of(CLUSTER) == [worker]
     workers.expire()
     assert workers.of(CLUSTER) == [worker]  # it was heard from as it was answered
     clock[0] += LEASE_S + 1
@@ -379,6 +391,25 @@ def test_a_pull_worker_trains_bit_for_bit_as_a_local_one(service, url, agent, jo
         assert pulled == run_all(own, job, data)
     finally:
         own.close()
+
+
+def test_data_that_is_hashed_for_long_costs_no_lease(service, url, job, slow_hashes, monkeypatch):
+    hashing, go = slow_hashes
+    worker = service.workers.join(Owner("local"), "w", __version__, 1)
+    service.pool.executor("local", "s").submit(job())
+    answers, asked = [], {"after": 0}
+    path = f"{url}/v1/workers/{worker.id}/lease"
+    thread = threading.Thread(target=lambda: answers.append(requests.post(path, json=asked)))
+    thread.start()
+    assert hashing.wait(SOON_S)
+    with monkeypatch.context() as patch:
+        patch.setattr("tuner.service.workers.LEASE_S", -1.0)  # of who is not answered now
+        service.workers.expire()
+        assert service.workers.of(Owner("local")) == [worker]
+        patch.setattr("tuner.service.workers.LEASE_S", 3600.0)
+        go.set()
+        thread.join()
+    assert [message["key"] for message in answers[0].json()["messages"]] == ["0:a"]
 
 
 def test_a_stopped_worker_hands_its_job_to_another(service, url, agent, job):

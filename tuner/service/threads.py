@@ -55,6 +55,13 @@ RESULTS = CapacityLimiter(8)
 """Records, summaries, reports and best configurations, which read a journal."""
 
 
+JOBS = CapacityLimiter(16)
+"""Jobs on their way to pull workers: their data is hashed first."""
+
+OUTCOMES = CapacityLimiter(16)
+"""Events of pull workers, with their arrays."""
+
+
 async def run_in(
     threads: CapacityLimiter, do: Callable[P, T], *args: P.args, **given: P.kwargs
 ) -> T:

@@ -232,6 +232,18 @@ class PullWorkers:
             self._pool.wake_all()
         return worker
 
+    @contextlib.contextmanager
+    def answering(self, worker: PullWorker) -> Iterator[None]:
+        """Keep the lease of a worker while the service takes long to answer it."""
+        with self._pool.lock:
+            worker.n_answered += 1
+        try:
+            yield
+        finally:
+            with self._pool.lock:
+                worker.n_answered -= 1
+                worker.heard = self._clock()
+
     def of(self, owner: Owner) -> list[PullWorker]:
         """Return the workers of the caller."""
         with self._pool.lock:
@@ -246,23 +258,9 @@ class PullWorkers:
                 self._pool.put_back(key)
 
     def messages(self, worker: PullWorker, number: int) -> list[Record]:
-        """Return the messages from `number` on, as JSON; reads the data of jobs.
-
-        However long that takes, the worker is not taken for one that has vanished.
-        """
+        """Return the messages from `number` on, as JSON; reads the data of jobs."""
         with self._pool.lock:
             waiting = [(m, worker.jobs.get(m.key)) for m in worker.after(number)]
-            worker.n_answered += 1
-        try:
-            return self._records(worker, waiting)
-        finally:
-            with self._pool.lock:
-                worker.n_answered -= 1
-                worker.heard = self._clock()
-
-    def _records(
-        self, worker: PullWorker, waiting: Iterable[tuple[Message, Job | None]]
-    ) -> list[Record]:
         records = []
         for message, job in waiting:
             record: Record = {"number": message.number, "key": message.key}

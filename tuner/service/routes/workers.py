@@ -13,6 +13,7 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from tuner.service import threads
 from tuner.service.access import WorkerCaller
 from tuner.service.problems import Problem
 from tuner.service.workers import LEASE_S, MOST_SLOTS, PullWorker, PullWorkers, to_json
@@ -141,12 +142,14 @@ async def lease(request: Request, owner: WorkerCaller, id: Id, body: Lease) -> R
     workers = _workers(request)
     worker = workers.get(owner, id)
     await worker.wait(body.after, body.wait_s)
-    messages = await asyncio.to_thread(workers.messages, worker, body.after)
+    with workers.answering(worker):
+        messages = await threads.run_in(threads.JOBS, workers.messages, worker, body.after)
     text = json.dumps({"messages": messages}, allow_nan=False)
     return Response(text, media_type="application/json")
 
 
 @router.post("/{id}/events")
+@threads.in_threads(threads.OUTCOMES)
 def events(request: Request, owner: WorkerCaller, id: Id, body: Events) -> Received:
     """Take what became of the jobs of a worker; renews its lease."""
     workers = _workers(request)
