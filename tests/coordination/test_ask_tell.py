@@ -99,12 +99,14 @@ def test_a_lost_trial_is_given_out_again_as_it_was(opened, clock):
     assert (again.number, again.params, again.seed) == (lost.number, lost.params, lost.seed)
     assert (again.attempt, again.id != lost.id) == (2, True)
     assert study.record.trials[0].lost == ("client 'a' did not report for 60 s",)
-    with pytest.raises(LeaseConflict, match="this lease of trial 0 is over: the trial was given"):
+    with pytest.raises(
+        LeaseConflict, match="this lease of trial 0 expired or was given back, and the"
+    ):
         study.tell(lost.number, lost.id, 1.0)
     with pytest.raises(LeaseConflict, match="out again"):
         study.report(lost.number, lost.id, 0, [1.0])
     assert study.tell(again.number, again.id, 2.0).value == 2.0
-    with pytest.raises(LeaseConflict, match="another client has told the trial"):
+    with pytest.raises(LeaseConflict, match="given out again, and has ended; stop, and ask"):
         study.tell(lost.number, lost.id, 2.0)
 
 
@@ -146,6 +148,45 @@ def test_a_trial_that_is_lost_too_often_has_failed(opened, clock):
     assert study.progress.done
     with pytest.raises(LeaseConflict, match=r"has ended with failed \(lost 3 times"):
         study.tell(0, lease.id, 1.0)
+
+
+def test_a_wrong_lease_is_answered_with_the_truth(opened):
+    study = opened(make_spec(size=6))
+    mine, other = study.ask("a", 2)
+    calls = (
+        lambda lease: study.tell(0, lease, 1.0),
+        lambda lease: study.report(0, lease, 0, [1.0]),
+        lambda lease: study.release(0, lease),
+    )
+
+    def refused(lease, calls=calls):
+        texts = set()
+        for call in calls:
+            with pytest.raises(LeaseConflict) as error:
+                call(lease)
+            texts.add(str(error.value))
+        [text] = texts
+        return text
+
+    never = "trial 0 was never given out with this lease"
+    never += "; send number and lease as `ask` answered them"
+    for unknown in ("x", "0" * 32, other.id, mine.id.upper(), "\ud800" * 32):
+        assert refused(unknown) == never
+    study.release(0, mine.id)
+    back = refused(mine.id, calls[:2])
+    assert back == "this lease of trial 0 was given back; stop, and ask for another trial"
+    [again] = study.ask("b")
+    over = "this lease of trial 0 expired or was given back, and the trial was given out again"
+    stop = "; stop, and ask for another trial"
+    for _ in range(2):
+        assert refused(mine.id) == over + stop
+        assert refused("x") == never
+        study = opened()
+    study.tell(0, again.id, 1.0)
+    assert refused(mine.id) == f"{over}, and has ended{stop}"
+    assert refused("x") == never
+    ended = "trial 0 has ended with the value 1.0; ask for another trial"
+    assert refused(again.id, calls[1:]) == ended
 
 
 def test_a_trial_that_is_given_back_is_not_lost(opened):

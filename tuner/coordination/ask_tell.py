@@ -10,10 +10,9 @@ from __future__ import annotations
 import datetime as dt
 import heapq
 import math
-import secrets
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +34,15 @@ from tuner.coordination.leases import (
     OpenTrial,
     Progress,
     Told,
+    end_of,
+    new_lease,
     told_of,
+    why_not_held,
     with_lease,
 )
 from tuner.coordination.opening import library_versions
 from tuner.coordination.pruning import make_pruner
-from tuner.errors import InputError, StudyError, one_line, show_location
+from tuner.errors import InputError, StudyError, TunerError, one_line, show_location
 from tuner.executors.base import Event, Finished, Lost, Reported, Returned
 from tuner.experiment import flat, space_size
 from tuner.experiment.external import ExternalSpec
@@ -99,6 +101,7 @@ class AskTell:
     ) -> None:
         self.name, self._storage, self._location, self._clock = name, storage, location, clock
         self._study, self.spec = _open(storage, location, name, spec)
+        self._id: str = self._study.user_attrs[STUDY_ATTR]["id"]
         self._tasks: dict[int, OpenTrial] = {}  # by number
         self._available: list[int] = []  # a heap of numbers: to be given out, if still so
         self._expiries: list[tuple[float, int]] = []  # a heap: when, and which number
@@ -329,7 +332,8 @@ class AskTell:
 
     def _give(self, task: OpenTrial, client: str, key: str | None, now: float) -> Lease:
         task.attempt += 1
-        task.lease, task.client, task.key = secrets.token_hex(16), client, key
+        task.lease, task.returned = new_lease(self._id, task.job.number), None
+        task.client, task.key = client, key
         task.since, task.answers = round(now, 3), 1
         self._write_lease(task)
         self._start_lease(task, now)
@@ -392,15 +396,25 @@ class AskTell:
     def _held(self, number: int, lease: str) -> OpenTrial:
         """Return the trial that a client has, after checking that it has it."""
         task = self._tasks.get(number)
-        if task is None:
-            self._check_exists(number)
-            rule = f"trial {number} has ended"
-            raise LeaseConflict(rule, remedy="ask for another trial")
-        if task.lease != lease:
-            how = "given back" if task.lease is None else "given out again"
-            rule = f"this lease of trial {number} is over: the trial was {how}"
-            raise LeaseConflict(rule, remedy="stop, and ask for another trial")
+        if task is None or task.lease != lease:
+            raise self._no_longer(number, lease)
         return task
+
+    def _no_longer(self, number: int, lease: str) -> TunerError:
+        """Return why a client does not have a trial by its lease."""
+        attrs = self._attrs_of(number)
+        if attrs is None:
+            return NoSuchTrial(f"study {self.name!r} has no trial {number}")
+        return why_not_held(number, lease, self._id, attrs, self._tasks.get(number))
+
+    def _attrs_of(self, number: int) -> Mapping[str, Any] | None:
+        """Return the attributes of a trial; None if there is none of this number."""
+        try:
+            return (
+                self._storage.get_trial(self._trial_id(number)).user_attrs if number >= 0 else None
+            )
+        except KeyError:
+            return None
 
     def _told(self, number: int, value: float | None, failed: str | None, pruned: bool) -> Told:
         if (value is not None) + (failed is not None) + pruned != 1:
@@ -419,31 +433,14 @@ class AskTell:
     def _told_before(self, told: Told, lease: str) -> Told:
         """Return what was told of a trial that has ended, after checking that it is the same."""
         number = told.number
-        self._check_exists(number)
-        attrs = self._storage.get_trial(self._trial_id(number)).user_attrs
-        if REPEAT_ATTR in attrs:
-            rule = f"trial {number} repeats trial {attrs[REPEAT_ATTR]}, and was given to nobody"
-            raise LeaseConflict(rule, remedy="ask for another trial")
-        if attrs.get(LEASE_ATTR, {}).get("id") != lease:
-            rule = f"this lease of trial {number} is over: another client has told the trial"
-            raise LeaseConflict(rule, remedy="ask for another trial")
+        attrs = self._attrs_of(number) or {}
+        if REPEAT_ATTR in attrs or attrs.get(LEASE_ATTR, {}).get("id") != lease:
+            raise self._no_longer(number, lease)
         before = told_of(number, attrs)
         if (before.state, before.value) != (told.state, told.value):
-            was = before.state.value if before.value is None else f"the value {before.value!r}"
-            rule = f"trial {number} has ended with {was}"
-            if before.reason is not None:
-                rule += f" ({before.reason})"
+            rule = end_of(number, attrs)
             raise LeaseConflict(rule, remedy="the first result stays; ask for another trial")
         return before
-
-    def _check_exists(self, number: int) -> None:
-        try:
-            if number >= 0:
-                self._trial_id(number)
-                return
-        except KeyError:
-            pass
-        raise NoSuchTrial(f"study {self.name!r} has no trial {number}")
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tuner.errors import InputError, TunerError
 from tuner.jobs import Epoch, ExternalJob, OutcomeState
-from tuner.journal.storage import LEASE_ATTR, OUTCOME_ATTR, REPORT_ATTR
+from tuner.journal.storage import LEASE_ATTR, OUTCOME_ATTR, REPEAT_ATTR, REPORT_ATTR
+
+_DRAWN = 24  # characters of a lease that are random; the others tell whose it is
 
 
 class LeaseConflict(TunerError):
@@ -81,6 +85,22 @@ class OpenTrial:
     prune: bool = False  # its last answer
 
 
+def new_lease(study: str, number: int) -> str:
+    """Return a random id of a lease, which `why_not_held` recognizes.
+
+    Args:
+        study: the study's id.
+        number: of the trial.
+    """
+    drawn = secrets.token_hex(_DRAWN // 2)
+    return drawn + _mark(study, number, drawn)
+
+
+def _mark(study: str, number: int, drawn: str) -> str:
+    text = f"{study} {number} {drawn}".encode(errors="replace")
+    return hashlib.sha256(text).hexdigest()[:8]
+
+
 def with_lease(job: ExternalJob, attrs: Mapping[str, Any]) -> OpenTrial:
     """Return a trial with its newest lease and the values reported under it, from its record."""
     task, lease = OpenTrial(job, job.trial_id), attrs.get(LEASE_ATTR)
@@ -104,3 +124,40 @@ def told_of(number: int, attrs: Mapping[str, Any]) -> Told:
     outcome = attrs[OUTCOME_ATTR]
     state = OutcomeState(outcome["state"])
     return Told(number, state, outcome["objective"], outcome["reason"])
+
+
+def end_of(number: int, attrs: Mapping[str, Any]) -> str:
+    """Return how a trial has ended, for messages."""
+    told = told_of(number, attrs)
+    was = told.state.value if told.value is None else f"the value {told.value!r}"
+    return f"trial {number} has ended with {was}" + (f" ({told.reason})" if told.reason else "")
+
+
+def why_not_held(
+    number: int, lease: str, study: str, attrs: Mapping[str, Any], task: OpenTrial | None
+) -> LeaseConflict:
+    """Return why a client does not have a trial by its lease.
+
+    Args:
+        number: of the trial.
+        lease: what the client has sent.
+        study: the study's id.
+        attrs: of the trial's record.
+        task: the trial; None if it has ended.
+    """
+    newest = attrs.get(LEASE_ATTR, {}).get("id")
+    if REPEAT_ATTR in attrs:
+        rule = f"trial {number} repeats trial {attrs[REPEAT_ATTR]}, and was given to nobody"
+        return LeaseConflict(rule, remedy="ask for another trial")
+    if lease != newest and lease[_DRAWN:] != _mark(study, number, lease[:_DRAWN]):
+        rule = f"trial {number} was never given out with this lease"
+        return LeaseConflict(rule, remedy="send number and lease as `ask` answered them")
+    if lease == newest and task is None:
+        return LeaseConflict(end_of(number, attrs), remedy="ask for another trial")
+    if task is not None and task.lease is None and task.returned == lease:
+        rule = f"this lease of trial {number} was given back"
+    else:
+        ended = ", and has ended" if task is None else ""
+        rule = f"this lease of trial {number} expired or was given back, and the trial was "
+        rule += f"given out again{ended}"
+    return LeaseConflict(rule, remedy="stop, and ask for another trial")
