@@ -154,6 +154,16 @@ def test_studies_of_a_service_are_listed_like_those_here(capsys):
     assert rows[1]["study"] == "air-tpe-0"
 
 
+def test_a_list_says_what_a_study_waits_for(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
+    why = "waits for clients: none has come since 2026-01-02 03:04 UTC"
+    with serving([Answer(200, {"items": [RUNNING | {"waits": why}], "next": None})]) as server:
+        assert run(["studies", "--server", server.url]) == 0
+        assert "running, waits for clients" in " ".join(capsys.readouterr().out.split())
+        assert run(["studies", "--json", "--server", server.url]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["waits"] == why
+
+
 def test_a_queued_study_is_shown_with_its_place(capsys):
     with serving([Answer(200, FACTS)]) as server:
         assert run(["show", "air-tpe-0", "--server", server.url]) == 0

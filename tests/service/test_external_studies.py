@@ -49,6 +49,16 @@ def test_without_a_budget_it_is_the_owners_limit(root):
         assert (refused.status_code, refused.json()["key"]) == (422, "trials")
 
 
+@pytest.mark.parametrize("limit", [5, 9])
+def test_a_study_is_the_same_under_another_limit(limit, root):
+    for trials in (7, limit):
+        with running_external(root, access=Access(None, Limits(trials=trials))) as client:
+            for budget in (None, 7):
+                answer = client.create(trials=budget)
+                assert (answer.status_code < 300, answer.json()["trials"]) == (True, 7)
+            assert client.create(trials=6).status_code == 409
+
+
 def test_open_studies_are_limited(root):
     with running_external(root, access=Access(None, Limits(studies_queued=2))) as client:
         assert [client.create(name).status_code for name in "abcb"] == [201, 201, 429, 200]
@@ -335,6 +345,70 @@ def test_a_restarted_service_knows_every_lease(root):
         assert client.tell(first, 1.0).status_code == 200
         assert client.tell(second, 1.0).status_code == 200
         assert len(client.trials(n=5)) == 2
+
+
+def test_a_restarted_service_shows_progress_without_journals(root):
+    with running_external(root) as client:
+        client.create(direction="maximize", strategy={"name": "random", "batch": 4})
+        client.create("cancelled")
+        told = [client.tell(trial, 1.0) for trial in client.trials(n=3)][-1].json()
+        [best] = client.trials()
+        client.tell(best, 2.0)
+        client.tell(client.trials()[0], failed="no memory")
+        late = client.trials("cancelled", n=2)
+        client.tell(late[0], 1.0, name="cancelled")
+        client.http.post("/v1/studies/cancelled/cancel")
+        client.tell(late[1], 0.5, name="cancelled")
+        names = ("s", "cancelled")
+        before = [client.http.get(f"/v1/studies/{name}").json() for name in names]
+    with running_external(root) as client:
+        assert [client.http.get(f"/v1/studies/{name}").json() for name in names] == before
+        assert before[0]["trained"] == 5
+        assert before[0]["best"] == {"trial": 3, "score": 2.0, "params": best["params"]}
+        assert before[1]["trained"] == 2
+        assert client.http.get("/v1/studies/s/best?format=json").json() == before[0]["best"]
+        assert client.service.external.n_open == 0, "no journal is opened for that"
+        client.tell(client.trials()[0], 3.0)
+        again = client.http.get("/v1/studies/s").json()
+        assert (again["trained"], again["best"]["score"]) == (6, 3.0)
+        assert told["number"] == 2
+
+
+def test_a_study_that_no_client_comes_to_says_so(client):
+    client.create(lease_s=100.0)
+    client.create("new")
+    client.trials()
+    study = client.service.studies.get("local", "s")
+
+    def waits(silent_s):
+        study.heard = time.time() - silent_s
+        return client.http.get("/v1/studies/s").json()["waits"]
+
+    assert waits(99) is None, "a client may still have the trial"
+    assert waits(1_000_000).startswith("waits for clients: none has come since 20")
+    client.ask()
+    listed = client.http.get("/v1/studies").json()["items"]
+    assert [each["waits"] for each in listed] == [None, None]
+    client.http.post("/v1/studies/s/cancel")
+    assert waits(1_000_000) is None
+
+
+def test_rows_of_failed_trials_have_their_reason(root):
+    with running_external(root) as client:
+        client.create()
+        failed, fine, nan = client.trials(n=3)
+        client.tell(failed, failed="no\nmemory")
+        client.tell(fine, 1.0)
+        client.tell(nan, "NaN")
+        assert rows(client) == ["no memory", None, "the value is nan"]
+    with running_external(root) as client:
+        assert rows(client) == ["no memory", None, "the value is nan"], "of the file"
+        client.ask()
+        assert rows(client)[:3] == ["no memory", None, "the value is nan"], "of the journal"
+
+
+def rows(client):
+    return [row["reason"] for row in client.http.get("/v1/studies/s/trials").json()["items"]]
 
 
 def test_a_database_holds_external_studies_too(root, tmp_path):

@@ -88,6 +88,8 @@ def test_views_say_what_a_study_waits_for(browse, service):
     service.known["beta"]["waits"] = "waits for workers: there is no worker"
     assert "The queue waits for workers: there is no worker." in read(browse("/page/view")).text
     assert "It waits for workers: there is no" in read(browse("/page/view?study=beta")).text
+    service.known["alpha"]["waits"] = "waits for clients: none has come since noon"
+    assert "waits for clients" in read(browse("/page/view")).text
 
 
 def test_a_list_of_no_studies_says_how_to_begin(settings):

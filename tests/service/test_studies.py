@@ -31,7 +31,8 @@ def test_studies_are_read_again(records):
     studies.change(study, State.FAILED, "no worker can be started")
     add(studies, "ana", "b", Kind.EXTERNAL)
     again = Studies(records)
-    assert vars(again.get("ana", "a")) == vars(study)
+    study.progress.is_old = True  # trials may have ended since it was written
+    assert vars(again.get("ana", "a")) | {"heard": study.heard} == vars(study)
     assert again.get("ana", "b").kind is Kind.EXTERNAL
     assert [s.name for s in again.of("ana")] == ["b", "a"]
     assert add(again, "ana", "c").number == 3

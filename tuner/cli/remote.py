@@ -118,4 +118,5 @@ def row_of(facts: Mapping[str, Any]) -> dict[str, Any]:
         "budget": facts["trials"],
         "best": score,
         "state": facts["state"],
+        **({"waits": facts["waits"]} if facts.get("waits") else {}),
     }

@@ -139,7 +139,9 @@ def _print_studies(rows: list[dict[str, Any]]) -> None:
             score = f"{row['metric']} {number(found)}"
         names = escape(row["study"]), escape(row["experiment"]), row["strategy"], str(row["seed"])
         trials = _trained(row["trials"]["trained"], row["budget"])
-        table.add_row(*names, trials, row["state"], score, minute(row["created"]))
+        why = row.get("waits", "").partition(":")[0]
+        state = f"{row['state']}, {why}" if why else row["state"]
+        table.add_row(*names, trials, state, score, minute(row["created"]))
     console.print(table)
 
 

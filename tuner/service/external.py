@@ -99,20 +99,23 @@ class ExternalStudies:
                 studies are open.
             RunError: the journal cannot be written.
         """
-        most = owner.limits.trials
-        spec = ExternalSpec.from_dict({"trials": most, **_without_none(values)})
-        if spec.trials is None or spec.trials > most:
-            raise Problem(422, f"trials: must be at most {most}, got {spec.trials}", key="trials")
+        most, given = owner.limits.trials, _without_none(values)
+        spec = ExternalSpec.from_dict({"trials": most, **given})
         written = spec.to_dict()
         with self.studies.changing():
             known = self.studies.find(owner.name, spec.name)
             if known is not None:
                 self.studies.check_stays(known)
+                if "trials" not in given:  # the limit may be another one now
+                    written["trials"] = known.spec.get("trials")
                 if not known.was_submitted(written):
                     _check_same(known, written)
                 # It is queued if the service died before it was complete.
                 self.studies.change(known, State.RUNNING, expected=(State.QUEUED,))
                 return known, False
+            if spec.trials is None or spec.trials > most:
+                rule = f"must be at most {most}, got {spec.trials}"
+                raise Problem(422, f"trials: {rule}", key="trials")
             self.studies.check_room(owner)
             study = self.studies.add(owner.name, spec.name, Kind.EXTERNAL, written, _facts(spec))
             self.studies.change(study, State.RUNNING)
@@ -242,6 +245,7 @@ class ExternalStudies:
         return len(self._open)
 
     async def _call(self, request: _Request, study: Study) -> Any:
+        study.heard = time.time()
         self._submit(request, study)
         try:
             return await asyncio.wrap_future(request.answer)
@@ -465,7 +469,7 @@ class _OpenStudy:
     def _note(self, open_study: AskTell) -> None:
         """Keep the progress where the list of studies shows it, and the end of the study."""
         progress, shown = open_study.progress, self.study.progress
-        shown.trained, best = progress.trained, progress.best
+        shown.trained, shown.is_old, best = progress.trained, False, progress.best
         if best is not None and (shown.best is None or shown.best["trial"] != best.number):
             params = open_study.params_of(best.number)
             shown.best = {"trial": best.number, "score": best.value, "params": params}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tuner.journal.record_json import record_to_text
 from tuner.journal.records import StudyRecord, StudyState, has_begun, read_study
@@ -22,7 +24,7 @@ from tuner.service.models import as_client_wrote
 from tuner.service.problems import Problem
 from tuner.service.records import ServiceJournal
 from tuner.service.searches import Searches, priority
-from tuner.service.studies import Kind, State, Studies, Study
+from tuner.service.studies import Kind, Progress, State, Studies, Study
 from tuner.service.submissions import client_paths, datasets_of
 from tuner.service.trial_table import Order, TrialTable, TrialTables
 
@@ -50,6 +52,7 @@ class Results:
     ) -> None:
         self._studies, self._searches, self._records = studies, searches, records
         self._tables, self._datasets, self._models = tables, datasets, models
+        self._progresses: WeakKeyDictionary[Study, Progress] = WeakKeyDictionary()
         self._recorded = lru_cache(_RECORDS)(lambda study, stamp: self._read(study))
 
     def study(self, owner: str, name: str) -> dict[str, Any]:
@@ -174,9 +177,10 @@ class Results:
             Problem: 409, no trial is complete.
         """
         if study.kind is Kind.EXTERNAL:
-            if study.progress.best is None:
+            found = self._progress(study).best
+            if found is None:
                 raise _none_yet(study, "complete trial")
-            return render(study.progress.best, as_json)
+            return render(found, as_json)
         record = self.record(study)
         if record.best is None:
             raise _none_yet(study, "complete trial")
@@ -265,7 +269,7 @@ class Results:
         return client_paths(study.spec, study.owner, self._datasets)
 
     def _to_json(self, study: Study, places: Mapping[Study, int]) -> dict[str, Any]:
-        facts, progress = study.facts, study.progress
+        facts, progress = study.facts, self._progress(study)
         return {
             "name": study.name,
             "kind": study.kind.value,
@@ -281,9 +285,21 @@ class Results:
             "priority": priority(study),
             "max_workers": study.spec.get("max_workers"),
             "position": places.get(study),
-            "waits": self._searches.waits(study),
+            "waits": self._searches.waits(study) or study.waits_for_clients(time.time()),
             "datasets": list(datasets_of(study.spec)),
         }
+
+    def _progress(self, study: Study) -> Progress:
+        """Return how far a study is: after a restart its table knows, until it runs."""
+        recorded = study.progress
+        if not recorded.is_old:
+            return recorded
+        if study not in self._progresses:
+            trained, row = self.table(study).progress()
+            best = row and {"trial": row["number"], "score": row["value"], "params": row["params"]}
+            self._progresses[study] = Progress(trained, best)
+        found = self._progresses[study]
+        return found if found.trained >= recorded.trained else recorded
 
     def forget(self, study: Study) -> None:
         """Remove the journal, the model and the rows of a study that nobody writes to.

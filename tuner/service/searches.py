@@ -521,6 +521,7 @@ class ProgressOf(Observer):
     def on_start(self, start: SearchStart) -> None:
         record, best = start.record, start.record.best
         self._sign = record.sign
+        self._progress.is_old = False
         self._progress.trained = len(record.trained)
         self._progress.best = _best(best.number, best.value, best.params) if best else None
 

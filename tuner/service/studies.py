@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from tuner.service.access import Owner
 from tuner.service.problems import Problem
 from tuner.service.records import WRITE_S, ServiceJournal
 
+_SILENT_S = 90.0  # without a client; one that waits for a trial comes every minute
 _SPEC, _STATE, _DELETED = "study ", "state ", "deleted "  # keys of records
 _NAMES = 500  # of an owner's newest studies, among which a misspelt one is looked for
 
@@ -50,6 +52,8 @@ class Progress:
 
     trained: int = 0  # trials that have ended, without duplicates
     best: dict[str, Any] | None = None  # trial, score, params
+    is_old: bool = False
+    """Whether it was recorded with the state, and trials may have ended since."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class Study:
     progress: Progress = field(default_factory=Progress)
     submissions: list[str] = field(default_factory=list)  # digests of all its specifications
     deleting: bool = False  # whether it goes: nothing changes it any more
+    heard: float = field(default_factory=time.time)
+    """When a client of an external study came last, or the service began to know the study."""
 
     @property
     def key(self) -> str:
@@ -96,6 +102,15 @@ class Study:
     def was_submitted(self, spec: Mapping[str, Any]) -> bool:
         """Return whether the study has, or had before it was extended, a specification."""
         return _digest(spec) in self.submissions
+
+    def waits_for_clients(self, now: float) -> str | None:
+        """Return that an external study runs and no client comes, and since when; else None."""
+        if self.kind is not Kind.EXTERNAL or self.state is not State.RUNNING:
+            return None
+        if now - self.heard <= max(_SILENT_S, self.spec["lease_s"]):
+            return None
+        since = dt.datetime.fromtimestamp(self.heard, dt.UTC)
+        return f"waits for clients: none has come since {since:%Y-%m-%d %H:%M} UTC"
 
     def check_can_cancel(self) -> None:
         """Raise a Problem, 409, if it is done or has failed."""
@@ -275,7 +290,8 @@ class Studies:
             elif state.has_ended:
                 ended = now()
             new = {"state": state, "error": error, "began": began, "ended": ended}
-            self._records.put(_STATE + study.key, new | asdict(study.progress))
+            progress = {"trained": study.progress.trained, "best": study.progress.best}
+            self._records.put(_STATE + study.key, new | progress)
             with self._lock:
                 vars(study).update(new)
             return True
@@ -332,4 +348,5 @@ def _restore(study: Study, state: dict[str, Any]) -> None:
     if state:
         study.state, study.error = State(state["state"]), state["error"]
         study.began, study.ended = state["began"], state["ended"]
-        study.progress = Progress(state["trained"], state["best"])
+        is_old = study.state is not State.DONE
+        study.progress = Progress(state["trained"], state["best"], is_old)

@@ -28,6 +28,7 @@ Order = Literal["number", "-number", "score"]
 
 _KEPT = 8  # tables of studies that do not run
 _STATUSES = [status.value for status in Status]
+_RUNNING = _STATUSES.index(Status.RUNNING.value)
 _NAN = float("nan")
 
 
@@ -46,6 +47,7 @@ class TrialTable(Observer):
         self._values = array("d")  # nan without one
         self._statuses = bytearray()  # places in `_STATUSES`
         self._repeats: dict[int, list[int]] = defaultdict(list)  # duplicates by their original
+        self._n_trained = 0  # trials that have ended, without duplicates
         self._by_score: list[int] | None = None
         self._load()
 
@@ -81,6 +83,17 @@ class TrialTable(Observer):
                 "next": str(begin + limit) if more else None,
                 "total": len(numbers),
             }
+
+    def progress(self) -> tuple[int, dict[str, Any] | None]:
+        """Return how many trials have ended, without duplicates, and the row of the best one."""
+        with self._lock:
+            for number in self._ranked():
+                row = json.loads(self._rows[number]) if self._rows[number] else {"value": None}
+                if row["value"] is None:
+                    break
+                if row["status"] == Status.COMPLETE.value:
+                    return self._n_trained, row
+            return self._n_trained, None
 
     def scores(self) -> list[float | None]:
         """Return the value of each trial, by number; None without one."""
@@ -152,6 +165,9 @@ class TrialTable(Observer):
             self._rows += [""] * missing
             self._values.extend([_NAN] * missing)
             self._statuses += bytes(missing)
+        if row["repeat_of"] is None:
+            had_ended = bool(self._rows[number]) and self._statuses[number] != _RUNNING
+            self._n_trained += (row["status"] != Status.RUNNING.value) - had_ended
         self._rows[number] = text or to_json(row)
         self._values[number] = _NAN if row["value"] is None else row["value"]
         self._statuses[number] = _STATUSES.index(row["status"])
@@ -169,7 +185,7 @@ class TrialTable(Observer):
 
     def _clear(self) -> None:
         self._rows, self._values, self._statuses = [], array("d"), bytearray()
-        self._by_score = None
+        self._by_score, self._n_trained = None, 0
         self._repeats.clear()
 
     def _load(self) -> None:

@@ -56,7 +56,7 @@ class StudyAnswer(BaseModel):
     priority: int
     max_workers: int | None
     position: int | None = Field(description="Place in the owner's queue, from 1.")
-    waits: str | None = Field(description="Why its trials do not begin: there are no workers.")
+    waits: str | None = Field(description="Why nothing happens: there are no workers, or clients.")
     datasets: list[str]
 
 
