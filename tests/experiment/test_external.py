@@ -48,6 +48,10 @@ REFUSED = [
     ({"pruner": {"name": "hyperband"}}, "steps: is required by hyperband; write the most steps"),
     ({"pruner": {"name": "patient", "wrapped": {"name": "hyperband"}}}, "steps: is required by"),
     ({"pruner": {"name": "wilcoxon"}}, "pruner.name: wilcoxon compares folds"),
+    (
+        {"name": "a\u202eb"},
+        "name: must not hold '\\u202e', which file names cannot have everywhere",
+    ),
     ({"name": "a/b"}, "name: must not hold '/', which file names cannot have everywhere"),
     ({"name": "tuner.service"}, "name: tuner.service is the service's own"),
     ({"name": "a.finalists"}, "name: names that end in .finalists are reserved"),

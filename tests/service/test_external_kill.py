@@ -20,8 +20,8 @@ from tuner.journal.storage import read_journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.real_processes]
 
-SPEC = make_spec("pso", size=8, trials=72, pruner=MEDIAN)
-N_CLIENTS, N_KILLS = 10, 8
+SPEC = make_spec("pso", size=8, trials=160, pruner=MEDIAN)
+N_CLIENTS, N_KILLS = 10, 20
 
 
 class Server:

@@ -48,6 +48,9 @@ _IN_NO_FILE = '/\\:*?"<>|'
 
 _NOT_PRINTED = ("Cc", "Cs", "Cn", "Zl", "Zp")  # Unicode's: controls, half characters, line ends
 
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""They change the order in which what follows is shown, so that a name looks like another."""
+
 
 def normalized(name: str) -> str:
     """Return a name in Unicode's composed form, so that it names one file however it is typed."""
@@ -87,7 +90,7 @@ def mended(name: str, most_bytes: int) -> str:
 
 
 def _is_refused(character: str) -> bool:
-    return character in _IN_NO_FILE or unicodedata.category(character) in _NOT_PRINTED
+    return character in _IN_NO_FILE + _TURNS or unicodedata.category(character) in _NOT_PRINTED
 
 
 def check_name(name: str) -> str:

@@ -1,0 +1,37 @@
+"""What every answer to a hostile request obeys: refused with 4xx, in a second, in one line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+
+class Clock:
+    """Takes the time of a request: that of this process, which others do not slow down."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic(), time.process_time()
+
+    def check(self) -> None:
+        """Check that a second has not passed."""
+        wall, cpu = time.monotonic() - self._began[0], time.process_time() - self._began[1]
+        assert cpu < 1, f"{cpu:.2f} s"
+        assert wall < 5, f"{wall:.2f} s"  # with other tests beside it; alone, it is below 1 s too
+
+
+def check_refused(answer: Any, clock: Clock, hidden: Iterable[str]) -> None:
+    """Check that a request was refused, quickly, in one line, and nothing was shown.
+
+    Args:
+        answer: of the service.
+        clock: made before the request.
+        hidden: texts that no answer has.
+    """
+    clock.check()
+    assert 400 <= answer.status_code < 500, (answer.status_code, answer.text[:500])
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "\n" not in answer.json()["detail"]
+    assert len(answer.content) < 4000
+    for text in (*hidden, "root:x:0", "Traceback", "site-packages"):
+        assert text not in answer.text
