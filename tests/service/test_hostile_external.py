@@ -122,7 +122,8 @@ ASK = {
     "a number that is a text": {"client": "a", "n": "1"},
     "a wait without end": {"client": "a", "wait_s": 1e300},
     "a negative wait": {"client": "a", "wait_s": -1},
-    "a wait that is a text": {"client": "a", "wait_s": "NaN"},
+    "a wait that is a text": {"client": "a", "wait_s": "1"},
+    "a wait that is false": {"client": "a", "wait_s": False},
     "an unknown key": {"client": "a", "owner": "ben"},
     "nothing": {},
 }

@@ -14,7 +14,7 @@ from helpers.served_data import EXPERIMENT, ROWS, SHA256
 pytestmark = [pytest.mark.slow, pytest.mark.real_processes]
 
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
-REFUSED = ["400", "401", "403", "404", "405", "409", "410", "413", "422", "429", "503"]
+REFUSED = ["400", "401", "403", "404", "405", "409", "410", "413", "415", "422", "429", "503"]
 CONFIGURATION = f"""
 hooks = "hooks"
 
@@ -28,7 +28,7 @@ include-path-regex = "^/v1/external-studies/"
 "path.name" = "outside"
 "path.number" = 1
 
-# 413, 410 and 503 refuse too.
+# 410, 413, 415 and 503 refuse too.
 [checks.negative_data_rejection]
 expected-statuses = {json.dumps(REFUSED)}
 

@@ -83,7 +83,7 @@ class Ask(_Body):
     n: Annotated[int, Field(ge=1, le=100, strict=True)] = 1
     client: Label
     """Its name, for people."""
-    wait_s: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.0
+    wait_s: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False, strict=True)] = 0.0
     """How long to wait for the first one."""
 
 
