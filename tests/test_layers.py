@@ -143,6 +143,8 @@ def test_only_one_file_imports_pyswarms():
 def test_only_the_stage_after_the_search_reads_test_rows():
     users = [n for n, p in MODULES.items() if "open_test_part" in p.read_text()]
     assert users == ["tuner.data.prepared", "tuner.results.test_score"]
+    users = [n for n, p in MODULES.items() if ".test_part(" in p.read_text()]
+    assert users == ["tuner.results.test_score"]
 
 
 def test_files_stay_readable_at_one_sitting():

@@ -37,8 +37,8 @@ from tuner.coordination.opening import (
     recorded_run,
 )
 from tuner.coordination.pruning import make_pruner
-from tuner.data.baselines import baselines_record, choose, preparations_of
-from tuner.data.prepared import Prepared, prepare
+from tuner.data.baselines import choose, preparations_of
+from tuner.data.prepared import HERE, DataSource, Prepared
 from tuner.errors import InputError, Interrupted, show_location
 from tuner.executors import Executor, LocalExecutor
 from tuner.executors.base import STOPPED
@@ -266,6 +266,7 @@ def search(
     stop: threading.Event | None = None,
     place: Place | None = None,
     earlier: Sequence[Earlier] | None = None,
+    source: DataSource = HERE,
 ) -> StudyRecord:
     """Run an experiment to its end, or resume an earlier run.
 
@@ -277,6 +278,7 @@ def search(
         stop: once set, no further trial starts, and the search stops after the running ones.
         place: of the study's journal; by default as the options name it.
         earlier: the sources of a new study's first trials; by default as the options name them.
+        source: reads the data.
 
     Returns:
         The study, as its journal has it.
@@ -295,11 +297,13 @@ def search(
         earlier = read_earlier(options.start_from, experiment, name, options.journal)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
-        data = prepare(experiment, folder / "search")
+        data = source.prepare(experiment, folder / "search")
         if earlier and not journal_exists(location):  # a refused plan must leave no journal behind
             plan_warm_start(experiment, data.facts.sha256, earlier)
         storage = stack.enter_context(place.open(observer.note))
-        study, experiment = _opened(storage, location, name, experiment, data, options, earlier)
+        study, experiment = _opened(
+            storage, location, name, experiment, data, source, options, earlier
+        )
 
         def read() -> StudyRecord:
             return read_study(storage, name, location)
@@ -311,7 +315,9 @@ def search(
         at, kind = show_location(location), options.executor
         observer.on_start(SearchStart(read(), read, at, workers, kind, finalists=options.finalists))
         stop = stop or threading.Event()
-        run = _Run(experiment, data, study, storage, read, executor, options, observer, stop)
+        run = _Run(
+            experiment, data, study, storage, read, executor, options, observer, stop, source
+        )
         run.trials()
         if options.finalists:
             run.finalists()
@@ -327,6 +333,7 @@ def _opened(
     name: str,
     experiment: Experiment,
     data: Prepared,
+    source: DataSource,
     options: SearchOptions,
     earlier: Sequence[Earlier],
 ) -> tuple[optuna.Study, Experiment]:
@@ -337,8 +344,7 @@ def _opened(
         facts["test_file"] = test_file
 
     def baselines() -> dict[str, Any]:
-        others = [(p, data.of(p).folds) for p in preparations_of(experiment)[1:]]
-        record = baselines_record(experiment.objective.metric, data.folds, known.season, others)
+        record = source.baselines(experiment, data)
         return record | {"remarks": [a.to_json() for a in advice_on_data(experiment, known)]}
 
     study = open_study(
@@ -377,6 +383,7 @@ class _Run:
     options: SearchOptions
     observer: Observer
     stop: threading.Event
+    source: DataSource
 
     def __post_init__(self) -> None:
         self.distributions = to_distributions(self.experiment.search_space)
@@ -513,7 +520,7 @@ class _Run:
         )
         calibration = calibrate_all(record.experiment, models, self.executor)
         tested = EvaluatedModels(models, default_models, refit, calibration, choices)
-        opened = score_on_test(record, winner, tested, self.executor, folder / "test")
+        opened = score_on_test(record, winner, tested, self.executor, folder / "test", self.source)
         opened["retrained_differently"] = [
             run.key.name for run in (*winner.runs, *own) if self.models.differs(run)
         ]
@@ -557,6 +564,7 @@ class _Run:
                 self.executor,
                 self.observer,
                 self.stop,
+                self.source,
             )
         return self.refitted[key]
 

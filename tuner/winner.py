@@ -18,6 +18,7 @@ import pandas as pd
 import tuner
 from tuner.coordination.coordinator import Observer, WinnerModel
 from tuner.coordination.finalists import find_winner
+from tuner.data.prepared import HERE, DataSource
 from tuner.errors import (
     DataError,
     InputError,
@@ -28,6 +29,7 @@ from tuner.errors import (
     show_path,
 )
 from tuner.experiment import Experiment
+from tuner.experiment.data import Data
 from tuner.jobs import Outcome, OutcomeState
 from tuner.journal.records import StudyRecord
 from tuner.outputs import scratch_folder
@@ -52,6 +54,9 @@ if TYPE_CHECKING:
     from tuner.data.prepared import Prepared
     from tuner.executors import Executor
     from tuner.jobs import TrainJob, Weights
+
+Example = Callable[[Model, StudyRecord], pd.DataFrame]
+"""Returns the first rows of a study's data from which its model can predict."""
 
 _FEWEST = 16  # rows of an example; more if the model needs them
 _NAME = "winner"  # of the model in MLflow
@@ -123,11 +128,15 @@ class TrainedWinner:
 
 
 def retrained(
-    record: StudyRecord, *, ensemble: bool = False, executor: Executor | None = None
+    record: StudyRecord,
+    *,
+    ensemble: bool = False,
+    executor: Executor | None = None,
+    source: DataSource = HERE,
 ) -> Training:
     """Train the winner again on the data of the search; with `ensemble`, all of its repeats.
 
-    It trains where the executor does, or else on this machine.
+    It trains where the executor does, or else on this machine; the source reads the data.
 
     Raises:
         DataError: the data cannot be read any more, or has changed.
@@ -142,6 +151,7 @@ def retrained(
         must_reproduce=True,
         strict=True,
         given=executor,
+        source=source,
     )
     if training.reproduced is False:
         why = "; ".join(training.differences()) or "is the CPU of another kind?"
@@ -157,8 +167,13 @@ def example_rows(model: Model, record: StudyRecord) -> pd.DataFrame:
         DataError: the data cannot be read any more.
         InputError: it has changed.
     """
-    table = read_table(record.experiment.data)
-    if table.sha256 != record.data["sha256"]:
+    return example_of(model, record.experiment.data, record.data["sha256"])
+
+
+def example_of(model: Model, data: Data, sha256: str) -> pd.DataFrame:
+    """Return the first rows of a file from which a model can predict: see `example_rows`."""
+    table = read_table(data)
+    if table.sha256 != sha256:
         rule = "has changed since the search"
         raise InputError(rule, where=show_path(table.path), remedy="bring it back")
     frame = table.frame[model.pipeline.columns.names_in(table.names)]
@@ -231,12 +246,23 @@ class KeptModel(Observer, contextlib.AbstractContextManager["KeptModel"]):
         except Exception as error:
             self._note(f"the winner's model cannot be written: {one_line(error)}")
 
-    def log(self, record: StudyRecord, register: str | None, again: str) -> None:
-        """Log the model to MLflow, if there is one; `again` is the command to log it later."""
+    def log(
+        self,
+        record: StudyRecord,
+        register: str | None,
+        again: str,
+        example: Example | None = None,
+    ) -> None:
+        """Log the model to MLflow, if there is one.
+
+        Args:
+            record: see `log_winner`, as `register` and `example`.
+            again: the command to log it later.
+        """
         if self.folder is None and register is None:
             return
         try:
-            log_winner(record, self._note, folder=self.folder, register=register)
+            log_winner(record, self._note, folder=self.folder, register=register, example=example)
         except (Exception, KeyboardInterrupt) as error:
             why = "stopped" if isinstance(error, KeyboardInterrupt) else explain(error)
             adds = "" if isinstance(error, NoGraphError) else f"; `{again}` adds it"
@@ -253,6 +279,7 @@ def log_winner(
     folder: Path | None = None,
     register: str | None = None,
     ensemble: bool = False,
+    example: Example | None = None,
 ) -> None:
     """Log the winner's model to MLflow, unless it is logged already, and register it.
 
@@ -262,6 +289,7 @@ def log_winner(
         folder: the model's folder; None trains the winner again.
         register: name in MLflow's registry; None registers nothing.
         ensemble: whether to log the mean of all repeats of the winner.
+        example: returns the input example; by default `example_rows`.
 
     Raises:
         InputError: the data cannot be read any more, or has changed.
@@ -281,7 +309,8 @@ def log_winner(
             if logged is None:
                 assert folder is not None, "only this process removes it"
                 model = load_model(folder)
-                logged = log_model(client, run_id, model, example_rows(model, record), name)
+                rows = (example or example_rows)(model, record)
+                logged = log_model(client, run_id, model, rows, name)
             if register is not None:
                 version = _register(client, logged, register)
                 note(f"the winner's model is version {version} of {register} in MLflow's registry")

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from tuner import orchestrator
-from tuner.data import DataRef
+from tuner.data import DataRef, prepared
 
-_fit = orchestrator.baselines_record
+_fit = prepared.baselines_record
 _fitted: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
@@ -23,7 +22,7 @@ _fitted: dict[tuple[Any, ...], dict[str, Any]] = {}
 def fitted_once() -> Iterator[None]:
     """Have searches of this process take the scores of baselines on arrays that were met before."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(orchestrator, "baselines_record", _record)
+        patch.setattr(prepared, "baselines_record", _record)
         yield
 
 

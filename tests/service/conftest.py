@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from tuner.data.prepared import DataSource
 from tuner.service.access import Access, TokenFile, new_token
 from tuner.service.app import make_app
 from tuner.service.confined import Confined
+from tuner.service.confined_data import ConfinedData
 from tuner.service.settings import Settings
 
 
@@ -63,3 +65,4 @@ def as_(tokens):
 def quick_baselines(monkeypatch):
     """Searches fit no classical baselines, which take longer than the rest of a small search."""
     monkeypatch.setattr("tuner.data.baselines.CLASSICAL", {})
+    monkeypatch.setattr(ConfinedData, "baselines", DataSource.baselines)  # in this process

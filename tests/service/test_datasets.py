@@ -420,7 +420,7 @@ def test_a_busy_owner_does_not_keep_others_from_reading(tmp_path, monkeypatch):
     """Half of the tasks at a time are an owner's at most, and few of them wait."""
     entered, release = threading.Semaphore(0), threading.Event()
 
-    def ask(self, content, allowed):
+    def ask(self, content, allowed, stop):
         if json.loads(content)["given"]["who"] == "ana":
             entered.release()
             release.wait(30)
@@ -437,7 +437,7 @@ def test_a_busy_owner_does_not_keep_others_from_reading(tmp_path, monkeypatch):
     for thread in threads:
         thread.start()
     entered.acquire(timeout=10)
-    while limited._waiting["ana"] < 4:
+    while limited._requests.waiting["ana"] < 4:
         pass
     assert not entered.acquire(blocking=False)  # one of the four runs
     with pytest.raises(Problem, match="4 files of yours") as refused:
@@ -447,4 +447,5 @@ def test_a_busy_owner_does_not_keep_others_from_reading(tmp_path, monkeypatch):
     release.set()
     for thread in threads:
         thread.join()
-    assert (limited._n_free, limited._waiting.total(), limited._running.total()) == (2, 0, 0)
+    turns = limited._requests
+    assert (turns.n_free, turns.waiting.total(), turns.running.total()) == (2, 0, 0)

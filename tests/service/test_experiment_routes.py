@@ -194,7 +194,7 @@ def test_a_check_waits_for_no_other_request(service, settings, client, monkeypat
 
 
 def test_a_check_that_takes_too_much_is_given_up(client, monkeypatch):
-    monkeypatch.setattr(Confined, "_ask", lambda self, content, allowed: b"")  # it was killed
+    monkeypatch.setattr(Confined, "_ask", lambda self, *given: b"")  # it was killed
     answer = client.post("/v1/experiments:check", json={"experiment": raw()})
     assert answer.status_code == 422
     assert "MiB of memory" in answer.json()["detail"]

@@ -10,12 +10,13 @@ import pytest
 from helpers.simulated_study import WAVES, everything, waves_experiment
 from helpers.thread_pool import ThreadPool
 
-from tuner.errors import InputError
+from tuner.errors import InputError, Interrupted
 from tuner.experiment import Experiment
 from tuner.journal.records import read_study
 from tuner.journal.storage import read_journal
 from tuner.orchestrator import SearchOptions, search
 from tuner.service.access import Owner
+from tuner.service.confined_data import ConfinedData
 from tuner.service.events import EventLogs
 from tuner.service.fair_share import FairShare
 from tuner.service.pool import SharedPool
@@ -36,12 +37,19 @@ ANA, BEN = Owner("ana"), Owner("ben")
 class Uploaded:
     """One file, as everybody's dataset."""
 
+    confined = None
+
     def __init__(self, path):
         self.path = path
 
     def path_of(self, owner, dataset):
         assert dataset == DATASET
         return self.path
+
+
+@pytest.fixture(autouse=True)
+def confined(shared, tmp_path):
+    shared._root, Uploaded.confined = tmp_path / "root", shared
 
 
 @pytest.fixture
@@ -349,3 +357,25 @@ def test_many_searches_share_few_workers(tmp_path, data):
         assert {study.state for study in studies} == {State.DONE}
         until(lambda: not bench.searches._running)
     until(lambda: threading.active_count() <= before)
+
+
+def test_slow_data_of_one_owner_holds_no_other_up(bench, monkeypatch):
+    """Two searches of an owner prepare at a time; one that is cancelled gives its place up."""
+    begun, prepare = [], ConfinedData.prepare
+
+    def slow(self, experiment, folder, **how):
+        if self._owner == BEN.name:
+            return prepare(self, experiment, folder, **how)
+        begun.append(self)
+        assert self._stop.wait(SOON_S)
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(ConfinedData, "prepare", slow)
+    studies = [bench.submit(ANA, name=f"slow-{number}") for number in range(4)]
+    until(lambda: len(begun) == 2)
+    quick = bench.submit(BEN)
+    until_ended(quick)
+    assert quick.state is State.DONE
+    assert len(begun) == 2
+    bench.searches.cancel(studies[0])
+    until(lambda: len(begun) == 3)

@@ -12,12 +12,14 @@ from typing import Any, Self
 
 import numpy as np
 
+from tuner.data.baselines import baselines_record, preparations_of
 from tuner.data.features import Table, known_ahead
 from tuner.data.metrics import check_own_metric
 from tuner.data.preprocessing import Preparation
 from tuner.data.profile import Trend, trend_of
 from tuner.data.reference import SKIP, DataRef
 from tuner.data.resampling import even_rows
+from tuner.data.sample_names import SampleNames
 from tuner.data.series_table import Series, ends_with_targets
 from tuner.data.splits import Parts
 from tuner.data.vocabulary import notes_of_categories
@@ -285,7 +287,7 @@ class Prepared:
     facts: Facts
     folds: tuple[DataRef, ...]  # one without rolling origins; of an opened test part one
     pipeline: dict[str, Any]  # how inputs are made and outputs are read, as JSON
-    name_of: Callable[[int], str]  # of a sample of the last fold: its series and time, or its id
+    name_of: SampleNames  # of samples of the last fold
     others: Callable[[Mapping[str, Any]], Prepared] | None = None  # of trials, by parameters
 
     def of(self, params: Mapping[str, Any]) -> Prepared:
@@ -341,14 +343,19 @@ class Dataset(ABC):
         Everything fitted is fitted on the training rows alone, in each fold anew. Preparations that
         trials search are written when `Prepared.of` asks for them.
         """
-        return Preparations(self.experiment, folder, self._before_test()._write).own
+        return self.preparations(folder).own
 
     def write_test(self, folder: Path) -> Prepared:
         """Write everything, with the test part to evaluate, prepared as in the last fold.
 
         Called by `open_test_part` alone.
         """
-        return Preparations(self.experiment, folder, partial(self._write, test=True)).own
+        return self.preparations(folder, test=True).own
+
+    def preparations(self, folder: Path, *, test: bool = False) -> Preparations:
+        """Return what writes the preparations of the data: see `write` and `write_test`."""
+        write = partial(self._write, test=True) if test else self._before_test()._write
+        return Preparations(self.experiment, folder, write)
 
     @abstractmethod
     def _before_test(self) -> Self:
@@ -412,3 +419,41 @@ def open_test_part(
     dataset = check_data(experiment, all_data=all_data)
     check_same(dataset.facts, sha256)
     return dataset.write_test(folder)
+
+
+class DataSource:
+    """Reads the data of a search in the process and thread of the search.
+
+    A service derives from it, to read what others have sent in a process with limits. Whatever is
+    read where, it has to be the same.
+    """
+
+    def prepare(self, experiment: Experiment, folder: Path, *, all_data: bool = False) -> Prepared:
+        """Return the data without the test part: see `prepare`."""
+        return prepare(experiment, folder, all_data=all_data)
+
+    def test_part(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        *,
+        sha256: str | None = None,
+        all_data: bool = False,
+    ) -> Prepared:
+        """Return the data with the test part: see `open_test_part`."""
+        return open_test_part(experiment, folder, sha256=sha256, all_data=all_data)
+
+    def baselines(self, experiment: Experiment, data: Prepared) -> dict[str, Any]:
+        """Return the baselines' record: see `tuner.data.baselines.baselines_record`.
+
+        Args:
+            experiment: of the search.
+            data: as `prepare` returned it.
+        """
+        others = [(each, data.of(each).folds) for each in preparations_of(experiment)[1:]]
+        metric, season = experiment.objective.metric, data.facts.season
+        return baselines_record(metric, data.folds, season, others)
+
+
+HERE = DataSource()
+"""This process."""

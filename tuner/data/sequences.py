@@ -22,6 +22,7 @@ from tuner.data.prepared import (
 )
 from tuner.data.preprocessing import Scaler
 from tuner.data.reference import PairsRef, SequencesRef, Shape
+from tuner.data.sample_names import SampleNames
 from tuner.data.sequence_table import Draw, SequenceTable, check_labels
 from tuner.data.splits import draw_parts
 from tuner.data.vocabulary import UNKNOWN, Vocabulary, known_tokens
@@ -240,7 +241,7 @@ class SequenceDataset(Dataset):
             ref = dataclasses.replace(ref, mean_errors=errors, offset=offset, scale=scale)
         save_arrays(folder, arrays)
         pipeline, facts = self._pipeline(data, inputs, targets), self.facts.without_values()
-        return Prepared(facts, (ref,), pipeline, lambda sample: str(self.names[sample]))
+        return Prepared(facts, (ref,), pipeline, SampleNames(self.names))
 
     def _pipeline(
         self, data: Data, inputs: Scaler | None, targets: Scaler | None
@@ -368,7 +369,7 @@ class PairsDataset(Dataset):
         arrays = {**vars(self.arrays), "train": train, "evaluate": evaluate}
         save_arrays(folder, arrays | {"most_frequent": most_frequent})
         refs, facts = (PairsRef(str(folder), self.shape),), self.facts.without_values()
-        return Prepared(facts, refs, self._pipeline(), lambda sample: str(self.names[sample]))
+        return Prepared(facts, refs, self._pipeline(), SampleNames(self.names))
 
     def _pipeline(self) -> dict[str, Any]:
         """Return how texts are read and outputs are written, as JSON."""

@@ -35,6 +35,7 @@ from tuner.data.preprocessing import Scaler, SeriesScaler, Transform, naive_erro
 from tuner.data.profile import suspects_of
 from tuner.data.reference import SKIP, SeriesRef, Shape, without_gaps
 from tuner.data.resampling import even_rows
+from tuner.data.sample_names import SampleNames
 from tuner.data.series_table import Series, series_of
 from tuner.data.splits import Need, Parts, own_cuts, split_rows
 from tuner.data.vocabulary import Levels, known_levels, numbered
@@ -44,7 +45,6 @@ from tuner.experiment.data import Data
 from tuner.outputs import save_arrays
 from tuner.tables.frequencies import rows_of, season_of
 from tuner.tables.table import naming_files, read_table
-from tuner.tables.timestamps import show_time
 
 _NAMED = 5  # series at most
 
@@ -155,7 +155,7 @@ class SeriesDataset(Dataset):
         for fold in [self._test_fold(experiment)] if test else self._search_folds(experiment):
             refs.append(fold.save(folder / f"fold{len(refs)}", experiment, trains=not test))
         facts = replace(self.facts.without_values(), features=fold.names)
-        return Prepared(facts, tuple(refs), self._pipeline(experiment, fold), fold.name_of)
+        return Prepared(facts, tuple(refs), self._pipeline(experiment, fold), fold.sample_names)
 
     def check(self) -> None:
         """Refuse parts without a window to train on or to score, and metrics without a value."""
@@ -409,11 +409,10 @@ class _Fold:
     scales: _Scales
     categories: Levels  # that the training part holds, in the order of their numbers
 
-    def name_of(self, row: int) -> str:
-        """Return the series and the time, or the row, of a window's first target."""
-        times, of = self.series.times, self.series.number_of(row)
-        place = row - self.series.bounds[of, 0] + 1 if times is None else show_time(times[row])
-        return f"{self.series.names[of]} {place}".strip()
+    @property
+    def sample_names(self) -> SampleNames:
+        """What windows are called: the series and the time, or the row, of their first target."""
+        return SampleNames(self.series.names, self.series.bounds, self.series.times)
 
     def save(self, folder: Path, experiment: Experiment, *, trains: bool = True) -> SeriesRef:
         """Write the arrays into a folder of their own."""

@@ -23,7 +23,7 @@ from tuner.coordination.coordinator import Observer
 from tuner.coordination.finalists import Winner
 from tuner.coordination.opening import library_versions
 from tuner.data.metrics import Intervals, calibrated
-from tuner.data.prepared import Facts, Prepared, check_same, counted, prepare
+from tuner.data.prepared import HERE, DataSource, Facts, Prepared, check_same, counted
 from tuner.data.reference import DataRef, SeriesRef
 from tuner.errors import InputError, refusal, show_path
 from tuner.executors import LocalExecutor
@@ -160,6 +160,7 @@ def refit(
     executor: Executor,
     observer: Observer,
     stop: threading.Event,
+    source: DataSource = HERE,
 ) -> Refit | None:
     """Train the winner and the default on all rows before the test set.
 
@@ -171,6 +172,7 @@ def refit(
         executor: trains.
         observer: receives a note for each training.
         stop: once set, no training starts.
+        source: reads the data.
 
     Returns:
         The models; None if the winner's best epochs are not known.
@@ -185,7 +187,7 @@ def refit(
     if epochs is None:
         return None
     default_epochs = epochs_of(default_runs)
-    data = prepare(experiment, folder, all_data=True)
+    data = source.prepare(experiment, folder, all_data=True)
     check_same(data.facts, record.data["sha256"])
     wanted = [(run, epochs) for run in winner.runs if epochs]
     n = len(wanted)
@@ -418,6 +420,7 @@ def train_again(
     strict: bool = False,
     warn: Callable[[str], None] = lambda text: None,
     given: Executor | None = None,
+    source: DataSource = HERE,
 ) -> Training:
     """Train an experiment's hyperparameters once, on its recorded seed if it has one.
 
@@ -431,6 +434,7 @@ def train_again(
         strict: raise if the data differs from the recorded data; otherwise `warn`.
         warn: receives a message about other data, before training.
         given: where it trains; None starts workers on this machine.
+        source: reads the data.
 
     Raises:
         DataError: the data cannot be used, or differs.
@@ -441,20 +445,20 @@ def train_again(
     recorded = experiment.recorded
     seeds = seeds_of_ensemble(experiment) if ensemble else [_seed(experiment)]
     with scratch_folder() as folder:
-        data = prepare(experiment, folder / "first", all_data=all_data)
+        data = source.prepare(experiment, folder / "first", all_data=all_data)
         if recorded is not None:
             _check_same(data.facts, recorded, strict, warn)
         executor = given or LocalExecutor(min(len(seeds), n_cores()))
         try:
             training = _train(experiment, data, seeds, epochs, executor)
             if all_data and experiment.task.intervals:  # from unseen validation rows
-                part = prepare(experiment, folder / "part")
+                part = source.prepare(experiment, folder / "part")
                 intervals = _train(experiment, part, seeds, None, executor).intervals
                 return dataclasses.replace(training, intervals=intervals)
             again = recorded.refit_epochs if recorded and refit and not all_data else None
             if again is None or (must_reproduce and training.reproduced is False):
                 return training
-            both = prepare(experiment, folder / "both", all_data=True)
+            both = source.prepare(experiment, folder / "both", all_data=True)
             return dataclasses.replace(
                 training, refit=_train(experiment, both, seeds, again, executor)
             )

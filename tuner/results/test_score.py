@@ -17,7 +17,7 @@ import pandas as pd
 from tuner.coordination.finalists import Winner, default_of, find_winner
 from tuner.data.baselines import Baselines, Choices
 from tuner.data.metrics import score
-from tuner.data.prepared import Prepared, open_test_part
+from tuner.data.prepared import HERE, DataSource, Prepared, open_test_part
 from tuner.data.reference import DataRef, PairsRef, SeriesRef
 from tuner.errors import RunError
 from tuner.executors.base import Executor, run_jobs
@@ -54,7 +54,12 @@ class _Predictions:
 
 
 def score_on_test(
-    record: StudyRecord, winner: Winner, models: EvaluatedModels, executor: Executor, folder: Path
+    record: StudyRecord,
+    winner: Winner,
+    models: EvaluatedModels,
+    executor: Executor,
+    folder: Path,
+    source: DataSource = HERE,
 ) -> dict[str, Any]:
     """Evaluate trained models and baselines on the test set.
 
@@ -66,20 +71,21 @@ def score_on_test(
         models: with one model for each training.
         executor: runs the predictions.
         folder: an empty folder for the arrays with the test rows.
+        source: reads the data.
 
     Returns:
         The record for the journal; see `TestScore`. Its breakdown and predictions are those of
         refitted models if there are any.
     """
     experiment, refit = record.experiment, models.refit
-    test = _Evaluation(record, winner, models, folder / "search")
+    test = _Evaluation(record, winner, models, source, folder / "search")
     predicted = test.predict(executor, "test", models.winner, models.default)
     of_winner = test.scores_of(predicted)
     newest, drawn, refit_record = test, predicted, None
     if refit and refit.winner.failed:
         refit_record = {"failed": refit.winner.failed}
     elif refit:
-        newest = _Evaluation(record, winner, models, folder / "refit", unit=test.ref)
+        newest = _Evaluation(record, winner, models, source, folder / "refit", unit=test.ref)
         own = refit.default.models if refit.default else ()
         drawn = newest.predict(executor, "refit test", refit.winner.models, own)
         refit_record = _refit_record(newest, refit, drawn)
@@ -124,12 +130,13 @@ class _Evaluation:
         record: StudyRecord,
         winner: Winner,
         models: EvaluatedModels,
+        source: DataSource,
         folder: Path,
         *,
         unit: DataRef | None = None,
     ) -> None:
         sha256, all_data = record.data["sha256"], unit is not None
-        data = open_test_part(record.experiment, folder, sha256=sha256, all_data=all_data)
+        data = source.test_part(record.experiment, folder, sha256=sha256, all_data=all_data)
         self.data, (self.ref,) = data, data.folds
         self.unit = unit or self.ref
         self.truth = self.ref.truth_of(self.ref.evaluate_samples())

@@ -16,9 +16,11 @@ import os
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 import traceback
 import weakref
 from collections import Counter
@@ -27,15 +29,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tuner.errors import DataError, ExperimentError, InputError, TunerError, one_line
+from tuner.errors import (
+    DataError,
+    ExperimentError,
+    InputError,
+    Interrupted,
+    TunerError,
+    one_line,
+)
+from tuner.executors.base import STOPPED
 from tuner.processes import start_command
 from tuner.service.hiding import for_clients
 from tuner.service.problems import Problem
 
-TASKS = "tuner.service.reading"
-"""The module whose functions are the tasks; each takes one JSON object and returns another."""
+TASKS, OF_SEARCHES = "tuner.service.reading", "tuner.service.preparing"
+"""The modules whose functions are the tasks; each takes one JSON object and returns another."""
 
-_STARTED, _START_S = b"+", 120.0
+_STARTED, _START_S = struct.Struct("=I"), 120.0  # the process's number, once it is there
+_OF_REQUEST, _OF_SEARCH = b"r", b"s"
+_LOOK_S = 0.1  # between two looks at whether a task is still wanted
 _MOST_REPLY = 16 << 20  # bytes
 _LONGEST_TEXT = 1000  # characters of a part of a message
 _WAITING = 16  # tasks of an owner that run or wait
@@ -78,36 +90,49 @@ class Confined:
 
     Args:
         root: the service's folder; messages have the names of its files without their folders.
-        n_at_once: tasks at a time; two for each core by default. An owner has half of them.
+        n_at_once: tasks of requests at a time; two for each core by default. An owner has half of
+            them. Searches have turns of their own, of which an owner has two.
     """
 
     def __init__(self, root: Path, n_at_once: int | None = None) -> None:
-        n_at_once = n_at_once or max(2, 2 * (os.cpu_count() or 1))
-        self._root, self._of_one = root, max(1, n_at_once // 2)
-        self._lock, self._free = threading.Lock(), threading.Condition()
-        self._n_free, self._running, self._waiting = n_at_once, Counter[str](), Counter[str]()
+        n_cores = os.cpu_count() or 1
+        n_at_once = n_at_once or max(2, 2 * n_cores)
+        self._root, self._lock = root, threading.Lock()
+        self._requests = _Turns(n_at_once, max(1, n_at_once // 2))
+        self._searches = _Turns(max(6, 2 * n_cores), 2)
         self._template: _Template | None = None
 
     def run(
-        self, task: str, given: Mapping[str, Any], *, owner: str, what: str, allowed: Allowed
+        self,
+        task: str,
+        given: Mapping[str, Any],
+        *,
+        owner: str,
+        what: str,
+        allowed: Allowed,
+        stop: threading.Event | None = None,
     ) -> Any:
         """Run a task and return its result.
 
         Args:
-            task: the name of a function in `TASKS`.
+            task: the name of a function in `TASKS`, or with `stop` in `OF_SEARCHES`.
             given: its argument, as JSON.
             owner: for whom it runs.
             what: the file that it reads, for messages.
             allowed: what it may take.
+            stop: of a search: it waits for its turn as long as it takes, and once this is set the
+                task is killed.
 
         Raises:
             InputError: as the task raised it, or because it exceeded a limit or failed.
+            Interrupted: `stop` was set.
             Problem: 429 if too many tasks of the owner wait, 503 if it did not start.
         """
-        request = {"task": task, "given": given, "allowed": dataclasses.asdict(allowed)}
+        module, turns = (TASKS, self._requests) if stop is None else (OF_SEARCHES, self._searches)
+        request = {"task": [module, task], "given": given, "allowed": dataclasses.asdict(allowed)}
         content = json.dumps(request).encode()
-        with self._turn(owner):
-            reply = self._ask(content, allowed)
+        with turns.of(owner, stop):
+            reply = self._ask(content, allowed, stop)
         if not reply:
             raise DataError(_exceeded(allowed), where=what, remedy=allowed.smaller)
         answer = json.loads(reply)
@@ -126,56 +151,26 @@ class Confined:
                 self._template.close()
                 self._template = None
 
-    @contextlib.contextmanager
-    def _turn(self, owner: str) -> Iterator[None]:
-        """Wait until a task of the owner may run."""
-        with self._free:
-            if self._waiting[owner] >= _WAITING:
-                detail = f"{_WAITING} files of yours are being read, the limit; try again"
-                raise Problem(429, detail, headers={"Retry-After": "2"})
-            self._waiting[owner] += 1
-            try:
-                may_run = self._free.wait_for(
-                    lambda: self._n_free > 0 and self._running[owner] < self._of_one, _WAIT_S
-                )
-                if not may_run:
-                    detail = "the service reads other files; try again"
-                    raise Problem(503, detail, headers={"Retry-After": "10"})
-                self._n_free -= 1
-                self._running[owner] += 1
-            except BaseException:
-                self._waiting[owner] -= 1
-                raise
-        try:
-            yield
-        finally:
-            with self._free:
-                self._n_free += 1
-                self._running[owner] -= 1
-                self._waiting[owner] -= 1
-                self._free.notify_all()
-
-    def _ask(self, content: bytes, allowed: Allowed) -> bytes:
+    def _ask(self, content: bytes, allowed: Allowed, stop: threading.Event | None) -> bytes:
         """Return the reply of a fork; nothing if it was killed."""
         for _ in range(2):  # the process that forks may have been killed
             ours, theirs = socket.socketpair()
             with ours:
                 with theirs:
-                    self._hand_over(theirs)
-                ours.settimeout(_START_S)
-                with contextlib.suppress(OSError):
-                    if ours.recv(1) == _STARTED:
-                        return _answered(ours, content, 3 * allowed.seconds + 10)
+                    self._hand_over(theirs, for_search=stop is not None)
+                fork = _Fork(ours, stop)
+                if fork.starts():
+                    return fork.answer(content, 3 * allowed.seconds + 10)
             self.close()
         raise Problem(503, "the service cannot read files now", headers={"Retry-After": "10"})
 
-    def _hand_over(self, connection: socket.socket) -> None:
+    def _hand_over(self, connection: socket.socket, *, for_search: bool) -> None:
         with self._lock:
-            if self._template is None or not self._template.hand_over(connection):
+            if self._template is None or not self._template.hand_over(connection, for_search):
                 if self._template is not None:
                     self._template.close()
                 self._template = _Template()
-                self._template.hand_over(connection)
+                self._template.hand_over(connection, for_search)
 
     def _error(self, fields: dict[str, Any]) -> InputError:
         fields = {name: for_clients(text, self._root) for name, text in fields.items()}
@@ -183,19 +178,113 @@ class Confined:
         return kind(fields.pop("rule"), **fields)
 
 
-def _answered(connection: socket.socket, content: bytes, seconds: float) -> bytes:
-    """Send a request and return the reply; nothing if there is no whole one."""
-    connection.settimeout(seconds)
-    parts = list[bytes]()
-    with contextlib.suppress(OSError):
-        connection.sendall(content)
-        connection.shutdown(socket.SHUT_WR)
-        while part := connection.recv(1 << 20):
-            parts.append(part)
-            if sum(map(len, parts)) > _MOST_REPLY:
-                return b""
-    reply = b"".join(parts)
-    return reply[:-1] if reply.endswith(b"\n") else b""
+class _Turns:
+    """Who may run a task: so many at a time, and so many of each owner.
+
+    Args:
+        n_at_once: tasks at a time.
+        of_one: of these, those of one owner.
+    """
+
+    def __init__(self, n_at_once: int, of_one: int) -> None:
+        self._changed, self._of_one = threading.Condition(), of_one
+        self.n_free, self.running, self.waiting = n_at_once, Counter[str](), Counter[str]()
+
+    @contextlib.contextmanager
+    def of(self, owner: str, stop: threading.Event | None) -> Iterator[None]:
+        """Wait until a task of the owner may run; see `Confined.run`."""
+        with self._changed:
+            if stop is None and self.waiting[owner] >= _WAITING:
+                detail = f"{_WAITING} files of yours are being read, the limit; try again"
+                raise Problem(429, detail, headers={"Retry-After": "2"})
+            self.waiting[owner] += 1
+            try:
+                self._wait(owner, stop)
+                self.n_free -= 1
+                self.running[owner] += 1
+            except BaseException:
+                self.waiting[owner] -= 1
+                raise
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.n_free += 1
+                self.running[owner] -= 1
+                self.waiting[owner] -= 1
+                self._changed.notify_all()
+
+    def _wait(self, owner: str, stop: threading.Event | None) -> None:
+        def may_run() -> bool:
+            return self.n_free > 0 and self.running[owner] < self._of_one
+
+        if stop is None:
+            if not self._changed.wait_for(may_run, _WAIT_S):
+                detail = "the service reads other files; try again"
+                raise Problem(503, detail, headers={"Retry-After": "10"})
+            return
+        while not self._changed.wait_for(may_run, _LOOK_S):
+            _interrupt_if(stop)
+
+
+def _interrupt_if(stop: threading.Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise Interrupted(STOPPED)
+
+
+class _Fork:
+    """A process that does one task, at the other end of a connection.
+
+    Args:
+        connection: to it.
+        stop: kills it.
+    """
+
+    def __init__(self, connection: socket.socket, stop: threading.Event | None) -> None:
+        self._connection, self._stop, self._group = connection, stop, 0
+
+    def starts(self) -> bool:
+        """Wait until it is there; return whether it is."""
+        started = self._receive(_STARTED.size, _START_S)
+        if len(started) == _STARTED.size:
+            (self._group,) = _STARTED.unpack(started)
+        return self._group > 0
+
+    def answer(self, content: bytes, seconds: float) -> bytes:
+        """Send a request and return the reply; nothing if there is no whole one."""
+        reply = b""
+        try:
+            self._connection.settimeout(seconds)
+            with contextlib.suppress(OSError):
+                self._connection.sendall(content)
+                self._connection.shutdown(socket.SHUT_WR)
+                reply = self._receive(_MOST_REPLY + 1, seconds)
+        finally:
+            if not reply.endswith(b"\n"):
+                self._kill()
+        return reply[:-1] if reply.endswith(b"\n") else b""
+
+    def _receive(self, n_bytes: int, seconds: float) -> bytes:
+        """Return what arrives until the end, the time or the number of bytes is reached."""
+        parts, end = bytearray(), time.monotonic() + seconds
+        self._connection.settimeout(_LOOK_S)
+        while len(parts) < n_bytes and time.monotonic() < end:
+            _interrupt_if(self._stop)
+            try:
+                part = self._connection.recv(min(n_bytes - len(parts), 1 << 20))
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+            if not part:
+                break
+            parts += part
+        return bytes(parts)
+
+    def _kill(self) -> None:
+        """Kill it, and the processes that it has started."""
+        with contextlib.suppress(OSError):  # it has ended
+            os.killpg(self._group, signal.SIGKILL)
 
 
 def _exceeded(allowed: Allowed) -> str:
@@ -224,10 +313,11 @@ class _Template:
             )
         self.close = weakref.finalize(self, _end, self._connection, self._process)
 
-    def hand_over(self, connection: socket.socket) -> bool:
+    def hand_over(self, connection: socket.socket, for_search: bool) -> bool:
         """Have a fork serve a connection; return whether the process is there to do it."""
+        kind = _OF_SEARCH if for_search else _OF_REQUEST
         try:
-            socket.send_fds(self._connection, [b"."], [connection.fileno()])
+            socket.send_fds(self._connection, [kind], [connection.fileno()])
         except OSError:
             return False
         return True
@@ -248,11 +338,14 @@ def _fork_for_each(control: socket.socket) -> None:
     gc.freeze()
     while True:
         try:
-            message, descriptors, *_ = socket.recv_fds(control, 1, 1)
+            kind, descriptors, *_ = socket.recv_fds(control, 1, 1)
         except OSError:
             return
-        if not message:
+        if not kind:
             return
+        if kind == _OF_SEARCH and OF_SEARCHES not in sys.modules:
+            importlib.import_module(OF_SEARCHES).import_all()
+            gc.freeze()
         for descriptor in descriptors:
             with contextlib.suppress(OSError):
                 if os.fork() == 0:
@@ -266,12 +359,14 @@ def _serve(connection: socket.socket) -> NoReturn:
     status = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it may start processes itself
-        connection.sendall(_STARTED)
+        os.setpgid(0, 0)
+        connection.sendall(_STARTED.pack(os.getpid()))
         with connection.makefile("rb") as file:
             request = json.loads(file.read())
         allowed = Allowed(**request["allowed"])
         _limit(allowed)
-        reply = _done(request["task"], request["given"], allowed)
+        module, task = request["task"]
+        reply = _done(module, task, request["given"], allowed)
         connection.sendall(json.dumps(reply).encode() + b"\n")
         status = 0
     finally:
@@ -292,8 +387,8 @@ def _limit(allowed: Allowed) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + allowed.memory, used + allowed.memory))
 
 
-def _done(task: str, given: dict[str, Any], allowed: Allowed) -> dict[str, Any]:
-    tasks = importlib.import_module(TASKS)
+def _done(module: str, task: str, given: dict[str, Any], allowed: Allowed) -> dict[str, Any]:
+    tasks = importlib.import_module(module)
     try:
         return {"result": getattr(tasks, task)(given)}
     except TunerError as error:

@@ -72,16 +72,15 @@ def job_to_record(job: Job, put: Put) -> Record:
     kind = next(kind for kind, type_ in _JOBS.items() if isinstance(job, type_))
     record = {f.name: getattr(job, f.name) for f in dataclasses.fields(job)}
     if isinstance(job, TrainJob):
-        record["folds"] = [_ref_to_record(ref) for ref in job.folds]
+        record["folds"] = [ref_to_record(ref) for ref in job.folds]
     else:
         record["weights"] = _arrays_to_record(job.weights, put)
         record["others"] = [_arrays_to_record(weights, put) for weights in job.others]
     if isinstance(job, PredictJob):
-        record["data"] = _ref_to_record(job.data)
+        record["data"] = ref_to_record(job.data)
     if isinstance(job, ExportJob):
         record["shape"] = dataclasses.asdict(job.shape)
-    plain: Record = _finite(record)
-    return {"kind": kind} | plain
+    return {"kind": kind, **plain(record)}
 
 
 def job_from_record(record: Record, get: Get, folder_of: Mapping[str, str]) -> Job:
@@ -98,12 +97,12 @@ def job_from_record(record: Record, get: Get, folder_of: Mapping[str, str]) -> J
     fields = dict(record)
     type_ = _JOBS[fields.pop("kind")]
     if type_ is TrainJob:
-        fields["folds"] = tuple(_ref_from_record(ref, folder_of) for ref in fields["folds"])
+        fields["folds"] = tuple(ref_from_record(ref, folder_of) for ref in fields["folds"])
     else:
         fields["weights"] = _arrays_from_record(fields["weights"], get)
         fields["others"] = tuple(_arrays_from_record(each, get) for each in fields["others"])
     if type_ is PredictJob:
-        fields["data"] = _ref_from_record(fields["data"], folder_of)
+        fields["data"] = ref_from_record(fields["data"], folder_of)
     if type_ is ExportJob:
         fields["shape"] = _adapter(Shape).validate_python(fields["shape"])
     job: Job = type_(**fields)
@@ -114,7 +113,7 @@ def event_to_record(event: Event, put: Put) -> Record:
     """Return an event as JSON; `put` keeps the arrays of an outcome."""
     match event:
         case Reported():
-            epoch = _finite(dataclasses.asdict(event.epoch))
+            epoch = plain(dataclasses.asdict(event.epoch))
             return {"key": event.key, "epoch": epoch, "trained_s": event.trained_s}
         case Finished():
             return {"key": event.key, "outcome": _outcome_to_record(event.outcome, put)}
@@ -142,7 +141,7 @@ def event_from_record(record: Record, get: Get) -> Event:
 
 
 def _outcome_to_record(outcome: Outcome, put: Put) -> Record:
-    record: Record = _finite(outcome.to_json())
+    record: Record = plain(outcome.to_json())
     for row, epoch in zip(record["history"], outcome.history, strict=True):
         row[3] = epoch.time  # the journal rounds it
     if len(record["history"]) > _LONG:
@@ -153,7 +152,7 @@ def _outcome_to_record(outcome: Outcome, put: Put) -> Record:
         if (array := getattr(outcome, name)) is not None:
             record[name] = _arrays_to_record({name: array}, put)
     if (model := outcome.exported) is not None:
-        record["exported"] = _finite({"file": put(model.file), "difference": model.difference})
+        record["exported"] = plain({"file": put(model.file), "difference": model.difference})
     return record
 
 
@@ -181,14 +180,23 @@ def _epoch_row(row: list[Any]) -> list[Any]:
     return [*numbers[:4], *(map(int, row[4:5])), *numbers[5:]]  # the fifth is the fold
 
 
-def _ref_to_record(ref: DataRef) -> Record:
+def ref_to_record(ref: DataRef) -> Record:
+    """Return a reference to data as JSON."""
     return {"kind": type(ref).__name__} | dataclasses.asdict(ref)
 
 
-def _ref_from_record(record: Record, folder_of: Mapping[str, str]) -> DataRef:
+def ref_from_record(record: Record, folder_of: Mapping[str, str] | None = None) -> DataRef:
+    """Return the reference of a record by `ref_to_record`.
+
+    Args:
+        record: the record.
+        folder_of: the folders of data here, by their names in the record; None if they are the
+            same.
+    """
     fields = dict(record)
     type_ = _REFS[fields.pop("kind")]
-    fields["folder"] = folder_of[fields["folder"]]
+    if folder_of is not None:
+        fields["folder"] = folder_of[fields["folder"]]
     ref: DataRef = _adapter(type_).validate_python(fields)
     return ref
 
@@ -218,15 +226,15 @@ def _adapter(type_: Any) -> TypeAdapter[Any]:
     return TypeAdapter(type_)
 
 
-def _finite(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value as JSON has it: texts for nan and infinity, lists for tuples."""
     match value:
         case float() if not math.isfinite(value):
             return str(float(value))
         case np.generic():
-            return _finite(value.item())
+            return plain(value.item())
         case dict():
-            return {name: _finite(each) for name, each in value.items()}
+            return {name: plain(each) for name, each in value.items()}
         case list() | tuple():
-            return [_finite(each) for each in value]
+            return [plain(each) for each in value]
     return value

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tuner.coordination.coordinator import WinnerModel
+from tuner.data.prepared import DataSource
 from tuner.errors import RunError
 from tuner.executors import Executor
 from tuner.journal.records import StudyRecord
@@ -47,6 +48,7 @@ class ServedModel(KeptModel):
         place: the folder; an earlier model in it is replaced.
         note: receives notes for the user.
         seen: returns a record as clients see it.
+        source: reads the data where the winner is trained again.
     """
 
     def __init__(
@@ -54,9 +56,10 @@ class ServedModel(KeptModel):
         place: Path,
         note: Callable[[str], None],
         seen: Callable[[StudyRecord], StudyRecord],
+        source: DataSource,
     ) -> None:
         super().__init__(note)
-        self._place, self._seen = place, seen
+        self._place, self._seen, self._source = place, seen, source
         self._failed = False  # to write the model
 
     def on_winner(self, model: WinnerModel) -> None:
@@ -75,7 +78,7 @@ class ServedModel(KeptModel):
         """Train the winner again, and keep its model."""
         try:
             with scratch_folder() as folder:
-                training = retrained(record, executor=executor)
+                training = retrained(record, executor=executor, source=self._source)
                 block = self._seen(record).experiment.data
                 experiment = training.experiment.model_copy(update={"data": block})
                 training = dataclasses.replace(training, experiment=experiment)

@@ -37,6 +37,7 @@ from tuner.orchestrator import (
 from tuner.progress.reporters import FailureNotice
 from tuner.results.advice import in_the_way
 from tuner.service.access import Owner
+from tuner.service.confined_data import ConfinedData
 from tuner.service.datasets import DatasetStore
 from tuner.service.events import EventLogs, EventReporter
 from tuner.service.hiding import public
@@ -51,7 +52,7 @@ from tuner.service.trial_table import TrialTables
 MOST_RUNNING = 256
 """Searches that run at a time: each has a thread, and its data on the disk."""
 
-_MOST_STARTING = 2  # of these, those that read and prepare their data
+_MOST_STARTING = 2  # of these, those of an owner that prepare their data
 _PAUSE_S = 5.0  # after an error of the scheduler, and while the journal is away
 _WAIT_S = 3600.0  # for the journal, to write that a search has ended
 _CLOSE_S = 10.0  # for a search that is cancelled, before it is deleted
@@ -298,11 +299,12 @@ class Searches:
             self._changed.wait_for(lambda: self._stopping, _PAUSE_S)
 
     def _next(self) -> Study | None:
-        n_starting = sum(running.starting for running in self._running.values())
-        if len(self._running) >= MOST_RUNNING or n_starting >= _MOST_STARTING:
+        if len(self._running) >= MOST_RUNNING:
             return None
         busy = Counter(owner for owner, _ in self._running)
-        return min(self._queue(), key=lambda study: busy[study.owner], default=None)
+        starting = Counter(owner for (owner, _), r in self._running.items() if r.starting)
+        waiting = (s for s in self._queue() if starting[s.owner] < _MOST_STARTING)
+        return min(waiting, key=lambda study: busy[study.owner], default=None)
 
     def _start(self, study: Study) -> None:
         """Start a search, unless it has been cancelled meanwhile."""
@@ -390,6 +392,7 @@ class Searches:
         study, spec, executor = running.study, running.study.spec, running.executor
         experiment, tracking = load_experiment(spec, study.owner, self._datasets), spec["tracking"]
         executor.on_wait = note = reporter.note
+        source = ConfinedData(self._datasets.confined, study.owner, running.stop)
 
         def notes(record: StudyRecord) -> list[str]:
             return [*start_notes(experiment, record), *in_the_way(record)]
@@ -414,7 +417,7 @@ class Searches:
                 self._tables.running(study.owner, study.name, sign=study.facts.sign)
             )
             folder = self._root / "models" / study.owner / study.name
-            model = ServedModel(folder, note, seen)
+            model = ServedModel(folder, note, seen, source)
             stack.enter_context(model)
             observers: list[Observer] = [
                 _Started(partial(self._started, running)),
@@ -434,6 +437,7 @@ class Searches:
                 stop=running.stop,
                 place=place,
                 earlier=self._earlier(study),
+                source=source,
             )
             if model.is_missing(record):
                 running.executor = self._executor(study)  # the search has closed its own
@@ -441,7 +445,7 @@ class Searches:
                 running.stopped()
                 model.train(record, running.executor)
             if tracking and tracker.complete:
-                model.log(record, None, to_sync)
+                model.log(record, None, to_sync, source.example)
             return record
 
     def _paths(self, study: Study) -> Mapping[str, str]:

@@ -1,0 +1,208 @@
+"""The data of searches, read in processes: the same bit for bit, with limits, stoppable."""
+
+import dataclasses
+import json
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.model_folders import make_model, months
+
+from tuner.data.prepared import DataSource, check_data
+from tuner.errors import DataError, Interrupted
+from tuner.experiment import Experiment
+from tuner.prediction import load_model
+from tuner.service import confined_data
+from tuner.service.confined_data import ConfinedData
+from tuner.winner import example_of
+
+SOON_S = 60
+rng = np.random.default_rng(0)
+
+
+def several(n=90):
+    """Three series with a category, by the day."""
+    frames = [
+        pd.DataFrame(
+            {
+                "day": pd.date_range("2024-01-01", periods=n),
+                "shop": shop,
+                "y": 50 + 10 * np.sin(np.arange(n) / 3) + rng.normal(size=n),
+                "x": rng.uniform(1, 2, n),
+            }
+        )
+        for shop in ("a", "b", "c")
+    ]
+    return pd.concat(frames)
+
+
+def sentences(n=40):
+    texts = ["ab" * (1 + i % 5) for i in range(n)]
+    return pd.DataFrame({"text": texts, "said": [text.upper() for text in texts], "y": "pq" * 20})
+
+
+SEARCHED = {
+    "transform": {"type": "categorical", "choices": ["none", "log", "difference"]},
+    "lags": {"type": "categorical", "choices": [{}, {"y": [7]}]},
+}
+SMALL = {"validation": 8, "test": 8}
+CASES = {
+    "rows": (months(), {"data": {"target": "sales", "features": ["sales", "price"]}}),
+    "series": (
+        several(),
+        {
+            "data": {"time": "day", "id": "shop", "target": "y", "features": ["y", "x"],
+                     "scale_by": "series", "categories": ["shop"]},
+            "task": {"window": 7, "horizon": 3, "intervals": [0.5]},
+        },
+    ),
+    "folds and preparations": (
+        several().query("shop == 'a'"),
+        {
+            "data": {"time": "day", "target": "y", "features": ["y", "x"],
+                     "split": {"validation": {"folds": 2, "size": 10}, "test": 10}},
+            "task": {"window": 6},
+            "search_space": SEARCHED,
+        },
+    ),
+    "classes of texts": (
+        sentences().assign(y=["p", "q"] * 20),
+        {"data": {"text": "text", "target": "y", "split": SMALL}, "task": {"kind": "classify"}},
+    ),
+    "pairs": (
+        sentences(),
+        {"data": {"text": "text", "target": "said", "split": SMALL}, "task": {"kind": "translate"}},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def make(tmp_path, shared):
+    """Returns an experiment on a file, and what reads its data in processes."""
+    shared._root = tmp_path
+
+    def made(frame, raw, stop=None):
+        path = tmp_path / "data.parquet"
+        frame.to_parquet(path, index=False)
+        raw = {"name": "made"} | raw | {"data": {"path": str(path), **raw["data"]}}
+        return Experiment.from_dict(raw), ConfinedData(shared, "ana", stop or threading.Event())
+
+    return made
+
+
+def content(prepared):
+    """Everything that is known of prepared data, and its arrays as bytes."""
+    found = [prepared.facts, json.loads(json.dumps(prepared.pipeline))]
+    for ref in prepared.folds:
+        arrays = {file.stem: np.load(file) for file in sorted(Path(ref.folder).glob("*.npy"))}
+        found.append(dataclasses.replace(ref, folder=""))
+        found.append({n: (a.dtype, a.shape, a.tobytes()) for n, a in arrays.items()})
+    found.append([prepared.name_of(sample) for sample in ref.evaluate_samples().tolist()])
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_a_process_prepares_is_the_same(case, make, tmp_path):
+    experiment, confined = make(*CASES[case])
+    here = DataSource()
+    expected = here.prepare(experiment, tmp_path / "here")
+    found = confined.prepare(experiment, tmp_path / "there")
+    assert content(found) == content(expected)
+    params = {"transform": "log"} if "transform" in experiment.search_space else {}
+    assert content(found.of(params)) == content(expected.of(params))
+    assert found.of(params) is found.of(params)
+    sha256 = expected.facts.sha256
+    for all_data in (False, True):
+        folder = tmp_path / str(all_data)
+        assert content(
+            confined.test_part(experiment, folder / "a", sha256=sha256, all_data=all_data)
+        ) == content(here.test_part(experiment, folder / "b", sha256=sha256, all_data=all_data))
+    both = confined.prepare(experiment, tmp_path / "both", all_data=True)
+    assert content(both) == content(here.prepare(experiment, tmp_path / "all", all_data=True))
+
+
+def test_baselines_of_all_preparations_are_read_at_once(make, tmp_path, monkeypatch):
+    experiment, confined = make(*CASES["folds and preparations"])
+    tasks, run = [], ConfinedData._run
+
+    def counted(self, task, *given):
+        tasks.append(task)
+        return run(self, task, *given)
+
+    monkeypatch.setattr(ConfinedData, "_run", counted)
+    found = confined.baselines(experiment, confined.prepare(experiment, tmp_path / "there"))
+    here = DataSource()
+    assert found == here.baselines(experiment, here.prepare(experiment, tmp_path / "here"))
+    assert tasks == ["prepare", "prepare", "baselines"]
+
+
+def test_the_example_of_a_model_is_the_same(make, tmp_path, monkeypatch):
+    make_model({"data": {"time": "month", "target": "sales"}}, tmp_path, months())
+    model = load_model(tmp_path / "model")
+    experiment, confined = make(months(), {"data": {"time": "month", "target": "sales"}})
+    sha256 = check_data(experiment).facts.sha256
+    record = type("Record", (), {"experiment": experiment, "data": {"sha256": sha256}})
+    found = confined.example(model, record)
+    pd.testing.assert_frame_equal(found, example_of(model, experiment.data, sha256))
+    record.data["sha256"] = "0"
+    with pytest.raises(DataError, match="has changed since the search"):
+        confined.example(model, record)
+
+
+def test_refused_data_is_refused_in_the_same_words(make, tmp_path):
+    experiment, confined = make(months(), {"data": {"target": "sale"}})
+    with pytest.raises(DataError) as refused:
+        confined.prepare(experiment, tmp_path / "there")
+    with pytest.raises(DataError) as expected:
+        DataSource().prepare(experiment, tmp_path / "here")
+    assert str(refused.value).replace("data.parquet: ", "") in str(expected.value)
+    assert str(tmp_path) not in str(refused.value)
+
+
+def test_too_much_memory_is_refused(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(confined_data, "most_memory", lambda: 8 << 20)
+    frame = pd.DataFrame({"sales": rng.normal(size=1 << 20), "price": 1.0})
+    experiment, confined = make(frame, CASES["rows"][1])
+    with pytest.raises(DataError, match=r"8 MiB of memory|bytes failed"):
+        confined.prepare(experiment, tmp_path / "there")
+
+
+def test_a_process_that_hangs_is_killed(make, tmp_path):
+    """It waits for a pipe that nobody writes to; the pipe breaks with its end."""
+    stop = threading.Event()
+    experiment, confined = make(months(), CASES["rows"][1], stop)
+    pipe = Path(experiment.data.path)
+    pipe.unlink()
+    os.mkfifo(pipe)
+    raised = []
+
+    def prepare():
+        with pytest.raises(Interrupted):
+            confined.prepare(experiment, tmp_path / "there")
+        raised.append(True)
+
+    thread = threading.Thread(target=prepare)
+    thread.start()
+    with pipe.open("wb", buffering=0) as writer:  # once it reads
+        stop.set()
+        thread.join(SOON_S)
+        assert raised
+        with pytest.raises(BrokenPipeError):
+            writer.writelines([bytes(4096)] * 1000)
+
+
+def test_a_search_that_waits_for_its_turn_is_stopped(make, tmp_path, shared):
+    stop = threading.Event()
+    experiment, confined = make(months(), CASES["rows"][1], stop)
+    stop.set()
+    turns = shared._searches
+    n_free, turns.n_free = turns.n_free, 0
+    try:
+        with pytest.raises(Interrupted):
+            confined.prepare(experiment, tmp_path / "there")
+    finally:
+        turns.n_free = n_free
+    assert not turns.waiting.total()
