@@ -12,12 +12,14 @@ import pandas as pd
 
 from tuner.data.baselines import preparations_of
 from tuner.data.prepared import DataSource, Prepared
+from tuner.errors import RunError
 from tuner.experiment import Experiment
 from tuner.experiment.cells import named_code
 from tuner.journal.records import StudyRecord
 from tuner.service.confined import Allowed, Confined, most_memory
 from tuner.service.job_records import ref_to_record
 from tuner.service.preparing import read_prepared, table_of
+from tuner.service.problems import Problem
 
 if TYPE_CHECKING:
     from tuner.prediction import Model
@@ -100,9 +102,12 @@ class ConfinedData(DataSource):
         memory = None if named_code(experiment.to_dict()) else most_memory()
         allowed = Allowed(_SECONDS, memory, _LARGEST if memory is None else memory, use="prepared")
         name = PurePath(experiment.data.path).name
-        return self._confined.run(
-            task, given, owner=self._owner, what=name, allowed=allowed, stop=self._stop
-        )
+        try:
+            return self._confined.run(
+                task, given, owner=self._owner, what=name, allowed=allowed, stop=self._stop
+            )
+        except Problem as problem:  # no process could be started
+            raise RunError(problem.detail, remedy="resume the study") from None
 
 
 class _Preparations:

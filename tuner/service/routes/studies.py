@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -18,7 +19,7 @@ from tuner.service.access import Owner, Reader, Writer
 from tuner.service.models import tar_of
 from tuner.service.problems import Problem
 from tuner.service.service import Service
-from tuner.service.studies import Kind, State
+from tuner.service.studies import Kind, State, Study
 from tuner.service.submissions import SubmissionBody, datasets_of, parse_submission
 from tuner.service.trial_table import Order
 
@@ -303,14 +304,20 @@ async def predict(
     found = service.studies.get(owner.name, name)
     rows, all_windows = await _rows_to_predict(request, all)
     as_csv = _accepts_csv(request.headers.get("accept", ""))
-    predicted = await threads.READING.run(
-        owner.name,
-        service.results.predict,
-        found,
-        rows,
-        all_windows=all_windows,
-        as_csv=as_csv,
-    )
+    answer = partial(_predicted, service, found, rows, all_windows=all_windows, as_csv=as_csv)
+    return await threads.READING.run(owner.name, answer)
+
+
+def _predicted(
+    service: Service,
+    study: Study,
+    rows: list[dict[str, Any]] | bytes | None,
+    *,
+    all_windows: bool,
+    as_csv: bool,
+) -> Response:
+    """Return the answer; it may be long, so it is written in a thread too."""
+    predicted = service.results.predict(study, rows, all_windows=all_windows, as_csv=as_csv)
     notes = predicted["notes"]
     if as_csv:
         shown = json.dumps(notes)
