@@ -47,7 +47,7 @@ class Joining(_Body):
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     version: Annotated[str, Field(max_length=50)]
-    slots: Annotated[int, Field(ge=1, le=MOST_SLOTS)]
+    slots: Annotated[int, Field(ge=1, le=MOST_SLOTS, strict=True)]
 
 
 class Worker(BaseModel):
@@ -69,8 +69,8 @@ class Workers(BaseModel):
 class Lease(_Body):
     """A request for messages."""
 
-    after: Annotated[int, Field(ge=0)]  # the number of messages that have arrived
-    wait_s: Annotated[float, Field(ge=0, le=_MOST_WAIT_S)] = 0
+    after: Annotated[int, Field(ge=0, strict=True)]  # the number of messages that have arrived
+    wait_s: Annotated[float, Field(ge=0, le=_MOST_WAIT_S, strict=True)] = 0
 
 
 class Messages(BaseModel):
@@ -94,7 +94,7 @@ class WorkerEvent(_Body):
 class Events(_Body):
     """Events of a worker, the first of which has the number `first`."""
 
-    first: Annotated[int, Field(ge=0)]
+    first: Annotated[int, Field(ge=0, strict=True)]
     events: Annotated[list[WorkerEvent], Field(max_length=10_000)]
 
 
