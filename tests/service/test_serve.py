@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import re
 import signal
 import socket
@@ -14,6 +15,7 @@ import pytest
 import requests
 from helpers.ports import free_port
 
+from tuner.cli.app import run
 from tuner.errors import InputError
 from tuner.service import connections
 from tuner.service.server import check, shown_url
@@ -57,6 +59,17 @@ def test_settings_that_cannot_work_are_refused(settings, message, tmp_path):
 def test_loopback_needs_no_tokens(host, tmp_path):
     check(Settings(root=tmp_path / "root", host=host))
     assert (tmp_path / "root").stat().st_mode & 0o777 == 0o700
+
+
+def test_files_of_a_service_are_private(tmp_path, monkeypatch):
+    made = tmp_path / "made"
+    monkeypatch.setattr("tuner.cli.serve.run_server", lambda *_: made.touch())
+    before = os.umask(0o022)
+    try:
+        assert run(["serve", "--root", str(tmp_path / "root")]) == 0
+        assert made.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 def test_a_port_or_address_that_cannot_be_had_is_refused(monkeypatch):

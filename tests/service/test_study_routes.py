@@ -6,6 +6,7 @@ import json
 import tarfile
 import time
 
+import optuna
 import pytest
 from helpers.simulated_study import SHORT, WAVES, waves_experiment
 from helpers.thread_pool import ThreadPool
@@ -15,6 +16,7 @@ from tuner.journal.record_json import record_from_text
 from tuner.service.access import Access, TokenFile
 from tuner.service.app import make_app
 from tuner.service.service import Service
+from tuner.tracking import tracking_uri
 
 SOON_S = 60
 pytestmark = pytest.mark.usefixtures("quick_baselines")
@@ -194,6 +196,44 @@ def test_what_does_not_exist_yet_is_a_conflict(served):
         assert "has no model" in answer.json()["detail"]
     answer = served.post("/v1/studies/waves-random-0/predict", json={"rows": [{"y": 1.0}]})
     assert answer.status_code == 409
+
+
+@pytest.mark.parametrize("what", ["record", "summary", "report", "best"])
+def test_a_study_without_a_record_has_none_yet(served, what, monkeypatch):
+    monkeypatch.setattr("tuner.service.searches.MOST_RUNNING", 0)
+    submit(served)
+    answer = served.get(f"/v1/studies/waves-random-0/{what}")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        409,
+        "study 'waves-random-0' has no record yet; wait for it",
+    )
+    place = served.service.records.place_of("local", "waves-random-0")
+    with place.open(print) as storage:  # as the search does first, before it knows its data
+        optuna.create_study(study_name=place.study, storage=storage)
+    assert served.get(f"/v1/studies/waves-random-0/{what}").status_code == 409
+    assert "no record yet" in served.get(f"/v1/studies/waves-random-0/{what}").json()["detail"]
+
+
+def test_runs_of_mlflow_are_in_the_folder_of_the_service(
+    served, tmp_path, monkeypatch, no_mlflow_settings
+):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    submit(served, tracking=True)
+    done(served)
+    assert (served.service.settings.root / "mlflow.db").exists()
+    assert list(elsewhere.iterdir()) == []
+    served.service.stop()
+    assert tracking_uri() == f"sqlite:///{elsewhere}/mlflow.db"
+
+
+def test_a_service_without_a_scheduler_is_not_ready(served, monkeypatch):
+    assert served.get("/ready").status_code == 200
+    monkeypatch.setattr(served.service.searches, "failed", "no search is started any more")
+    answer = served.get("/ready")
+    assert (answer.status_code, answer.json()["detail"]) == (503, "no search is started any more")
+    assert served.get("/health").status_code == 200
 
 
 def test_owners_do_not_see_each_other(settings, tokens, as_, waves):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import cast, get_args
 
 import typer
@@ -29,6 +30,7 @@ def serve(command: Serve) -> None:
         allow_hosts=tuple(command.allow_host or ()),
         public_url=command.public_url,
     )
+    os.umask(0o077)  # what MLflow and databases write in the folder is private, too
     check(settings)
     log_to_stderr()
     run_server(settings, Service(settings), typer.echo)

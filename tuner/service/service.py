@@ -29,6 +29,7 @@ from tuner.service.studies import Kind, Studies, Study
 from tuner.service.submissions import datasets_of
 from tuner.service.trial_table import TrialTables
 from tuner.service.workers import PullWorkers
+from tuner.tracking import local_store_in
 
 _ERASE_S = 5.0  # that a deletion waits for another one
 _GROW_S = 600.0  # that trials wait for a cluster that has to grow first
@@ -94,6 +95,7 @@ class Service:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with ExitStack() as undone_on_failure:
             enter = undone_on_failure.enter_context
+            enter(local_store_in(root))
             held = hold_records(root, settings.journal, _log.warning, stand_by=stand_by, stop=stop)
             records = enter(held)
             if records is None:
@@ -142,6 +144,11 @@ class Service:
     def _workers_of(self, owner: str) -> int | None:
         """Return how many workers an owner's studies may use at a time."""
         return self.access.limits_of(owner).workers
+
+    @property
+    def failed(self) -> str | None:
+        """Why the service does not go on with searches; None while it does."""
+        return self.searches.failed
 
     def controller(self, owner: str, name: str) -> Controller:
         """Return what cancels, resumes and extends a study.

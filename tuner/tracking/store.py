@@ -44,9 +44,28 @@ _AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOU
 _VARIABLES_LOCK = threading.Lock()
 
 
+_local: Path | None = None  # the folder of the local store; None stands for the current one
+
+
+@contextlib.contextmanager
+def local_store_in(folder: Path) -> Iterator[None]:
+    """Keep the local store of this process in another folder than the current one."""
+    global _local
+    _local = own = folder.absolute()
+    try:
+        yield
+    finally:
+        if _local is own:
+            _local = None
+
+
+def _local_folder() -> Path:
+    return _local or Path.cwd()
+
+
 def artifact_root() -> Path:
     """Return the folder of a local store's artifacts."""
-    return Path.cwd() / "mlartifacts"
+    return _local_folder() / "mlartifacts"
 
 
 def open_store() -> MlflowClient:
@@ -134,8 +153,8 @@ _VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 def tracking_uri() -> str:
-    """Return `MLFLOW_TRACKING_URI`, or the SQLite store in the current folder."""
-    return os.environ.get(_VARIABLE) or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    """Return `MLFLOW_TRACKING_URI`, or the SQLite store in the folder of the local store."""
+    return os.environ.get(_VARIABLE) or f"sqlite:///{_local_folder() / 'mlflow.db'}"
 
 
 def is_database(uri: str) -> bool:

@@ -41,8 +41,9 @@ async def health() -> Health:
 async def ready(request: Request) -> Health:
     """Return whether searches can be submitted. It needs no token."""
     condition: Condition = request.app.state.condition
-    if condition.not_ready is not None:
-        raise Problem(503, condition.not_ready, headers={"Retry-After": "5"})
+    why = condition.not_ready or getattr(request.app.state.service, "failed", None)
+    if why is not None:
+        raise Problem(503, why, headers={"Retry-After": "5"})
     return Health()
 
 
