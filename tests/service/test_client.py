@@ -80,8 +80,8 @@ def test_a_data_frame_is_searched_and_its_results_are_read(client, file):
     assert (study.name, study.state) == ("waves-random-0", "done")
     trials = study.trials
     assert list(trials.status) == ["complete"] * 6
-    assert trials.score.min() == client.study(study.name).facts()["best"]["score"]
-    summary = study.summary()
+    summary, facts = study.summary(), client.study(study.name).facts()
+    assert facts["best"]["params"] == summary["best"]["params"]
     assert study.best.params == summary["best"]["params"]
     assert summary["all_trials"][0]["params"] == {name: trials[name][0] for name in SPACE}
     assert "waves-random-0" in study.report().html

@@ -157,6 +157,17 @@ def test_a_study_that_failed_shows_why(browse, service):
     assert "data.path: no such column" in read(browse("/page/view")).text
 
 
+def test_a_default_that_won_is_the_best(browse, service):
+    rows = make_rows(3)
+    service.add(make_study("a", state="done"), rows)
+    best = {"trial": None, "score": 0.25, "params": {"hidden_size": 32}}
+    service.known["a"]["best"] = best
+    for view in ("/page/view", "/page/view?study=a"):
+        text = read(browse(view)).text
+        assert "the untuned default" in text
+        assert "None" not in text
+
+
 def numbers(page_text):
     return [int(n) for n in re.findall(r'<th scope="row" class="number">(\d+)</th>', page_text)]
 

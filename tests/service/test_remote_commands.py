@@ -21,6 +21,7 @@ from helpers.thread_pool import ThreadPool
 
 from tuner import Client, RunError
 from tuner.cli.app import run
+from tuner.coordination.finalists import find_winner
 from tuner.executors.choice import ExecutorChoice
 from tuner.executors.local import LocalExecutor
 from tuner.experiment import dump_yaml
@@ -201,6 +202,34 @@ def test_the_events_for_programs_are_those_of_a_search_here(service, work, here,
         assert sorted(found[1]) == sorted(expected[1])
         names = [line.partition('"event":"')[2].partition('"')[0] for line in found[1]]
         assert (names[0], *names[-2:]) == ("begun", "result", "ended")
+
+
+def test_a_default_that_wins_is_listed_as_the_best(service, work, here, command):
+    finalists = EXPERIMENT["finalists"] | {"baseline": True}
+    folder_of(work, finalists=finalists)
+    assert here(*RUN, finalists=finalists)[0] == command(*RUN)[0] == 0
+    journal = work.parent / "here" / "studies" / f"{STUDY}.journal"
+    winner = find_winner(read(STUDY, str(journal)))
+    assert winner.is_default
+    assert command("studies") == here("studies")
+    facts = Client(service.url).study(STUDY).facts()["best"]
+    assert (facts["trial"], facts["score"]) == (winner.number, winner.mean)
+    assert command("show", STUDY) == here("show", STUDY)
+
+
+def test_a_search_without_trials_is_shown_as_it_stands(make_service, watched, command, monkeypatch):
+    with make_service(epoch_s=SOON_S) as running:
+        process = watched(running)
+        monkeypatch.setenv("TUNER_SERVER", running.url)
+        assert until(process, "searching")
+        study = Client(running.url).study(STUDY)
+        assert study.state == "running"
+        line = f"{STUDY}: running, no trial has ended yet"
+        assert command("show", STUDY) == (0, [line], "")
+        assert json.loads("\n".join(command("show", STUDY, "--json")[1]))["trained"] == 0
+        process.kill()
+        process.communicate()
+        study.cancel()
 
 
 class FailingPool(Pool):

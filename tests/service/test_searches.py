@@ -10,7 +10,8 @@ import pytest
 from helpers.simulated_study import WAVES, everything, waves_experiment
 from helpers.thread_pool import ThreadPool
 
-from tuner.errors import InputError, Interrupted
+from tuner.coordination.finalists import find_winner
+from tuner.errors import InputError, Interrupted, JournalAway
 from tuner.experiment import Experiment
 from tuner.journal.records import read_study
 from tuner.journal.storage import read_journal
@@ -153,9 +154,9 @@ def test_a_search_has_the_trials_of_a_local_one(bench, tmp_path, data):
     assert (study.state, study.error) == (State.DONE, None)
     assert everything(bench.record(study)) == everything(run_locally(tmp_path, data))
     assert study.progress.trained == 8
-    record = bench.record(study)
-    assert study.progress.best["trial"] == record.best.number
-    assert study.progress.best["score"] == record.best.value
+    winner = find_winner(bench.record(study))
+    assert study.progress.best["trial"] == winner.number
+    assert study.progress.best["score"] == winner.mean  # the untuned default wins here
 
 
 def test_events_tell_the_search_from_begin_to_end(bench):
@@ -212,6 +213,20 @@ def test_extend_raises_the_budget_of_a_running_search(slow_bench):
     slow_bench.searches.extend(study, {"trials": 10}, ANA)
     until(lambda: study.state is State.DONE)
     assert len(slow_bench.record(study).trained) == 10
+
+
+def test_a_submission_that_was_there_before_lowers_nothing(bench):
+    study = bench.submit()
+    until_ended(study)
+    bench.searches.extend(study, {"trials": 12}, ANA)
+    until(lambda: study.state is State.DONE and study.progress.trained == 12)
+    ended = study.ended
+    for changes in ({}, {"budget": {"trials": 12, "epochs": 3}}):
+        assert bench.submit(changes=changes) is study
+        assert (study.state, study.ended, study.facts.trials) == (State.DONE, ended, 12)
+    again = Studies(bench.records).get("ana", study.name)
+    assert again.was_submitted(study.spec)
+    assert again.submissions == study.submissions
 
 
 def test_extend_keeps_to_the_limits(bench):
@@ -277,6 +292,73 @@ def test_priority_decides_within_an_owner_and_turns_between(tmp_path, data):
         order.append(study.name)
         bench.searches._running[study.owner, study.name] = SimpleNamespace(starting=False)
     assert order == ["b", "c", "a"]
+
+
+@pytest.fixture
+def no_pause(monkeypatch):
+    monkeypatch.setattr("tuner.service.searches._PAUSE_S", 0.01)
+
+
+def failing_once(monkeypatch, owner, name, error=ZeroDivisionError):
+    """Let the first call of a method fail."""
+    method, failed = getattr(owner, name), []
+
+    def fails(*args, **keys):
+        if not failed:
+            failed.append(True)
+            raise error
+        return method(*args, **keys)
+
+    monkeypatch.setattr(owner, name, fails)
+
+
+def test_a_search_that_cannot_be_started_fails_alone(bench, no_pause, monkeypatch, caplog):
+    failing_once(monkeypatch, bench.pool, "executor")
+    first = bench.submit(name="a")
+    until_ended(first)
+    assert (first.state, first.error[:17]) == (State.FAILED, "the server failed")
+    assert "ZeroDivisionError" in caplog.text
+    until(lambda: bench.events_of(first, "ended"))
+    second = bench.submit(name="b")
+    until_ended(second)
+    assert second.state is State.DONE
+    bench.searches.resume(first)
+    until(lambda: first.state is State.DONE)
+
+
+def test_the_scheduler_goes_on_after_an_error(bench, no_pause, monkeypatch, caplog):
+    failing_once(monkeypatch, bench.searches, "_next")
+    study = bench.submit()
+    until_ended(study)
+    assert study.state is State.DONE
+    assert bench.searches.failed is None
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_dead_scheduler_is_known(bench, monkeypatch):
+    failing_once(monkeypatch, bench.searches, "_next", SystemExit)
+    bench.submit()
+    until(lambda: bench.searches.failed)
+    assert bench.searches.failed.startswith("no search is started any more: the server failed")
+
+
+def test_the_end_of_a_search_waits_for_the_journal(bench, no_pause, monkeypatch):
+    put, free, asked = bench.records.put, threading.Event(), threading.Event()
+
+    def away(key, value):
+        if key.startswith("state ") and value["state"] == "done" and not free.is_set():
+            asked.set()
+            raise JournalAway("the journal is away")
+        put(key, value)
+
+    monkeypatch.setattr(bench.records, "put", away)
+    study = bench.submit()
+    assert asked.wait(SOON_S)
+    assert study.state is State.RUNNING
+    assert not bench.events_of(study, "ended")
+    free.set()
+    until(lambda: bench.events_of(study, "ended"))
+    assert study.state is State.DONE
 
 
 def test_too_many_open_studies_are_refused(bench):

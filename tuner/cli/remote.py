@@ -80,10 +80,11 @@ def _write(text: str) -> None:
     sys.stderr.write(f"tuner: {text}\n")
 
 
-def facts_of_queued(study: RemoteStudy) -> dict[str, Any] | None:
-    """Return the facts of a study that has not begun; None for any other one."""
+def facts_before_trials(study: RemoteStudy) -> dict[str, Any] | None:
+    """Return the facts of a study that goes on and has no trial yet; None for any other one."""
     facts = study.facts()
-    return facts if facts["state"] == "queued" and not facts.get("trained") else None
+    goes_on = facts["state"] in ("queued", "running")
+    return facts if goes_on and not facts.get("trained") else None
 
 
 def place_in_words(facts: Mapping[str, Any]) -> str:
@@ -105,7 +106,9 @@ def row_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return a study of the service's list under the names that a summary has."""
     best, score = facts.get("best"), None
     if best:
-        score = {"trial": best["trial"], "search_score": best["score"], "params": best["params"]}
+        of = "mean" if best["trial"] is None else "search_score"  # the untuned default was no trial
+        score = {"trial": best["trial"], "search_score": None, of: best["score"]}
+        score["params"] = best["params"]
     return {
         "study": facts["name"],
         "experiment": facts["experiment"],

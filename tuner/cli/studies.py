@@ -20,7 +20,7 @@ from rich.table import Table
 from tuner.cli.app import Report, Show, Strategies, Studies, Sync, Ui
 from tuner.cli.remote import (
     client_of,
-    facts_of_queued,
+    facts_before_trials,
     fetched_model,
     place_in_words,
     row_of,
@@ -178,12 +178,14 @@ def _show(record: StudyRecord, state: StudyState) -> None:
 
 
 def _show_remote(study: RemoteStudy, *, as_json: bool) -> None:
-    """Print a study of a service; of one that is queued, its place in the queue."""
-    if (queued := facts_of_queued(study)) is not None:
+    """Print a study of a service; before a trial has ended, its state or its place in the queue."""
+    if (facts := facts_before_trials(study)) is not None:
         if as_json:
-            _print_json(queued)
+            _print_json(facts)
         else:
-            console.print(f"{study.name}: {place_in_words(queued)}", markup=False, soft_wrap=True)
+            begun = "running, no trial has ended yet"
+            where = place_in_words(facts) if facts["state"] == "queued" else begun
+            console.print(f"{study.name}: {where}", markup=False, soft_wrap=True)
     elif as_json:
         _print_json(study.summary())
     else:

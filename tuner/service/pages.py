@@ -261,16 +261,22 @@ def _shown(study: Mapping[str, Any]) -> dict[str, Any]:
     progress = f"{trained:,} of {budget:,} trials" if budget else f"{trained:,} trials"
     words = f"{study['state']}, {progress}"
     if best:
-        words += f", best {study['metric']} {number(best['score'])} in trial {best['trial']:,}"
+        words += f", best {study['metric']} {number(best['score'])} in {_best_of(best)}"
     return {
         **study,
         "symbol": _SYMBOLS.get(study["state"], ""),
         "active": study["state"] in ("queued", "running"),
         "words": words,
+        "best_of": _best_of(best) if best else None,
         "url": f"v1/studies/{quote(study['name'], safe='')}",
         "query": _query({}, study=study["name"]),
         "spark": spark_line(study.get("curve") or (), trained, budget),
     }
+
+
+def _best_of(best: Mapping[str, Any]) -> str:
+    """Return which training has the best score, in words."""
+    return "the untuned default" if best["trial"] is None else f"trial {best['trial']:,}"
 
 
 def _trials(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.coordination.coordinator import Asked, Observer, SearchStart
+from tuner.coordination.finalists import find_winner
 from tuner.coordination.opening import CHANGEABLE, Earlier
 from tuner.errors import Interrupted, JournalAway, TunerError
 from tuner.executors.choice import ExecutorChoice
@@ -343,6 +344,7 @@ class Searches:
         reporter = self._reporter(study)
         try:
             record = self._search(running, reporter)
+            study.progress.best = _winner(record)
             reporter.result(as_client_wrote(record, study.name, self._paths(study)), [])
         except Interrupted:
             if study.state is State.CANCELLED:
@@ -544,5 +546,14 @@ class ProgressOf(Observer):
             self._progress.best = _best(key.number, outcome.objective, params)
 
 
-def _best(trial: int, score: float | None, params: Any) -> dict[str, Any]:
+def _winner(record: StudyRecord) -> dict[str, Any] | None:
+    """Return the best of a search that has ended: a finalist, or the untuned default, may win."""
+    if record.best is None:
+        return None
+    winner = find_winner(record)
+    score = winner.mean if winner.search_score is None else winner.search_score
+    return _best(winner.number, score, winner.params)
+
+
+def _best(trial: int | None, score: float | None, params: Any) -> dict[str, Any]:
     return {"trial": trial, "score": score, "params": dict(params)}

@@ -51,7 +51,7 @@ class Progress:
     """How far a study is."""
 
     trained: int = 0  # trials that have ended, without duplicates
-    best: dict[str, Any] | None = None  # trial, score, params
+    best: dict[str, Any] | None = None  # trial (None: the untuned default), score, params
     is_old: bool = False
     """Whether it was recorded with the state, and trials may have ended since."""
 

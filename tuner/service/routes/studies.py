@@ -49,7 +49,10 @@ class StudyAnswer(BaseModel):
     direction: Literal["minimize", "maximize"]
     trials: int | None = Field(description="The budget.")
     trained: int = Field(description="Trials that have ended, without duplicates.")
-    best: dict[str, Any] | None = Field(description="`trial`, `score` and `params`.")
+    best: dict[str, Any] | None = Field(
+        description="`trial` (null: the untuned default), `score` and `params`; once a search has "
+        "ended, those of its winner."
+    )
     submitted: str
     began: str | None
     ended: str | None
