@@ -189,6 +189,26 @@ def test_nothing_changes_a_study_that_is_being_deleted(in_files, monkeypatch):
         assert submit(client).status_code == 201
 
 
+def test_nobody_opens_a_study_that_is_being_deleted(in_files, monkeypatch):
+    with running(in_files) as client:
+        create(client)
+        client.post("/v1/studies/a/cancel")
+        answers, forget = [], client.service.results.forget
+
+        def asked_meanwhile(study):
+            answers.append(ask(client))
+            forget(study)
+
+        monkeypatch.setattr(client.service.results, "forget", asked_meanwhile)
+        # Asked for as the deletion began, when the study was not cancelled yet.
+        study = client.service.studies.get("local", "a")
+        monkeypatch.setattr(client.service.external, "_check_state", lambda study: None)
+        assert client.delete("/v1/studies/a").status_code == 204
+        assert [answer.status_code for answer in answers] == [404]
+        assert study not in client.service.external._open
+        assert left_of(in_files) == []
+
+
 def test_a_search_that_still_ends_writes_nothing_later(in_files):
     with running(in_files, epoch_s=0.05) as client:
         submit(client)

@@ -250,6 +250,15 @@ def test_a_cancelled_study_gives_nothing_until_it_is_resumed(client):
     assert names.count("finished") == 2
 
 
+def test_the_first_creation_again_lowers_no_budget(client):
+    client.create(trials=4)
+    client.http.post("/v1/studies/s/extend", json={"trials": 6})
+    for trials in (4, 6):
+        again = client.create(trials=trials)
+        assert (again.status_code, again.json()["trials"]) == (200, 6)
+    assert client.create(trials=5).status_code == 409
+
+
 def test_a_done_study_is_extended(client):
     client.create(strategy=PSO, trials=2)
     for trial in client.trials(n=2):

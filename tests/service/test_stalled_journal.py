@@ -34,7 +34,7 @@ class Stalled:
 @pytest.fixture
 def impatient(monkeypatch):
     """Nobody waits long for a journal."""
-    for module in ("records", "studies"):
+    for module in ("records", "studies", "external"):
         monkeypatch.setattr(f"tuner.service.{module}.WRITE_S", 0.1)
 
 
@@ -84,7 +84,10 @@ def test_an_outage_of_the_database_is_503_in_seconds(tmp_path, postgresql, impat
         settings = Settings(root=tmp_path / "root", journal=url)
         client = stack.enter_context(running_external(tmp_path / "root", settings=settings))
         assert client.create("s").status_code == 201
+        (trial,) = client.trials("s")
         postgresql.stop()
+        assert client.ask("s").status_code == 503
+        assert client.tell(trial, 0.5).status_code == 503
         refused = client.create("t")
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
         assert "127.0.0.1" not in refused.text
@@ -92,3 +95,13 @@ def test_an_outage_of_the_database_is_503_in_seconds(tmp_path, postgresql, impat
         postgresql.start()
         assert client.create("t").status_code == 201
         assert len(client.trials("t")) == 1
+        assert client.tell(trial, 0.5).status_code == 200
+
+
+def test_a_service_whose_database_was_away_for_too_long_is_not_ready(tmp_path):
+    settings = Settings(root=tmp_path / "root", journal=f"sqlite:///{tmp_path}/service.db")
+    with running_external(tmp_path / "root", settings=settings) as client:
+        assert client.http.get("/ready").status_code == 200
+        client.service.records._storage.close()
+        answer = client.http.get("/ready")
+        assert (answer.status_code, "start the service again" in answer.text) == (503, True)

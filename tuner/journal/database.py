@@ -118,6 +118,11 @@ class RetryingStorage(BaseStorage):
         finally:
             del self._patience.seconds
 
+    @property
+    def failed(self) -> bool:
+        """Whether every later operation fails."""
+        return self._failure is not None
+
     def _retry(self, attempt: Callable[[], _T], again: Callable[[], _T] | None = None) -> _T:
         """Attempt an operation until the database answers.
 

@@ -241,8 +241,8 @@ class EventLogs:
     def remove(self, owner: str, study: str) -> None:
         """Delete the log of a study; its readers leave."""
         log = self.of(owner, study)
-        with self._lock:  # nobody opens what is being removed
-            log.remove()
+        log.remove()
+        with self._lock:  # only now, or a reader would open what is being removed
             self._logs.pop((owner, study), None)
 
     def end_streams(self) -> None:

@@ -30,11 +30,11 @@ from tuner.errors import InputError, RunError, TunerError
 from tuner.experiment import flat
 from tuner.experiment.external import ExternalSpec
 from tuner.journal.external import ExternalRecord
-from tuner.journal.storage import group_commit
+from tuner.journal.storage import group_commit, within
 from tuner.service.access import Owner
 from tuner.service.events import EventLogs, EventReporter
 from tuner.service.problems import Problem, unexpected
-from tuner.service.records import ServiceJournal
+from tuner.service.records import WRITE_S, ServiceJournal
 from tuner.service.settings import Settings
 from tuner.service.studies import Facts, Kind, State, Studies, Study
 from tuner.service.trial_table import TrialTable, TrialTables
@@ -350,6 +350,7 @@ class _OpenStudy:
             observers.append(self._reporter)
         held = HeldObservers(observers)
         storage = stack.enter_context(place.open(lambda note: None))
+        stack.enter_context(within(storage, WRITE_S))  # clients wait
         open_study = AskTell(
             storage,
             place.location,

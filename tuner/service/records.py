@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage
 
 from tuner.errors import JournalAway, JournalInUse, RunError
 from tuner.experiment.schema import SERVICE_STUDY
+from tuner.journal.database import RetryingStorage
 from tuner.journal.storage import (
     SERVICE_PREFIX,
     Place,
@@ -70,6 +71,11 @@ class ServiceJournal:
                 self._records.pop(key, None)
             else:
                 self._records[key] = value
+
+    @property
+    def failed(self) -> bool:
+        """Whether the database was away for so long, or was taken, that nothing is written."""
+        return isinstance(self._storage, RetryingStorage) and self._storage.failed
 
     def remove_study(self, owner: str, study: str) -> None:
         """Remove the journal of a study that nobody writes to, or what is left of it.

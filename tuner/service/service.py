@@ -148,6 +148,8 @@ class Service:
     @property
     def failed(self) -> str | None:
         """Why the service does not go on with searches; None while it does."""
+        if self.records.failed:
+            return "the journal's database was away for too long; start the service again"
         return self.searches.failed
 
     def controller(self, owner: str, name: str) -> Controller:
