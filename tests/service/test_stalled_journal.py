@@ -8,6 +8,7 @@ from helpers.external_service import running_external
 from helpers.postgresql import schema_of_its_own
 
 from tuner.service.access import Owner
+from tuner.service.external import _Request
 from tuner.service.records import hold_records
 from tuner.service.settings import Settings
 from tuner.service.studies import Facts, Kind, State, Studies
@@ -60,6 +61,29 @@ def test_a_stalled_journal_holds_up_no_reader(tmp_path, monkeypatch, impatient):
             writes.join(SOON_S)
         assert answers[0].status_code == 201
         assert client.create("u").status_code == 201
+
+
+def test_a_study_whose_journal_stalls_is_not_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tuner.service.external._CLOSE_S", 0.1)
+    reached, free = threading.Event(), threading.Event()
+
+    def stall(open_study):
+        reached.set()
+        assert free.wait(SOON_S)
+
+    with running_external(tmp_path / "root") as client:
+        client.create("s")
+        study = client.service.studies.get("local", "s")
+        client.service.external._submit(_Request(stall), study)
+        try:
+            assert reached.wait(SOON_S)
+            refused = client.http.post("/v1/studies/s/cancel")
+            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+        finally:
+            free.set()
+        assert study.state is State.RUNNING
+        monkeypatch.setattr("tuner.service.external._CLOSE_S", SOON_S)
+        assert client.http.post("/v1/studies/s/cancel").status_code == 202
 
 
 def test_a_change_is_seen_once_it_is_written(tmp_path, monkeypatch):

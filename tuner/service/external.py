@@ -26,7 +26,7 @@ from optuna.storages import BaseStorage
 from tuner.coordination.ask_tell import AskTell
 from tuner.coordination.coordinator import HeldObservers, Observer
 from tuner.coordination.leases import Lease, LeaseConflict, NoSuchTrial
-from tuner.errors import InputError, RunError, TunerError
+from tuner.errors import InputError, JournalAway, RunError, TunerError
 from tuner.experiment import flat
 from tuner.experiment.external import ExternalSpec
 from tuner.journal.external import ExternalRecord
@@ -41,6 +41,7 @@ from tuner.service.trial_table import TrialTable, TrialTables
 
 _IDLE_S = 120.0  # without a request, after which a study is closed
 _GROUP_S = 0.02  # of work, after which a group of requests waits for the disk
+_CLOSE_S = 10.0  # for a study that writes, before it is changed
 _OPEN = (State.QUEUED, State.RUNNING)
 
 
@@ -127,7 +128,7 @@ class ExternalStudies:
         Raises:
             Problem: 404, the owner has no such study; 409, its models train here.
         """
-        study = self.studies.get(owner.name, name)
+        study = self.studies.get_at_once(owner.name, name)
         if study.kind is not Kind.EXTERNAL:
             raise Problem(409, f"study {name!r} is a search: workers of the service train it")
         return study
@@ -215,19 +216,26 @@ class ExternalStudies:
 
         Requests that come meanwhile, and asks that wait, are answered afterwards: by the study as
         it then is.
+
+        Raises:
+            JournalAway: its thread waits for the journal.
         """
         with self._lock:
             one_at_a_time = self._changing.setdefault(study, threading.Lock())
-        with one_at_a_time:
+        if not one_at_a_time.acquire(timeout=_CLOSE_S):
+            raise _still_writes(study)
+        try:
             with self._lock:
                 before, holder = self._open.get(study), _OpenStudy(self, study)
                 self._open[study] = holder  # has no thread: it keeps the requests
             try:
-                if before is not None:
-                    before.close()
+                if before is not None and not before.close(_CLOSE_S):
+                    raise _still_writes(study)
                 yield
             finally:
                 self.ended(holder)
+        finally:
+            one_at_a_time.release()
 
     def stop(self) -> None:
         """Answer what waits, and close all studies; their leases go on when the service is back."""
@@ -235,7 +243,7 @@ class ExternalStudies:
             self._stopping = True
             every = [each for each in self._open.values() if each.has_thread]
         for open_study in every:
-            open_study.close(wait=False)
+            open_study.close(0)
         for open_study in every:
             open_study.close()
 
@@ -309,11 +317,11 @@ class _OpenStudy:
         """Start the thread."""
         self._thread.start()
 
-    def close(self, *, wait: bool = True) -> None:
-        """End the thread after the requests that are there."""
+    def close(self, timeout_s: float | None = None) -> bool:
+        """End the thread after the requests that are there; return whether it has ended in time."""
         self.requests.put(None)
-        if wait:
-            self._thread.join()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def left(self) -> list[_Request]:
         """Return the requests that have no answer."""
@@ -486,6 +494,11 @@ def _commit(storage: BaseStorage, observers: HeldObservers) -> Iterator[None]:
     with group_commit(storage):
         yield
     observers.release()
+
+
+def _still_writes(study: Study) -> JournalAway:
+    rule = f"the journal of study {study.name!r} has not taken what is written for seconds"
+    return JournalAway(rule, remedy="try again later")
 
 
 def _is_cancelled(study: Study) -> Problem:

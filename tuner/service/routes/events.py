@@ -60,7 +60,7 @@ async def events(
     events are lines of JSON, and empty lines keep the connection alive.
     """
     service = request.app.state.service
-    study: Study = service.studies.get(owner.name, name)
+    study: Study = service.studies.get_at_once(owner.name, name)
     log: EventLog = service.events.of(owner.name, name)
     wanted = after if last_event_id is None else last_event_id
     at = log.position(wanted or 0)
