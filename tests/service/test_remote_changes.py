@@ -176,3 +176,40 @@ def test_what_changes_a_service_names_it(command, tuner, monkeypatch):
             "tuner: --server: the URL of a service is missing; give --server URL, or set "
             "TUNER_SERVER; "
         )
+
+
+INIT_OPTIONS = [
+    [],
+    ["-o", "mine.yaml"],
+    ["-o", "sub/mine.yaml", "--horizon", "3"],
+    ["--no-time", "--target", "y", "--features", "y", "--read", "decimal=."],
+]
+
+
+@pytest.mark.parametrize("options", INIT_OPTIONS, ids=" ".join)
+def test_init_at_a_service_writes_what_it_writes_here(service, tuner, options, tmp_path):
+    (tmp_path / "work" / "sub").mkdir()
+    file = tmp_path / "work" / (options[1] if options[:1] == ["-o"] else "waves.yaml")
+    here = tuner("init", "waves.csv", *options, "--server", "local")
+    text = file.read_text()
+    file.unlink()
+    there = tuner("init", "waves.csv", *options)
+    assert (file.read_text(), here[0]) == (text, 0)
+    assert without_option(here) == there
+
+
+def without_option(printed):
+    """Return what was printed without the option by which this machine was chosen."""
+    return tuple(str(p).replace(" --server local", "") if p != 0 else 0 for p in printed)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["waves.csv", "--target", "yy"], ["nothing.csv"], ["waves.csv", "--horizon", "0"]],
+    ids=" ".join,
+)
+def test_init_at_a_service_refuses_what_it_refuses_here(service, tuner, arguments):
+    found = tuner("init", *arguments)
+    assert found == tuner("init", *arguments, "--server", "local")
+    assert found[0] == 2
+    assert not Path("waves.yaml").exists()

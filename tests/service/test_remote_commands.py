@@ -304,8 +304,8 @@ def test_a_signal_leaves_the_search_running(signum, status, make_service, watche
         _, error = process.communicate(timeout=SOON_S)
         assert process.returncode == status
         assert error == (
-            f"tuner: {STUDY} goes on at the service; the same command follows it again, and "
-            f"`tuner show {STUDY}` shows it\n"
+            f"tuner: {STUDY} goes on at the service; the same command follows it again, "
+            f"`tuner show {STUDY}` shows it, `tuner cancel {STUDY}` ends it\n"
         )
         study = Client(running.url).study(STUDY)
         assert study.state == "running"

@@ -295,6 +295,7 @@ class Init:
     read: list[str] | None = _option(
         "How the file is written, a key of data.read: 'decimal=,'. Repeatable.", "KEY=VALUE"
     )
+    server: _Server = None
     force: _Force = False
 
 
@@ -520,7 +521,10 @@ class Cancel:
 
 @_command("Service", "remote_changes")
 class Resume:
-    """Go on with a study of a service that was cancelled or has failed."""
+    """Go on with a study of a service that was cancelled or has failed.
+
+    One that is done is extended by `tuner run EXPERIMENT.yaml --trials N`.
+    """
 
     study: _Study
     server: _Service = None

@@ -6,15 +6,21 @@ import dataclasses
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from tuner.cli.app import Init, key_and_value
-from tuner.errors import InputError
+from tuner.cli.remote import client_of, server_option
+from tuner.errors import InputError, refusal
 from tuner.experiment import parse_value
+from tuner.experiment.yaml_files import text_of
 from tuner.outputs import written_whole
-from tuner.planning.file import InitOptions, propose
+from tuner.planning.file import InitOptions, ProposedFile, propose
 from tuner.progress.display import console
+
+if TYPE_CHECKING:
+    from tuner.client import Client
 
 _WORDS = ("true", "false")
 
@@ -32,14 +38,31 @@ def init(command: Init) -> None:
     _check_output(file, path, command.force)
     relative = os.path.relpath(path.resolve(), file.parent.resolve())
     options = dataclasses.replace(options, read=_read_keys(command.read or []))
-    proposed = propose(path, options, file=file, written_path=relative)
+    if (client := client_of(command)) is None:
+        proposed = propose(path, options, file=file, written_path=relative)
+    else:
+        proposed = _proposed_by(client, path, options, file, relative)
     with written_whole(file) as new:
         new.write_text(proposed.text, encoding="utf-8")
     console.print(f"wrote [bold]{escape(str(file))}[/]: {proposed.does}")
     for line in proposed.notes:
         console.print(line, markup=False)
-    name = escape(shlex.quote(str(file)))
-    console.print(f"next: [bold]tuner check {name}[/], then [bold]tuner run {name}[/]")
+    name = escape(f"{shlex.quote(str(file))}{server_option(command.server)}")
+    next_ = f"next: [bold]tuner check {name}[/], then [bold]tuner run {name}[/]"
+    console.print(next_, soft_wrap=True)
+
+
+def _proposed_by(
+    client: Client, data: Path, options: InitOptions, file: Path, written_path: str
+) -> ProposedFile:
+    """Return what a service proposes for a file, which is uploaded; arguments as of `propose`."""
+    if not data.is_file():
+        raise refusal(data, "data.path", "no such file", remedy="check the path")
+    dataset = client.upload(data)
+    given = {k: v for k, v in dataclasses.asdict(options).items() if v not in (None, False, {})}
+    answer = client.proposal(dataset, name=file.stem, **given)
+    text = answer["yaml"].replace(text_of(dataset.reference), text_of(written_path), 1)
+    return ProposedFile(text, escape(answer["does"]), tuple(answer["notes"]))
 
 
 def _read_keys(options: list[str]) -> dict[str, object]:

@@ -98,8 +98,9 @@ def _detached(study: RemoteStudy, reporter: Reporter, command: Run) -> Iterator[
         yield
     except Interrupted as error:
         if isinstance(error, _Left) or error.exit_status != Interrupted.exit_status:
-            show = f"`tuner show {shlex.quote(study.name)}{server_option(command.server)}`"
-            remedy = f"the same command follows it again, and {show} shows it"
+            name = f"{shlex.quote(study.name)}{server_option(command.server)}"
+            ways = f"`tuner show {name}` shows it, `tuner cancel {name}` ends it"
+            remedy = f"the same command follows it again, {ways}"
             stopped = Interrupted(f"{study.name} goes on at the service", remedy=remedy)
             stopped.exit_status = error.exit_status
         else:  # a second Ctrl-C

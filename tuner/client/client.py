@@ -208,12 +208,17 @@ class Client:
         Args:
             data: uploaded first, unless it is.
             options: those of `tuner init`: `target`, `features`, `time`, `id`, `no_time`,
-                `resample`, `wide`, `horizon`, `task`, `read`.
+                `resample`, `wide`, `horizon`, `task`, `read`; and `name`, of the experiment.
         """
         dataset = data if isinstance(data, Dataset) else self.upload(data)
-        body = {"dataset": dataset.id, **options}
-        answer = self._connection.json("POST", "/v1/experiments:init", body=body)
+        answer = self.proposal(dataset, **options)
         return answer["yaml"], list(answer["notes"])
+
+    def proposal(self, dataset: Dataset, **options: Any) -> dict[str, Any]:
+        """Return the `yaml` and the `notes` of `init`, and what the experiment `does`, in words."""
+        body = {"dataset": dataset.id, **options}
+        found: dict[str, Any] = self._connection.json("POST", "/v1/experiments:init", body=body)
+        return found
 
     def check(
         self,

@@ -46,6 +46,8 @@ class InitBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dataset: DatasetId
+    name: _Text | None = None
+    """Name of the experiment; by default that of the file, without its ending."""
     target: _Names | None = None
     """Column to predict, or several."""
     features: _Names | None = None
@@ -69,7 +71,7 @@ class InitBody(BaseModel):
 
     def options(self) -> dict[str, Any]:
         """Return the fields of `tuner.planning.file.InitOptions`."""
-        given = self.model_dump(exclude={"dataset"})
+        given = self.model_dump(exclude={"dataset", "name"})
         return given | {name: _line(given[name]) for name in ("target", "features", "wide")}
 
 
@@ -129,7 +131,7 @@ class Experiments:
         known = self._datasets.get(owner.name, body.dataset)
         given = {
             "path": str(self._datasets.path_of(owner.name, body.dataset)),
-            "file": f"{PurePath(known.name).stem}.yaml",
+            "file": f"{body.name or PurePath(known.name).stem}.yaml",
             "written": PREFIX + body.dataset,
             "options": body.options(),
         }
