@@ -291,13 +291,16 @@ def test_what_never_acts_is_said_before_the_search(folder, capsys):
     pruner = ("--set", "pruner.name=median")
     said = begin(folder, capsys, *pruner, "--set", "strategy.population=4")
     (swarm,) = [line for line in said if "pso cannot move: all 4 trials" in line]
-    (idle,) = [line for line in said if "the pruner median can never act" in line]
+    (idle,) = [line for line in said if "the median pruner cannot stop any trial" in line]
     assert "budget.trials" in swarm
-    assert "pruner." in idle
+    assert idle.startswith("pruner.n_warmup_steps: ")
     again = ["run", "air.yaml", "--no-tracking", "--no-test", *pruner]
     assert run([*again, "--set", "strategy.population=4"]) == 0
     before, _, _ = capsys.readouterr().out.partition("What stands in the way")
     assert "cannot move" not in before  # nothing is left to search
+    assert run([*again, "--set", "strategy.population=4", "--seed", "5"]) == 0
+    out = capsys.readouterr().out
+    assert (out.count("cannot move"), out.count("cannot stop any trial")) == (1, 1)
 
 
 def test_a_study_of_any_letters_is_found_by_every_command(folder, capsys):

@@ -79,7 +79,7 @@ def test_check_says_what_stands_in_the_way_and_with_which_key(check):
     before, _, after = printed.partition("What stands in the way\n")
     assert "passengers has a trend that nothing takes out" in after
     assert "budget.trials: woa cannot move: all 8 trials are its first generation" in after
-    assert ": the pruner median can never act" in after
+    assert ": the median pruner cannot stop any trial" in after
     printed = check("air.yaml", "--set", "data.transform=difference", "--set", "pruner.name=none",
                     "--strategy", "random")  # fmt: skip
     assert "stands in the way" not in printed

@@ -83,6 +83,7 @@ FILES = {
     "UTF-8 with a mark": b"\xef\xbb\xbf" + lines().encode(),
     "UTF-16": lines().encode("utf-16"),
     "UTF-16 without a mark": lines().encode("utf-16-le"),
+    "UTF-16 with the high byte first": lines().encode("utf-16-be"),
     "comments": "# a logger\n# kW\n" + lines(),
     "names behind a comment mark": "# exported today\n#" + lines(),
     "titles": "Sales of shop 1\n\n" + lines(),

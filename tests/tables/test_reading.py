@@ -1,6 +1,9 @@
+import gzip
+import io
 import re
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -60,6 +63,28 @@ def test_the_names_in_a_parquet_file_are_texts_and_differ(tmp_path):
     frame.set_index(rows).to_parquet(path)
     series = read(path, id="s")
     assert (series.names, series.features) == (("a", "b"), ["x", "y", "t"])
+
+
+_PACKED = io.BytesIO()
+with zipfile.ZipFile(_PACKED, "w") as _archive:
+    _archive.writestr("a.csv", "x,y\n1,2\n")
+BINARY = {
+    "zip": (_PACKED.getvalue(), "Excel workbook or a packed file; rename it to .xlsx, or unpack"),
+    "xls": (b"\xd0\xcf\x11\xe0" + bytes(60), "an old Excel workbook; save it as .xlsx or CSV"),
+    "parquet": (b"PAR1" + bytes(60), "a Parquet file; rename it to .parquet"),
+    "gzip": (gzip.compress(b"x,y\n1,2\n"), "packed (gzip); unpack it first"),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(60), "a picture; give its table as CSV"),
+    "other": (bytes(range(256)) * 4, "bytes of value 0; save the table as CSV, .xlsx or Parquet"),
+    "text and zeros": (b"x,y\n" + bytes(99), "bytes of value 0; save the table as CSV"),
+}
+
+
+@pytest.mark.parametrize("kind", BINARY)
+@pytest.mark.parametrize("encoding", [None, "latin-1"])
+def test_a_file_that_is_no_text_is_called_so(tmp_path, kind, encoding):
+    content, text = BINARY[kind]
+    read = {} if encoding is None else {"read": {"encoding": encoding}}
+    assert_refused(written(tmp_path, content), "data.path", "is no text", text, **read)
 
 
 @pytest.mark.parametrize(

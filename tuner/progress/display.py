@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -148,8 +148,13 @@ def params_line(params: Mapping[str, Any]) -> str:
     )
 
 
-def show_result(record: StudyRecord, state: StudyState = StudyState.DONE) -> None:
-    """Print the state of a study, its best configuration, and all scores to judge it by."""
+def show_result(
+    record: StudyRecord, state: StudyState = StudyState.DONE, *, said: Collection[str] = ()
+) -> None:
+    """Print the state of a study, its best configuration, and all scores to judge it by.
+
+    `said` are lines printed before: advice among them is left out.
+    """
     summary = summarize(record)
     counts, metric = summary.trials, summary.metric
     never = is_over(record, state)
@@ -189,7 +194,7 @@ def show_result(record: StudyRecord, state: StudyState = StudyState.DONE) -> Non
         console.print(f"  {line}", markup=False)
     if summary.verdict:
         console.print(f"  [bold]Verdict:[/] {escape(summary.verdict)}.")
-    show_advice(summary.advice)
+    show_advice([advice for advice in summary.advice if str(advice) not in said])
     if len(summary.finalists) > 1:
         _show_finalists(summary)
     if summary.front:

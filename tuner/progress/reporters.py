@@ -66,9 +66,10 @@ class _ConsoleReporter(Progress, Reporter):
     def __init__(self, console: Console, **progress: Callable[[], Any]) -> None:
         super().__init__(**progress)  # the arguments of `Progress`
         self.console = console
+        self._noted = set[str]()
 
     def result(self, record: StudyRecord, commands: list[tuple[str, str]]) -> None:
-        show_result(record)
+        show_result(record, said=self._noted)
         show_next(commands)
 
     def lost(self, key: TrialKey, reason: str) -> None:
@@ -77,6 +78,7 @@ class _ConsoleReporter(Progress, Reporter):
 
     def note(self, text: str) -> None:
         if not self.muted:
+            self._noted.add(text)
             self.console.print(text, markup=False)
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tuner.coordination.finalists import default_of, rank_finalists
-from tuner.data.prepared import Facts
+from tuner.data.prepared import Facts, counted
 from tuner.data.profile import Trend
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import WIDTH
@@ -108,6 +108,9 @@ class Advice:
     text: str  # the problem and the remedy, without capital and full stop
     blocks: bool = False  # whether the model cannot be judged before
 
+    def __str__(self) -> str:
+        return f"{self.key}: {self.text}"
+
     def to_json(self) -> dict[str, Any]:
         """Return the advice as in journals and summaries."""
         return asdict(self)
@@ -130,7 +133,7 @@ def in_the_way(record: StudyRecord) -> list[str]:
     n_trials = record.experiment.n_trials
     if n_trials is not None and len(record.trained) >= n_trials:
         return []
-    return [f"{advice.key}: {advice.text}" for advice in advice_on_budget(record.experiment)]
+    return [str(advice) for advice in advice_on_budget(record.experiment)]
 
 
 def advice_after(record: StudyRecord) -> list[Advice]:
@@ -181,7 +184,7 @@ def _on_pruner(experiment: Experiment) -> Iterator[Advice]:
     if (found := _why_idle(experiment.pruner, experiment)) is not None:
         option, why = found
         name = experiment.pruner.name
-        yield Advice(f"pruner.{option}", f"the pruner {name} can never act: {why}")
+        yield Advice(f"pruner.{option}", f"the {name} pruner cannot stop any trial: {why}")
 
 
 def _why_idle(pruner: Section, experiment: Experiment) -> tuple[str, str] | None:
@@ -191,23 +194,24 @@ def _why_idle(pruner: Section, experiment: Experiment) -> tuple[str, str] | None
     match pruner:
         case MedianPruner() | PercentilePruner():
             if folds == 1 and pruner.n_warmup_steps >= steps:
-                why = f"every trial gets {pruner.n_warmup_steps} epochs, and has {steps} at most"
-                return "n_warmup_steps", f"{why}; write a smaller n_warmup_steps"
+                spared = f"it spares the first {counted(pruner.n_warmup_steps, 'epoch')} of a trial"
+                remedy = "write a smaller n_warmup_steps, or a larger budget.epochs"
+                return "n_warmup_steps", f"{spared}, which has at most {steps}; {remedy}"
             seen, needed = _most_seen(experiment), max(1, pruner.n_startup_trials)
             if seen is not None and seen < needed:
-                why = f"it waits for {needed} complete trials, and no trial has more than {seen}"
+                why = f"it acts once {counted(needed, 'trial')} ended, and the last one starts when"
                 remedy = "write a smaller n_startup_trials, or a larger budget.trials"
-                return "n_startup_trials", f"{why} told before it; {remedy}"
+                return "n_startup_trials", f"{why} at most {seen} have; {remedy}"
         case SuccessiveHalvingPruner() | HyperbandPruner():
             first = pruner.min_resource
             if isinstance(pruner, SuccessiveHalvingPruner):
                 first *= pruner.reduction_factor**pruner.min_early_stopping_rate
             if first >= steps:
-                why = f"its first decision falls after {first} {unit}, and a trial has {steps}"
+                why = f"it first decides after {first} {unit}, and a trial has at most {steps}"
                 return "min_resource", f"{why}; write a smaller min_resource"
         case PatientPruner():
             if steps <= pruner.patience + 1:
-                why = f"it is patient for {pruner.patience} {unit}, and a trial has {steps}"
+                why = f"it bears {pruner.patience} {unit} without a gain, and a trial has {steps}"
                 return "patience", f"{why}; write a smaller patience"
             if (inner := _why_idle(pruner.wrapped, experiment)) is not None:
                 option, why = inner

@@ -31,6 +31,9 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_WIDE_MARKS = tuple(bom for bom, marked in _BOMS if marked != "utf-8-sig")
+_FEWEST_ZEROS = 0.05  # share of the pairs of bytes in UTF-16 with a 0: digits, commas, line ends
+_ONE_SIDED = 9  # times as many pairs have it on the same side
 # What programs of today still write, the likelier first, and the script that it is for.
 _LEGACY = {
     "cp1252": "LATIN",
@@ -83,10 +86,8 @@ def _decoded(path: Path, raw: bytes, encoding: str | None) -> tuple[str, str | N
     for bom, marked in _BOMS:
         if raw.startswith(bom):
             return raw.decode(marked), None if marked == "utf-8-sig" else marked
-    sample = raw[: 1 << 12]
-    for offset, wide in ((1, "utf-16-le"), (0, "utf-16-be")):
-        if len(sample) > 3 and sample[offset::2].count(0) > 0.4 * len(sample) / 2:
-            return raw.decode(wide), wide
+    if (wide := _without_mark(raw)) is not None:
+        return raw.decode(wide), wide
     try:
         return raw.decode("utf-8"), None
     except UnicodeDecodeError:
@@ -210,6 +211,7 @@ def read_bytes(path: Path) -> bytes:
                 raise refusal(path, "data.path", rule, remedy=f"save it as {_OTHER[suffix]}")
             first = file.read(_FIRST)
             if not (is_typed(path) or is_workbook(path)):
+                _check_text(path, first)
                 _check_columns(path, first)
             raw = first + file.read()
     except FileNotFoundError:
@@ -222,6 +224,49 @@ def read_bytes(path: Path) -> bytes:
         remedy = "give a CSV file: a line of column names, then rows"
         raise refusal(path, "data.path", "is empty", remedy=remedy)
     return raw
+
+
+_UNPACK, _AS_CSV = "unpack it first", "give its table as CSV"
+_SIGNATURES = (
+    (b"PK\x03\x04", "an Excel workbook or a packed file", "rename it to .xlsx, or unpack it"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "save it as .xlsx or CSV"),
+    (b"PAR1", "a Parquet file", "rename it to .parquet"),
+    (b"\x89HDF", "an HDF5 file", "save it as Parquet or CSV"),
+    (b"SQLite format 3\0", "an SQLite database", _AS_CSV),
+    (b"\x89PNG", "a picture", _AS_CSV),
+    (b"\xff\xd8\xff", "a picture", _AS_CSV),
+    (b"GIF8", "a picture", _AS_CSV),
+    (b"%PDF-", "a PDF", _AS_CSV),
+    (b"\x1f\x8b", "packed (gzip)", _UNPACK),
+    (b"BZh", "packed (bzip2)", _UNPACK),
+    (b"\xfd7zXZ\0", "packed (xz)", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "packed (zstd)", _UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "packed (7z)", _UNPACK),
+    (b"Rar!\x1a\x07", "packed (rar)", _UNPACK),
+)
+"""First bytes of files of other kinds, which are called .csv by mistake; kind; remedy."""
+
+
+def _check_text(path: Path, first: bytes) -> None:
+    """Refuse a file that is no text, whatever it is called."""
+    for signature, kind, remedy in _SIGNATURES:
+        if first.startswith(signature):
+            raise refusal(path, "data.path", f"is no text: it is {kind}", remedy=remedy)
+    if b"\0" in first and not first.startswith(_WIDE_MARKS) and _without_mark(first) is None:
+        rule = "is no text: it holds bytes of value 0"
+        remedy = "save the table as CSV, .xlsx or Parquet"
+        raise refusal(path, "data.path", rule, remedy=remedy)
+
+
+def _without_mark(raw: bytes) -> str | None:
+    """Return the encoding of UTF-16 without byte order mark; None where it is not that."""
+    sample = raw[: 1 << 16]
+    second, first = sample[1::2].count(0), sample[::2].count(0)
+    if max(second, first) < _FEWEST_ZEROS * len(sample) / 2:
+        return None
+    if second > _ONE_SIDED * first:
+        return "utf-16-le"
+    return "utf-16-be" if first > _ONE_SIDED * second else None
 
 
 def _check_columns(path: Path, first: bytes) -> None:
