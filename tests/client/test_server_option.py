@@ -77,12 +77,16 @@ def test_options_of_this_machine_are_refused(arguments, option, folder, capsys, 
 COMMANDS = [
     ["run", "air.yaml"],
     ["check", "air.yaml"],
+    ["init", "air.csv"],
     ["studies"],
     ["show", "air-tpe-0"],
     ["report", "air-tpe-0"],
     ["export", "air-tpe-0"],
     ["sync", "air-tpe-0"],
     ["predict", "air-tpe-0", "air.csv"],
+    ["cancel", "air-tpe-0"],
+    ["resume", "air-tpe-0"],
+    ["delete", "air-tpe-0", "--yes"],
 ]
 
 
@@ -108,7 +112,7 @@ def test_a_missing_file_is_refused_as_it_is_here(command, folder, capsys):
     assert {asked.method for asked in server.asked} <= {"GET"}
 
 
-@pytest.mark.parametrize("arguments", COMMANDS[2:], ids=lambda value: value[0])
+@pytest.mark.parametrize("arguments", COMMANDS[3:], ids=lambda value: value[0])
 def test_a_study_that_is_not_there_is_one_line(arguments, folder, capsys):
     with serving([problem(404, "no such study: 'air-tpe-0'")]) as server:
         assert run([*arguments, "--server", server.url]) == 2

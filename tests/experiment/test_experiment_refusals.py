@@ -91,6 +91,7 @@ REFUSED = [
     (FORECAST, "task.quantiles=[0.0, 0.5]", ".0", "must be above 0", "0.0"),
     (FORECAST, "hyperparameters.embedding_size=8", "", "applies to tokens and data.categories only, and there are none", "8"),
     (FORECAST, "data.features=[x]; search_space.normalize={type: categorical, choices: [none, mean]}", "", "needs every target among data.features, which lack 'y'", "'mean'", "write it there, correct data.target, or write none here"),
+    (FORECAST, "data.target=salse; data.features=[sales, x]; hyperparameters.normalize=last", "data.target", "must be among data.features, as hyperparameters.normalize needs it", "'salse'", "did you mean 'sales'?"),
     (FORECAST, "data.target=[y, z]; data.features=[y]; hyperparameters.linear_path=true", "", "needs every target among data.features, which lack 'z'", "True", "write it there, correct data.target, or write false here"),
     (FORECAST, "hyperparameters.segment=13", "", "must be at most the window, whose least is 12", "13"),
     (FORECAST, "search_space.window={type: int, low: 6, high: 64}; search_space.segment={type: categorical, choices: [1, 8]}", "", "must be at most the window, whose least is 6", "8", "write 6, or a longer window"),

@@ -286,6 +286,9 @@ class _Rules:
                 self._only("linear_path", [False], rule)
         elif unread := self._unread_target():
             rule, remedy = unread
+            for name, unneeded in (("normalize", "none"), ("linear_path", False)):
+                if any(value != unneeded for value in self._values(name)):
+                    self._refuse_misspelt_target(name)
             self._only("normalize", ["none"], rule, f"{remedy}, or write none here")
             self._only("linear_path", [False], rule, f"{remedy}, or write false here")
         if task.each_step:
@@ -310,10 +313,16 @@ class _Rules:
         if features is None or set(self.data.targets) <= set(features):
             return None
         lacking = next(target for target in self.data.targets if target not in features)
-        near = near_miss(lacking, features)
-        meant = "" if near is None else f" ({near!r}?)"
         rule = f"needs every target among data.features, which lack {lacking!r}"
-        return rule, f"write it there, correct data.target{meant}"
+        return rule, "write it there, correct data.target"
+
+    def _refuse_misspelt_target(self, needing: str) -> None:
+        """Refuse a target that is no feature but nearly one, if a hyperparameter needs it."""
+        features = self.data.features or []
+        for target in self.data.targets:
+            if target not in features and (near := near_miss(target, features)) is not None:
+                rule = f"must be among data.features, as {self._key(needing)} needs it"
+                _refuse("data.target", rule, repr(target), f"did you mean {near!r}?")
 
     def _shortest_window(self) -> int:
         return min(self.task.window if w is None else w for w in self._values("window"))
