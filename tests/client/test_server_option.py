@@ -77,7 +77,7 @@ def test_options_of_this_machine_are_refused(arguments, option, folder, capsys, 
 COMMANDS = [
     ["run", "air.yaml"],
     ["check", "air.yaml"],
-    ["init", "air.csv"],
+    ["init", "air.csv", "-o", "new.yaml"],
     ["studies"],
     ["show", "air-tpe-0"],
     ["report", "air-tpe-0"],
