@@ -101,7 +101,7 @@ def test_a_run_that_resumes_begins_the_display_anew(tmp_path):
     console = Console(file=io.StringIO(), width=200, force_terminal=True)
     reporter = LiveReporter(console, clock=clock, wall=clock)
     records = iter([record, later])
-    replay = Replay(reporter, clock, lambda: next(records))
+    replay = Replay(reporter, clock, lambda: next(records), lambda _: ["of the command"])
     for event in first:
         replay.show(event)
     assert reporter.running or reporter.waiting
@@ -111,6 +111,7 @@ def test_a_run_that_resumes_begins_the_display_anew(tmp_path):
     assert not reporter.waiting
     assert reporter.stages["trial"].done == 8
     assert reporter.frame() is not None
+    assert console.file.getvalue().count("of the command") == 1
 
 
 def test_unknown_events_and_those_before_begun_show_nothing():

@@ -175,6 +175,14 @@ def test_an_event_that_a_dying_service_left_out_is_added_once(server, monkeypatc
     assert len(server.log.lines()) == 2
 
 
+def test_the_end_of_a_cancelled_study_says_so_without_an_event(server, monkeypatch):
+    monkeypatch.setattr(module, "_ENDING_S", 0.1)
+    server.studies.change(server.study, State.CANCELLED)
+    ((_, last),) = frames(server.get())
+    cancelled = {"state": "interrupted", "reason": "cancelled", "exit_status": 130}
+    assert last | {"time": 2.0} == DONE | cancelled
+
+
 def test_a_quiet_stream_is_kept_alive(server, monkeypatch):
     monkeypatch.setattr(module, "_QUIET_S", 0.05)
     for accept, ping in (("text/event-stream", b": ping\n\n"), (LINES, b"\n")):

@@ -116,7 +116,8 @@ class Replay:
         reporter: shows the search; its clocks should be `clock`.
         clock: is set to the time of each event.
         read: reads the record of the study.
-        at_start: returns further notes when the search begins.
+        at_start: returns further notes when the search begins; later runs in the log do not
+            repeat them.
         muted_until: a time there: earlier events are counted, and print nothing.
     """
 
@@ -148,14 +149,15 @@ class Replay:
         self._reporter.muted = False
 
     def _begin(self, event: Mapping[str, Any]) -> None:
-        record, self._has_begun = self._read(), True
+        record, is_first = self._read(), not self._has_begun
+        self._has_begun = True
         trainings = (*record.trials, *record.finalists)
         self._outcomes = {t.key: t.outcome for t in trainings if t.outcome is not None}
         self._epochs.clear()
         start = SearchStart(record, self._read, "", event["workers"], event["executor"])
         self._reporter.on_start(start)
         self._reporter.muted = False
-        for text in self._at_start(record):
+        for text in self._at_start(record) if is_first else ():
             self._reporter.note(text)
 
     def _asked(self, key: TrialKey, event: Mapping[str, Any]) -> None:

@@ -109,6 +109,7 @@ async def _chunks(
 
 def _end(log: EventLog, study: Study) -> None:
     state, exit_status = _ENDED[study.state]
+    reason = study.error or ("cancelled" if study.state is State.CANCELLED else None)
     with _ending:
         if not log.ended:
-            EventReporter(log).ended(state, study.error, exit_status)
+            EventReporter(log).ended(state, reason, exit_status)
