@@ -22,12 +22,12 @@ def _surroundings(baselines_fitted_once, no_mlflow_settings):
 def refused(capsys):
     """Runs a command that must be refused and change no file; returns its one line."""
 
-    def call(*arguments):
+    def call(*arguments, status=2):
         capsys.readouterr()
         before = files_of(Path.cwd())
-        status = run(list(arguments))
+        found = run(list(arguments))
         printed = capsys.readouterr()
-        assert (status, printed.out) == (2, ""), printed
+        assert (found, printed.out) == (status, ""), printed
         assert printed.err.startswith("tuner: ")
         assert printed.err.endswith("\n")
         assert printed.err.count("\n") == 1

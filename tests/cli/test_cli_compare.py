@@ -99,9 +99,9 @@ def compare(recorded, capsys):
 def refused(refused, recorded):
     """Compares what must be refused before a job is made; returns the line that says why."""
 
-    def call(*arguments, file="grid.yaml"):
+    def call(*arguments, file="grid.yaml", **expected):
         n_jobs = recorded.n_jobs
-        line = refused("compare", file, "--no-tracking", *arguments)
+        line = refused("compare", file, "--no-tracking", *arguments, **expected)
         assert recorded.n_jobs == n_jobs
         return line
 
@@ -352,7 +352,7 @@ def test_a_study_being_searched_stops_all_before_the_first(compare, refused):
     compare(*both)
     Path("studies/air-tpe-0.journal").unlink()
     with write_journal("studies/air-pso-0.journal", "air-pso-0"):
-        assert "another search is writing to it" in refused(*both, "--trials", "9")
+        assert "another search is writing to it" in refused(*both, "--trials", "9", status=3)
         assert "2 searches, 1 of them made before" in compare(*both)  # it is only read
 
 
