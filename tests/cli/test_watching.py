@@ -64,6 +64,22 @@ def test_a_running_search_is_shown_with_its_trials(running):
     assert [trial["status"] for trial in trials] == ["running"] * 3
 
 
+def test_what_a_running_search_lacks_yet_has_status_3(running, refused):
+    assert refused("export", "slow", status=3) == (
+        "study 'slow' has no complete trial yet; wait for it"
+    )
+    assert refused("report", "slow", status=3) == (
+        "study 'slow' has no trial that has ended yet; wait for it"
+    )
+    for arguments in (["sync", "slow"], SLOW):
+        assert "another search is writing to it" in refused(*arguments, status=3)
+    running.kill()
+    running.wait()  # now waiting does not help
+    assert refused("report", "slow").endswith(
+        "has no trial that has ended; the same `tuner run` resumes it"
+    )
+
+
 @pytest.mark.parametrize(
     "signum",
     [
