@@ -223,7 +223,8 @@ def report(command: Report) -> None:
         if not record.trained:
             refuse_for_now(name, state, "trial that has ended")
             raise InputError(
-                f"study {name!r} has no trial that has ended", remedy="resume it first"
+                f"study {name!r} has no trial that has ended",
+                remedy="the same `tuner run` resumes it",
             )
         study_id: str | None = record.id
     else:
