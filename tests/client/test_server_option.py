@@ -1,6 +1,7 @@
 """`--server` and TUNER_SERVER: which commands go where, and what they refuse."""
 
 import json
+import threading
 
 import pytest
 from helpers.ports import free_port
@@ -8,6 +9,7 @@ from helpers.scripted_server import Answer, problem, serving
 
 from tuner.cli.app import run
 from tuner.cli.remote import server_of, server_option
+from tuner.cli.remote_run import _Watch
 
 FACTS = {
     "name": "air-tpe-0", "kind": "search", "state": "queued", "owner": "local", "experiment": "air",
@@ -133,6 +135,38 @@ def test_each_broken_key_is_a_line(folder, capsys):
         "budget.trials",
         "budget.epochs",
     ]
+
+
+def test_notes_about_the_service_stand_among_the_events(monkeypatch):
+    class Study:
+        is_new = True
+
+        def events(self):
+            watch.note("the service does not answer")
+            yield {"event": "note", "time": 1.0, "text": "it goes on", "event_id": "1"}
+            watch.note("the service is back")
+            yield {"event": "ended", "time": 2.0, "state": "done", "event_id": "2"}
+
+        def facts(self):
+            return {"state": "running"}
+
+    class Notes:
+        note = staticmethod(lambda text: shown.append(text))
+
+    shown = []
+    watch = _Watch(Study(), Notes(), None, threading.Event())
+    ended = watch.until_ended(lambda event: shown.append(event.get("text", event["event"])))
+    assert ended["state"] == "done"
+    assert shown == ["the service does not answer", "it goes on", "the service is back", "ended"]
+
+
+def test_a_note_about_the_service_is_a_line_of_a_command(capsys, monkeypatch):
+    monkeypatch.setenv("TUNER_TOKEN", "unneeded")
+    answer = Answer(200, {"items": [], "next": None}, {"Tuner-Token": "ignored"})
+    with serving([answer]) as server:
+        assert run(["studies", "--server", server.url]) == 0
+    line = f"{server.url}: the service needs no token; the one given is ignored"
+    assert capsys.readouterr().err == f"tuner: {line}\n"
 
 
 def test_a_token_in_the_clear_is_warned_about_in_one_line(capsys, monkeypatch):

@@ -112,6 +112,20 @@ BAD_BODIES = [
 ]
 
 
+def test_all_that_is_wrong_with_a_new_study_is_listed(client):
+    space = {"x": {"type": "flat", "low": 0, "high": 1}, "y": {"type": "int", "lo": 0, "high": 1}}
+    answer = client.post("", name="t", space=space, trails=3, strategy={"name": "pos"})
+    assert answer.status_code == 422
+    broken = {each["key"]: each.get("remedy") for each in answer.json()["errors"]}
+    assert broken["trails"] == "did you mean 'trials'?"
+    assert broken["space.y.lo"] == "did you mean 'low'?"
+    assert broken["strategy.name"] == "did you mean 'pso'?"
+    assert broken["space.x.type"].startswith("did you mean 'float'?")
+    assert set(broken) == {
+        *("trails", "space.y.lo", "space.y.low", "space.x.type", "strategy.name", "direction")
+    }
+
+
 @pytest.mark.parametrize(("path", "body", "text"), BAD_BODIES)
 def test_a_wrong_body_is_refused_in_one_line(path, body, text, client):
     client.create()

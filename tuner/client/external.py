@@ -271,6 +271,8 @@ class ExternalStudy(RemoteStudy):
             if error.status != _GONE:
                 raise
             self._done = True
+            with contextlib.suppress(InputError, RunError):  # for the text of this object
+                self.facts()
             return []
         trials = [ExternalTrial(self._connection, self.name, facts)
                   for facts in (answer or {}).get("trials", ())]  # fmt: skip

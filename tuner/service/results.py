@@ -143,9 +143,7 @@ class Results:
         Raises:
             Problem: 409, it has no record yet.
         """
-        if study.kind is Kind.EXTERNAL:
-            rule = "its models train elsewhere; it has trials, events and a best configuration"
-            raise Problem(409, f"study {study.name!r} is external: {rule}")
+        _check_is_search(study)
         place = self._records.place_of(study.owner, study.name)
         found: StudyRecord = self._recorded(study, _stamp(place, study))
         return found
@@ -207,6 +205,7 @@ class Results:
         Raises:
             Problem: 409, there is none yet.
         """
+        _check_is_search(study)
         folder = self._models / study.owner / study.name
         if not folder.is_dir():
             raise _none_yet(study, "model")
@@ -333,6 +332,12 @@ def _number(cursor: str | None) -> int | None:
     if not cursor.isdecimal():
         raise Problem(422, f"cursor: must be the `next` of an earlier page, got {cursor[:40]!r}")
     return int(cursor)
+
+
+def _check_is_search(study: Study) -> None:
+    if study.kind is Kind.EXTERNAL:
+        rule = "its models train elsewhere; it has trials, events and a best configuration"
+        raise Problem(409, f"study {study.name!r} is external: {rule}")
 
 
 def _none_yet(study: Study, what: str) -> Problem:

@@ -48,10 +48,19 @@ class _Body(BaseModel):
 class NewStudy(_Body):
     """An external study; see the documentation for each key's values."""
 
-    name: Any = ...
-    space: Any = ...
+    # What breaks a rule is said by `ExternalSpec`, all of it at once.
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "additionalProperties": False,
+            "required": ["name", "space", "direction"],
+        },
+    )
+
+    name: Any = None
+    space: Any = None
     """A domain for each parameter, as in `search_space` of an experiment."""
-    direction: Any = ...
+    direction: Any = None
     """`minimize` or `maximize`."""
     strategy: Any = None
     """`name` and options; tpe by default."""
