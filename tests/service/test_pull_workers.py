@@ -18,15 +18,12 @@ from helpers.prepared import write_series
 from helpers.pulled import agents, served
 
 from tuner import __version__
-from tuner.client.connection import Connection
 from tuner.data import Shape
-from tuner.errors import InputError, RunError
 from tuner.executors import Finished, LocalExecutor, Lost, Reported
 from tuner.jobs import Epoch, ExportJob, Outcome, OutcomeState, PredictJob, TrainJob
 from tuner.service.access import Access, Owner, TokenFile, new_token
 from tuner.service.pool import SharedPool
 from tuner.service.problems import Problem
-from tuner.service.pull_worker import PullAgent
 from tuner.service.workers import LEASE_S, PullWorkers
 
 ANA = Owner("ana", "write")
@@ -244,20 +241,6 @@ def test_a_writers_worker_runs_jobs_of_its_owner_alone(pool, workers, job):
         workers.get(ANA, worker.id)
 
 
-def test_a_request_to_join_that_is_sent_again_adds_no_worker(pool, workers, job, clock):
-    first = workers.join(CLUSTER, "w", __version__, 2, "key")
-    clock[0] += LEASE_S - 1
-    assert workers.join(CLUSTER, "w", __version__, 2, "key") is first
-    clock[0] += LEASE_S - 1
-    workers.expire()  # it was heard from
-    assert (pool.n_workers, workers.of(CLUSTER)) == (2, [first])
-    others = [workers.join(owner, "w", __version__, 2, "key") for owner in (ANA, BEN)]
-    others += [workers.join(CLUSTER, "w", __version__, 2, key) for key in ("other", None, None)]
-    assert len({worker.id for worker in [first, *others]}) == 6
-    workers.leave(first)
-    assert workers.join(CLUSTER, "w", __version__, 2, "key") is not first
-
-
 @pytest.fixture
 def slow_hashes(monkeypatch):
     """Large arrays are hashed before a worker gets the job that needs them."""
@@ -299,15 +282,6 @@ def test_a_worker_that_is_answered_has_not_vanished(workers, clock):
     clock[0] += LEASE_S + 1
     workers.expire()
     assert workers.of(CLUSTER) == []
-
-
-def test_another_version_of_tuner_is_refused(workers):
-    with pytest.raises(Problem) as caught:
-        workers.join(CLUSTER, "w", "0.0.1", 1)
-    assert caught.value.status == 409
-    assert caught.value.detail == (
-        f"the service has lstm-tuner {__version__} and the worker 0.0.1; install the same"
-    )
 
 
 def test_a_job_whose_data_is_gone_is_lost(pool, workers, data, job, tmp_path):
@@ -542,21 +516,6 @@ def guarded(service, tmp_path):
         yield url, given
 
 
-def test_tokens_of_workers_open_nothing_else(guarded):
-    url, tokens = guarded
-
-    def status(method, path, who, body=None):
-        headers = {"Authorization": f"Bearer {tokens[who]}"}
-        return requests.request(method, url + path, json=body, headers=headers).status_code
-
-    joining = {"name": "w", "version": __version__, "slots": 1}
-    assert status("POST", "/v1/workers", ("ana", "read"), joining) == 403
-    assert status("POST", "/v1/workers", ("cluster", "worker"), joining) == 201
-    assert status("GET", "/page/view", ("cluster", "worker")) == 403
-    assert status("GET", "/page/view", ("ana", "read")) != 403
-    assert requests.post(f"{url}/v1/workers", json=joining).status_code == 401
-
-
 def test_a_worker_of_an_owner_sees_no_blob_of_another(service, guarded, job):
     url, tokens = guarded
     mine = service.workers.join(ANA, "w", __version__, 1)
@@ -572,38 +531,3 @@ def test_a_worker_of_an_owner_sees_no_blob_of_another(service, guarded, job):
     assert status(("ben", "write")) == status(("cluster", "worker")) == 404
     other = service.workers.join(BEN, "w", __version__, 1)
     assert status(("ben", "write"), path.replace(mine.id, other.id)) == 404
-
-
-def test_a_worker_whose_joining_was_not_answered_leaves_no_ghost(service, url, monkeypatch):
-    """The service has taken the request, and the connection broke before its answer."""
-    monkeypatch.setattr("tuner.service.pull_worker._AGAIN_S", 0.0)
-    answered, stop = Connection.json, threading.Event()
-    n_joined = 0
-
-    def cut(self, method, path, **how):
-        nonlocal n_joined
-        answer = answered(self, method, path, **how)
-        if path == "/v1/workers":
-            n_joined += 1
-            if n_joined < 3:
-                raise RunError("the connection was cut")
-            stop.set()
-        return answer
-
-    monkeypatch.setattr(Connection, "json", cut)
-    joined_ = service.workers.join
-    known = []
-    monkeypatch.setattr(service.workers, "join", lambda *a: known.append(joined_(*a)) or known[-1])
-    PullAgent(url, None, 2, lambda text: None).run(stop)
-    assert n_joined == 3
-    assert len({worker.id for worker in known}) == 1
-    assert service.workers.of(Owner("local")) == []
-
-
-def test_a_refused_worker_ends_in_one_line(guarded, monkeypatch):
-    url, tokens = guarded
-    with pytest.raises(InputError, match="the token is unknown; tuner token makes one"):
-        PullAgent(url, "wrong", 1, print).run(threading.Event())
-    monkeypatch.setattr("tuner.service.pull_worker.__version__", "0.0.1")
-    with pytest.raises(InputError, match="and the worker 0.0.1; install the same"):
-        PullAgent(url, tokens["cluster", "worker"], 1, print).run(threading.Event())
