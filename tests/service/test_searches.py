@@ -7,7 +7,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from helpers.simulated_study import WAVES, everything, waves_experiment
+from helpers.simulated_study import SPACE, WAVES, everything, waves_experiment
 from helpers.thread_pool import ThreadPool
 
 from tuner.coordination.finalists import find_winner
@@ -140,8 +140,8 @@ def slow_bench(tmp_path, data):
         yield bench
 
 
-def run_locally(tmp_path, data):
-    raw = experiment()
+def run_locally(tmp_path, data, **changes):
+    raw = experiment(**changes)
     raw["data"]["path"] = str(data)
     pool = ThreadPool(2)
     options = SearchOptions("s", str(tmp_path / "local.journal"), workers=2, tracking=False)
@@ -157,6 +157,22 @@ def test_a_search_has_the_trials_of_a_local_one(bench, tmp_path, data):
     winner = find_winner(bench.record(study))
     assert study.progress.best["trial"] == winner.number
     assert study.progress.best["score"] == winner.mean  # the untuned default wins here
+
+
+@pytest.mark.slow  # it fits classical baselines in three preparations, twice
+def test_preparations_and_baselines_are_those_of_a_local_search(bench, tmp_path, data, monkeypatch):
+    """The data is read in other processes for the search, its baselines, its refit and its test."""
+    monkeypatch.undo()  # of the quick baselines
+    transform = {"type": "categorical", "choices": ["none", "log", "difference"]}
+    changes = {"search_space": SPACE | {"transform": transform}, "finalists": {"top": 1}}
+    study = bench.submit(changes=changes)
+    until_ended(study)
+    assert (study.state, study.error) == (State.DONE, None)
+    record, local = bench.record(study), run_locally(tmp_path, data, **changes)
+    assert everything(record) == everything(local)
+    assert record.baselines == local.baselines
+    assert record.baselines
+    assert record.test.refit is not None
 
 
 def test_events_tell_the_search_from_begin_to_end(bench):
