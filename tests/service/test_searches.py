@@ -328,8 +328,11 @@ def failing_once(monkeypatch, owner, name, error=ZeroDivisionError):
     monkeypatch.setattr(owner, name, fails)
 
 
-def test_a_search_that_cannot_be_started_fails_alone(bench, no_pause, monkeypatch, caplog):
-    failing_once(monkeypatch, bench.pool, "executor")
+@pytest.mark.parametrize(("part", "method"), [("pool", "executor"), ("studies", "change")])
+def test_a_search_that_cannot_be_started_fails_alone(
+    bench, no_pause, monkeypatch, caplog, part, method
+):
+    failing_once(monkeypatch, getattr(bench, part), method)
     first = bench.submit(name="a")
     until_ended(first)
     assert (first.state, first.error[:17]) == (State.FAILED, "the server failed")

@@ -10,7 +10,7 @@ import copy
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -278,7 +278,7 @@ class Searches:
                 except JournalAway:  # the disk is full, say
                     self._pause()
                 except Exception as error:
-                    self._end(study, State.FAILED, unexpected(error).detail)
+                    self._give_up(study, unexpected(error).detail)
         except BaseException as error:
             self.failed = f"no search is started any more: {unexpected(error).detail}"
             raise
@@ -294,6 +294,14 @@ class Searches:
             except Exception as error:
                 unexpected(error)
                 self._pause()
+
+    def _give_up(self, study: Study, why: str) -> None:
+        """End a search that cannot be started."""
+        try:
+            self._end(study, State.FAILED, why, expected=(State.QUEUED, State.RUNNING))
+        except Exception as error:
+            unexpected(error)
+        self._pause()
 
     def _pause(self) -> None:
         with self._changed:
@@ -363,20 +371,27 @@ class Searches:
                 self._changed.notify_all()
 
     def _end(
-        self, study: Study, state: State, error: str | None, reporter: EventReporter | None = None
+        self,
+        study: Study,
+        state: State,
+        error: str | None,
+        reporter: EventReporter | None = None,
+        *,
+        expected: Container[State] = (State.RUNNING,),
     ) -> None:
         """Write the end of a search: first its state, then the event by which clients see it.
 
         Args:
-            study: one that runs; nothing is done where it was cancelled, or queued again.
+            study: the study.
             state: the new one.
             error: of a search that has failed.
             reporter: of its run.
+            expected: its states; nothing is done where it was cancelled, or queued again.
         """
         begun = time.monotonic()
         while True:
             try:
-                if not self._studies.change(study, state, error, expected=(State.RUNNING,)):
+                if not self._studies.change(study, state, error, expected=expected):
                     return
                 break
             except JournalAway as away:  # the next start of the service resumes it
