@@ -88,7 +88,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         RUNS[options.command](Path(folder), options)
     load = f"{before:.1f} before, {os.getloadavg()[0]:.1f} after, on {os.cpu_count()} cores"
-    print(f"load of the machine: {load}")
+    if not getattr(options, "local", None):  # another one reads its output
+        print(f"load of the machine: {load}")
 
 
 # Searches

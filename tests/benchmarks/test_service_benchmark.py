@@ -48,3 +48,8 @@ def test_a_study_made_of_one_trial_is_shown_and_goes_on():
 def test_a_peer_has_the_storm_of_the_service():
     figures = run("peers", "--clients", "3")
     assert figures["optuna, SQLite"] > 0
+
+
+def test_a_trial_here_and_in_tuner_run_are_compared():
+    figures = run("overhead", "--trials", "4")
+    assert figures["a trial in tuner run, best of 3"] > 0
