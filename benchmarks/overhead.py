@@ -94,12 +94,14 @@ def watch_parts() -> Parts:
 
     from tuner import orchestrator
     from tuner.coordination import coordinator
+    from tuner.data.prepared import DataSource
     from tuner.executors import LocalExecutor
     from tuner.journal.storage import _LockedFile
     from tuner.tracking import tracker
 
     parts = Parts()
-    parts.watch(orchestrator, "prepare", "before: data, study, start of the worker")
+    parts.watch(DataSource, "prepare", "before: data, study, start of the worker")
+    parts.watch(DataSource, "baselines", "before: data, study, start of the worker")
     parts.watch(orchestrator, "open_study", "before: data, study, start of the worker")
     parts.watch(sys.modules[__name__], "make_executor", "before: data, study, start of the worker")
     parts.watch(optuna.Study, "ask", "ask")
