@@ -195,6 +195,39 @@ REQUESTS = {
 }
 
 
+MANY = 250_000  # bytes, nearly the limit
+WORKER = "0" * 32
+POSTS = {
+    "rows that are none": ("/v1/studies/a/predict", {"rows": [1] * (MANY // 3)}),
+    "rows of other columns": (
+        "/v1/studies/a/predict",
+        {"rows": [{f"c{i}": 1} for i in range(MANY // 15)]},
+    ),
+    "lists as values": (
+        "/v1/external-studies/a/trials/0/report",
+        {"lease": "a", "values": [[]] * (MANY // 4)},
+    ),
+    "texts as values": (
+        "/v1/external-studies/a/trials/0/report",
+        {"lease": "a", "values": ["x"] * 9_999},
+    ),
+    "many keys": ("/v1/external-studies/a/ask", {f"k{i}": 1 for i in range(MANY // 13)}),
+    "many broken keys": ("/v1/external-studies", {f"k{i}": [] for i in range(MANY // 14)}),
+    "events that are none": (
+        f"/v1/workers/{WORKER}/events",
+        {"first": 0, "events": [{}] * 9_999},
+    ),
+    "many features": (
+        "/v1/experiments:init",
+        {"dataset": WORKER, "features": ["x"] * (MANY // 6)},
+    ),
+    "many paths": ("/v1/experiments:check", {"experiment": {}, "datasets": {"/": "x"}}),
+    "many broken lists": ("/v1/studies", {"experiment": {}, "from": [[]] * (MANY // 4)}),
+    "nested lists": ("/v1/studies", {"experiment": [[[[]]]] * (MANY // 12)}),
+    "a body for nothing": ("/health", [1] * (MANY // 3)),
+}
+
+
 def zip_bomb():
     """An Excel file of 30 KiB that is 30 MiB, and claims to be a sheet."""
     with io.BytesIO() as file:
@@ -271,6 +304,22 @@ def test_a_hostile_body_is_refused(served, content):
 def test_a_hostile_request_is_refused(served, method, path):
     clock = Clock()
     check(served.request(method, path), clock, served)
+
+
+@pytest.mark.parametrize(("path", "body"), POSTS.values(), ids=POSTS)
+def test_a_hostile_body_of_any_route_is_refused(served, path, body):
+    clock = Clock()
+    check(served.post(path, json=body), clock, served)
+
+
+@pytest.mark.parametrize("content", [b"[" * 3_000_000, b"[" + b"{}," * 1_000_000, b'"' * 3_000_001])
+def test_a_hostile_upload_is_not_read_as_json(served, content):
+    headers = {"Content-Type": "application/json"}
+    before = psutil.Process().memory_info().rss
+    clock = Clock()
+    answer = served.post("/v1/datasets?name=a.jsonl", content=content, headers=headers)
+    check(answer, clock, served)
+    assert psutil.Process().memory_info().rss - before < 30 << 20
 
 
 @pytest.mark.parametrize(("name", "make"), UPLOADS.values(), ids=UPLOADS)

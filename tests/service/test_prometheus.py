@@ -105,6 +105,34 @@ def test_figures_of_the_service_are_shown(settings):
     assert "tuner_workers" not in waiting
 
 
+def test_asks_tells_and_trials_are_counted(settings):
+    space = {"x": {"type": "float", "low": 0, "high": 1}}
+    study = {"name": "a", "space": space, "direction": "minimize", "trials": 9}
+    service = Service(settings, ThreadPool)
+    client = TestClient(make_app(service, Access(), settings), base_url="http://127.0.0.1")
+    assert service.start()
+    try:
+        assert client.post("/v1/external-studies", json=study).status_code == 201
+        url = "/v1/external-studies/a"
+        trials = client.post(f"{url}/ask", json={"client": "a", "n": 4}).json()["trials"]
+        for trial, told in zip(
+            trials, ({"value": 1.0}, {"value": 2.0}, {"failed": "x"}), strict=False
+        ):
+            body = {"lease": trial["lease"], **told}
+            tell = f"{url}/trials/{trial['number']}/tell"
+            assert client.post(tell, json=body).status_code == 200
+        wrong = {"lease": "x", "value": 1.0}
+        assert client.post(f"{url}/trials/3/tell", json=wrong).status_code == 409
+        samples = read(client.get("/metrics").text)
+    finally:
+        service.stop()
+    assert (samples["tuner_asks_total"], samples["tuner_tells_total"]) == (4, 3)
+    states = {
+        s: samples[f'tuner_trials_total{{state="{s}"}}'] for s in ("complete", "failed", "pruned")
+    }
+    assert states == {"complete": 2, "failed": 1, "pruned": 0}
+
+
 def test_the_route_of_the_metrics_counts_itself(client):
     client.get("/v1/me")
     client.get("/nothing")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tuner.jobs import OutcomeState
 from tuner.service.guard import Condition
 from tuner.service.metrics import Metric, gauge
 from tuner.service.studies import Kind, State
@@ -27,6 +28,10 @@ def figures(service: Service | None, condition: Condition) -> Iterator[Metric]:
     yield gauge("tuner_workers", "Workers.", usage.n_workers)
     yield gauge("tuner_workers_busy", "Workers that have a trial.", usage.busy)
     yield gauge("tuner_trials_waiting", "Trials that wait for a worker.", usage.waiting)
+    ended = service.tables.ended
+    done = [({"state": state}, float(ended[state])) for state in OutcomeState]
+    help = "Trials that have ended since the start, of searches and external studies."
+    yield Metric("tuner_trials_total", help, "counter", done)
     samples = [
         ({"kind": kind, "state": state}, float(counts[kind, state]))
         for kind in Kind

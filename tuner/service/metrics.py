@@ -16,6 +16,12 @@ from tuner.service.problems import METHODS
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+COUNTED = {
+    "tuner_asks_total": "Trials that clients of external studies have been given.",
+    "tuner_tells_total": "Results that clients of external studies have told.",
+}
+"""What routes count, by name."""
+
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 """Upper bounds of the durations that are counted, in seconds."""
 
@@ -56,6 +62,7 @@ class Metrics:
     def __init__(self) -> None:
         self._answers = Counter[tuple[str, str, int]]()
         self._durations: dict[str, _Durations] = {}
+        self._counted = dict.fromkeys(COUNTED, 0)
         self._sources: list[Callable[[], Iterable[Metric]]] = []
 
     def __call__(self, request: Answered) -> None:
@@ -64,13 +71,21 @@ class Metrics:
         self._answers[method, request.route, request.status] += 1
         self._durations.setdefault(request.route, _Durations()).add(request.seconds)
 
+    def count(self, name: str, n: int = 1) -> None:
+        """Add to one of `COUNTED`."""
+        self._counted[name] += n
+
     def add_source(self, source: Callable[[], Iterable[Metric]]) -> None:
         """Have a function asked for metrics when they are read."""
         self._sources.append(source)
 
     def text(self) -> str:
         """Return all metrics."""
-        found = [self._requests(), *(m for source in self._sources for m in source())]
+        counted = [
+            Metric(name, help, "counter", [({}, self._counted[name])])
+            for name, help in COUNTED.items()
+        ]
+        found = [self._requests(), *counted, *(m for source in self._sources for m in source())]
         lines = [line for metric in found for line in _lines(metric)]
         return "".join(f"{line}\n" for line in [*lines, *self._histogram()])
 

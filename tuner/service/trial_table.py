@@ -11,8 +11,8 @@ import contextlib
 import json
 import threading
 from array import array
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,10 +38,13 @@ class TrialTable(Observer):
     Args:
         path: the file of rows.
         sign: the factor of a value with which less is better.
+        count: is called with the status of each trial that ends.
     """
 
-    def __init__(self, path: Path, sign: int) -> None:
-        self._path, self._sign = path, sign
+    def __init__(
+        self, path: Path, sign: int, count: Callable[[str], None] = lambda status: None
+    ) -> None:
+        self._path, self._sign, self._count = path, sign, count
         self._lock = threading.RLock()
         self._rows: list[str] = []  # by number
         self._values = array("d")  # nan without one
@@ -145,6 +148,7 @@ class TrialTable(Observer):
             row |= _of_outcome(outcome)
             self._append(row)
             self._repeat(key.number)
+        self._count(row["status"])
 
     def _repeat(self, original: int) -> None:
         """Give duplicates the outcome of their original."""
@@ -220,6 +224,17 @@ class TrialTables:
         self._folder, self._lock = folder, threading.Lock()
         self._tables: OrderedDict[tuple[str, str], TrialTable] = OrderedDict()
         self._running: dict[tuple[str, str], list[TrialTable]] = {}  # once for each opener
+        self._counting, self._ended = threading.Lock(), Counter[str]()
+
+    @property
+    def ended(self) -> Counter[str]:
+        """How many trials have ended since the start, of all studies, by status."""
+        with self._counting:
+            return self._ended.copy()
+
+    def _count(self, status: str) -> None:
+        with self._counting:
+            self._ended[status] += 1
 
     def of(self, owner: str, study: str, *, sign: int) -> TrialTable:
         """Return the table of a study."""
@@ -231,7 +246,7 @@ class TrialTables:
         if running := self._running.get(key):
             return running[-1]
         if key not in self._tables:
-            self._tables[key] = TrialTable(self._path(owner, study), sign)
+            self._tables[key] = TrialTable(self._path(owner, study), sign, self._count)
         self._tables.move_to_end(key)
         while len(self._tables) > _KEPT:
             self._tables.popitem(last=False)

@@ -18,6 +18,7 @@ from tuner.experiment.external import Label, check_text
 from tuner.experiment.schema import STUDY_BYTES
 from tuner.service.access import Writer
 from tuner.service.external import ExternalStudies
+from tuner.service.metrics import Metrics
 
 router = APIRouter(prefix="/v1/external-studies", tags=["external studies"])
 
@@ -192,6 +193,7 @@ async def ask(
     leases = await (_unless_gone(request, asked) if body.wait_s else asked)
     if not leases:
         return Response(status_code=204, headers={"Retry-After": _RETRY_S})
+    _count(request, "tuner_asks_total", len(leases))
     now = time.time()
     trials = [
         {
@@ -235,6 +237,7 @@ async def tell(request: Request, owner: Writer, name: Name, number: Number, body
         return open_study.tell(number, body.lease, value, **ended)  # type: ignore[arg-type]
 
     told: Told = await external.call(study, do)
+    _count(request, "tuner_tells_total")
     answer = {"number": number, "state": told.state.value, "value": told.value}
     return _json(answer | {"reason": told.reason})
 
@@ -248,6 +251,11 @@ async def release(
     study = external.find(owner, name)
     await external.call(study, lambda open_study: open_study.release(number, body.lease))
     return Response(status_code=204)
+
+
+def _count(request: Request, name: str, n: int = 1) -> None:
+    metrics: Metrics = request.app.state.metrics
+    metrics.count(name, n)
 
 
 def _json(value: Any) -> Response:
