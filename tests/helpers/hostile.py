@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -31,7 +32,10 @@ def check_refused(answer: Any, clock: Clock, hidden: Iterable[str]) -> None:
     clock.check()
     assert 400 <= answer.status_code < 500, (answer.status_code, answer.text[:500])
     assert answer.headers["content-type"] == "application/problem+json"
-    assert "\n" not in answer.json()["detail"]
-    assert len(answer.content) < 4000
+    problem = answer.json()
+    assert len(problem.pop("errors", ())) <= 100
+    assert "\n" not in problem["detail"]
+    assert len(json.dumps(problem)) < 4000
+    assert len(answer.content) < 50_000
     for text in (*hidden, "root:x:0", "Traceback", "site-packages"):
         assert text not in answer.text

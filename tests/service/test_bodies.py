@@ -108,6 +108,7 @@ NESTED = b"[" * 100 + b"]" * 100
         (b"9" * 21, "integers must have at most 20"),
         (b"9" * 100_000, "integers must have at most 20"),
         (b'{"a": 1, "a": 2}', "a key occurs twice"),
+        (b"{" + b",".join(b'"%d": 1' % i for i in range(2501)) + b"}", "more than 2500 keys"),
         (b'"a\\u0000b"', "U+0000"),
         (b'{"\\u0000": 1}', "U+0000"),
         (b'["\\ud800"]', "half a surrogate pair"),

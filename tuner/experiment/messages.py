@@ -73,7 +73,7 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return text_of(value)
     if isinstance(value, list):
-        text = f"[{', '.join(map(shown, value))}]"
+        text = f"[{', '.join(map(shown, value[:80]))}]"
     else:
         text = str(value) if isinstance(value, dt.date) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

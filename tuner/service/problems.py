@@ -54,6 +54,7 @@ _STATUS: tuple[tuple[type[TunerError], int], ...] = (
     (Interrupted, 503),
 )
 _MOST_LISTED = 100  # broken rules in an answer
+_MOST_BROKEN = 500  # rules of a request that are looked at
 _log = logging.getLogger("tuner.service")
 
 
@@ -246,7 +247,8 @@ def add_handlers(app: FastAPI, root: Path | None = None) -> None:
         assert isinstance(error, RequestValidationError)
         field = getattr(request.scope.get("route"), "body_field", None)
         model = None if field is None else field.field_info.annotation
-        return validation_problem(error.errors(), model, error.body).response()
+        # Those of a long list or a large object would hold the loop.
+        return validation_problem(error.errors()[:_MOST_BROKEN], model, error.body).response()
 
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

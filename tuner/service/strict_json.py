@@ -10,6 +10,9 @@ from typing import Any, NoReturn
 MOST_DEPTH = 64
 """Levels of nesting of a body."""
 
+MOST_KEYS = 2_500
+"""Keys of an object: more than a data file may have columns."""
+
 _MOST_DIGITS = 20
 _ESCAPED = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
 # A text that has no end lasts to the end of the body: each sign is read once.
@@ -20,7 +23,8 @@ def check_json(body: bytes) -> None:
     """Refuse a body that is not JSON as RFC 8259 has it, or that another reader reads otherwise.
 
     Refused are also NaN and infinity, numbers beyond a double and integers beyond 20 digits, a key
-    that occurs twice, more than `MOST_DEPTH` levels, half a surrogate pair, and U+0000.
+    that occurs twice, more than `MOST_KEYS` keys in an object or `MOST_DEPTH` levels, half a
+    surrogate pair, and U+0000.
 
     Raises:
         ValueError: the broken rule, in one line.
@@ -73,6 +77,8 @@ def _integer(text: str) -> int:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MOST_KEYS:
+        raise ValueError(f"an object has more than {MOST_KEYS} keys")
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key occurs twice in an object")

@@ -68,7 +68,7 @@ class SubmissionBody(BaseModel):
     """Whether the winner is evaluated on the test set, once per study."""
     reopen_test: Annotated[bool, Field(strict=True)] = False
     """Whether to evaluate again after an extended search has another winner."""
-    from_: Annotated[list[str], Field(alias="from", max_length=20)] = []
+    from_: Annotated[list[str], Field(alias="from", max_length=20, fail_fast=True)] = []
     """Names of the owner's studies that a new study starts from."""
 
 

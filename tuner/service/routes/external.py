@@ -123,7 +123,7 @@ class Report(_Body):
     lease: _Lease
     step: Annotated[int, Field(ge=0, lt=1 << 31, strict=True)] = 0
     """Of the first value, from 0."""
-    values: Annotated[list[Value], Field(max_length=10_000)]
+    values: Annotated[list[Value], Field(max_length=10_000, fail_fast=True)]
 
 
 class Reported(BaseModel):

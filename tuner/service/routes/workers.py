@@ -95,7 +95,7 @@ class Events(_Body):
     """Events of a worker, the first of which has the number `first`."""
 
     first: Annotated[int, Field(ge=0, strict=True)]
-    events: Annotated[list[WorkerEvent], Field(max_length=10_000)]
+    events: Annotated[list[WorkerEvent], Field(max_length=10_000, fail_fast=True)]
 
 
 class Received(BaseModel):
