@@ -54,7 +54,7 @@ _STATUS: tuple[tuple[type[TunerError], int], ...] = (
     (Interrupted, 503),
 )
 _MOST_LISTED = 100  # broken rules in an answer
-_MOST_BROKEN = 500  # rules of a request that are looked at
+_MOST_BROKEN = 1_000  # rules of a request that are looked at
 _log = logging.getLogger("tuner.service")
 
 
