@@ -177,7 +177,8 @@ def test_a_token_in_the_clear_is_warned_about_in_one_line(capsys, monkeypatch):
     printed = capsys.readouterr()
     warning = "the token travels unencrypted to 127.0.0.1; use https://, or a tunnel"
     assert printed.err == f"tuner: warning: {warning}\n"
-    assert printed.out.startswith(f"no studies at {server.url}; start one: tuner run")
+    start = f"tuner run EXPERIMENT.yaml --server {server.url}"
+    assert printed.out == f"no studies at {server.url}; start one: {start}\n"
 
 
 def test_studies_of_a_service_are_listed_like_those_here(capsys):

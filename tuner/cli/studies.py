@@ -89,7 +89,8 @@ def studies(command: Studies) -> None:
     """Print the studies of this folder's journals, or of the one given, or of a service."""
     if (client := client_of(command)) is not None:
         found = [row_of(facts) for facts in client.studies()]
-        _list(found, command.json, f"no studies at {client.server}")
+        where = server_option(command.server)
+        _list(found, command.json, f"no studies at {client.server}", where)
         return
     journal, rows, unreadable = command.journal, list[dict[str, Any]](), False
     for location in [journal] if journal else sorted(map(str, Path("studies").glob("*.journal"))):
@@ -113,14 +114,14 @@ def studies(command: Studies) -> None:
         raise typer.Exit(InputError.exit_status)
 
 
-def _list(rows: list[dict[str, Any]], as_json: bool, none: str | None) -> None:
-    """Print studies; `none` is the text if there are none."""
+def _list(rows: list[dict[str, Any]], as_json: bool, none: str | None, where: str = "") -> None:
+    """Print studies; `none` is the text if there are none, `where` the option for a new one."""
     if as_json:
         _print_json(rows)
     elif rows:
         _print_studies(rows)
     elif none is not None:
-        start = "start one: [bold]tuner run EXPERIMENT.yaml[/]"
+        start = f"start one: [bold]tuner run EXPERIMENT.yaml{escape(where)}[/]"
         console.print(f"{escape(none)}; {start}", soft_wrap=True)
 
 
