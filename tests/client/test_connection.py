@@ -191,7 +191,7 @@ def test_a_token_that_the_service_ignores_is_noted_once(caplog):
     ]
 
 
-def test_a_service_that_is_away_is_noted_once_and_when_it_is_back(monkeypatch):
+def test_a_service_away_is_noted_once_and_so_is_its_return(monkeypatch):
     monkeypatch.setattr("urllib3.util.Retry.sleep", lambda *_: None)
     away, lines = [Answer(None)] * 3 + [problem(502, "x")], []
     closed = [Answer(None), DONE]  # an idle connection that the service has closed is no news

@@ -61,7 +61,7 @@ def test_a_stream_of_a_study_that_has_ended_is_not_opened_again():
     assert [asked.path for asked in server.asked][1:] == ["/v1/studies/s/events", "/v1/studies/s"]
 
 
-def test_a_stream_that_is_closed_at_once_is_opened_less_and_less_often(monkeypatch):
+def test_a_stream_closed_at_once_is_opened_less_and_less_often(monkeypatch):
     pauses = []
     monkeypatch.setattr("tuner.client.events.time.sleep", pauses.append)
     monkeypatch.setattr("tuner.client.events.spread", lambda pause: pause)

@@ -122,7 +122,7 @@ def test_an_outage_of_the_database_is_503_in_seconds(tmp_path, postgresql, impat
         assert client.tell(trial, 0.5).status_code == 200
 
 
-def test_a_service_whose_database_was_away_for_too_long_is_not_ready(tmp_path):
+def test_a_service_is_not_ready_once_its_database_was_away(tmp_path):
     settings = Settings(root=tmp_path / "root", journal=f"sqlite:///{tmp_path}/service.db")
     with running_external(tmp_path / "root", settings=settings) as client:
         assert client.http.get("/ready").status_code == 200
