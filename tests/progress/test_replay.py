@@ -151,6 +151,9 @@ def test_a_log_of_two_runs_reads_as_the_newest_run():
         ("asked", 9.0, None),
         ("finished", 10.0, False),
     ]
-    whole = [e["event"] for e in newest_run(log)]
+    events = list(newest_run(log))
+    assert not [event for event in events if "event_id" in event]
+    assert all("event_id" in event for event in log)
+    whole = [e["event"] for e in events]
     names = ["note", "asked", "finished", "asked", "finished"]
     assert whole == [e["event"] for e in log[:6]] + names

@@ -198,7 +198,6 @@ class _Watch:
             if isinstance(event, str):
                 self._reporter.note(event)
                 continue
-            del event["event_id"]
             self._has_begun = True
             show(event)
             ended = event if event["event"] == "ended" else None

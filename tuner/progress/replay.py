@@ -47,6 +47,9 @@ def newest_run(
     Args:
         events: of a whole log, each with the key `event_id`.
         after: id of the event before the run of interest: earlier events are not yielded.
+
+    Yields:
+        Events without `event_id`: one that is sent again has no place in the log.
     """
     past, is_past = _Past(), after is not None
     for event in events:
@@ -55,10 +58,13 @@ def newest_run(
         if past.knows(event):
             continue
         if not is_past:
-            yield from past.due_before(event)
-            yield event
+            yield from map(_without_id, [*past.due_before(event), event])
         past.add(event)
         is_past = is_past and event["event_id"] != after
+
+
+def _without_id(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key != "event_id"}
 
 
 _Training = tuple[Role, int]
