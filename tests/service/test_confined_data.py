@@ -39,6 +39,27 @@ def several(n=90):
     return pd.concat(frames)
 
 
+def at(times, several=False, **columns):
+    """A series at these times, or two with numbers for names, which begin together."""
+    values = np.sin(np.arange(len(times)) / 3) + rng.normal(size=len(times)) / 9
+    frame = pd.DataFrame({"at": times, "y": values, **columns})
+    if not several:
+        return frame
+    return pd.concat([frame.assign(of=number) for number in (7, 12)])
+
+
+def timed(**data):
+    """The experiment of a series at times."""
+    return {"data": {"time": "at", "target": "y"} | data, "task": {"window": 6}}
+
+
+def from_1960(freq, tz=None, unit="us"):
+    return pd.date_range("1960-03-20", periods=90, freq=freq, tz=tz, unit=unit)
+
+
+IN_AUTUMN = pd.date_range("2024-10-26", periods=90, freq="h", tz="Europe/Berlin")
+
+
 def sentences(n=40):
     texts = ["ab" * (1 + i % 5) for i in range(n)]
     return pd.DataFrame({"text": texts, "said": [text.upper() for text in texts], "y": "pq" * 20})
@@ -67,6 +88,33 @@ CASES = {
             "task": {"window": 6},
             "search_space": SEARCHED,
         },
+    ),
+    "times in UTC": (at(from_1960("h", "UTC")), timed()),
+    "times with an offset": (at(from_1960("15min", "Etc/GMT+3", "ns")), timed()),
+    "texts with an offset": (at(from_1960("h").strftime("%Y-%m-%d %H:%M+05:30")), timed()),
+    "texts with offsets that differ": (
+        at(pd.Series(IN_AUTUMN).map(pd.Timestamp.isoformat)),
+        timed(read={"timezone": "Europe/Berlin"}),
+    ),
+    "times of a zone that is named": (
+        at(IN_AUTUMN.tz_localize(None), several=True),
+        timed(id="of", read={"timezone": "Europe/Berlin"}),
+    ),
+    "days before 1970": (at(from_1960("D").date), timed()),
+    "texts of months": (at(from_1960("MS").strftime("%b-%y")), timed()),
+    "years as numbers": (at(np.arange(1850, 1940)), timed()),
+    "seconds that have parts": (at(from_1960("100ms", unit="ms"), several=True), timed(id="of")),
+    "numbers for classes": (
+        at(from_1960("h", "UTC"), c=np.tile([0, 1, 1], 30)),
+        timed(target="c", features=["y"]) | {"task": {"kind": "classify", "window": 6}},
+    ),
+    "sequences of days": (
+        pd.DataFrame(
+            {"day": from_1960("D").date.repeat(4), "y": rng.normal(size=360),
+             "c": np.tile([1, 0], 45).repeat(4)}
+        ),
+        {"data": {"id": "day", "features": ["y"], "target": "c", "split": SMALL},
+         "task": {"kind": "classify"}},
     ),
     "classes of texts": (
         sentences().assign(y=["p", "q"] * 20),

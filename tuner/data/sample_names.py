@@ -38,18 +38,21 @@ class SampleNames:
     def save(self, folder: Path) -> None:
         """Write them into a folder, which is made."""
         folder.mkdir(parents=True)
-        (folder / _NAMES).write_text(json.dumps(list(map(str, self.names))), encoding="utf-8")
+        kind = None if self.times is None else str(self.times.dtype)
+        record = {"names": list(map(str, self.names)), "times": kind}
+        (folder / _NAMES).write_text(json.dumps(record), encoding="utf-8")
         if self.bounds is not None:
             np.save(folder / _BOUNDS, self.bounds)
         if self.times is not None:
-            np.save(folder / _TIMES, self.times.to_numpy())
+            np.save(folder / _TIMES, self.times.asi8)  # in UTC: with a zone it has no plain array
 
     @classmethod
     def load(cls, folder: Path) -> SampleNames:
         """Read what `save` wrote."""
-        names = json.loads((folder / _NAMES).read_text(encoding="utf-8"))
+        record = json.loads((folder / _NAMES).read_text(encoding="utf-8"))
         bounds, times = (
             np.load(folder / name) if (folder / name).exists() else None
             for name in (_BOUNDS, _TIMES)
         )
-        return cls(names, bounds, None if times is None else pd.DatetimeIndex(times))
+        index = None if times is None else pd.DatetimeIndex(times, dtype=record["times"])
+        return cls(record["names"], bounds, index)
