@@ -226,6 +226,31 @@ def test_every_lease_comes_back_after_a_kill(opened, clock):
     assert [e.metric for e in study.record.trials[0].outcome.history] == [1.0, 2.0, 3.0]
 
 
+def test_a_lease_goes_on_where_its_renewals_are_known(opened, clock):
+    study = opened(make_spec(lease_s=60.0))
+    first, second, third = study.ask("a", 3)
+    clock.now += 30
+    study.report(first.number, first.id, 0, [])
+    study.release(third.number, third.id)
+    expiries = study.expiries
+    assert expiries == {first.id: clock.now + 60, second.id: clock.now + 30}
+    study = opened(expiries=expiries)
+    clock.now += 31
+    assert [lease.number for lease in study.ask("b", 2)] == [second.number, third.number]
+    assert study.tell(first.number, first.id, 1.0).value == 1.0
+
+
+def test_a_lease_lasts_from_its_last_report_or_the_start(opened, clock):
+    study = opened(make_spec(lease_s=60.0))
+    reported, silent = study.ask("a", 2)
+    start = clock.now + 10
+    clock.now += 30
+    study.report(reported.number, reported.id, 0, [1.0])
+    clock.now += 15
+    study = opened(served_since=start)
+    assert study.expiries == {reported.id: start + 80, silent.id: start + 60}
+
+
 def test_telling_twice_is_fine_and_otherwise_a_conflict(opened):
     study = opened(make_spec())
     a, b, c, d = study.ask("a", 4)

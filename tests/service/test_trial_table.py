@@ -92,7 +92,7 @@ def test_rows_are_those_of_the_summary(tmp_path, folder):
     ] == trials_to_json(record)
 
 
-def test_ended_trials_are_there_after_a_kill(tmp_path, table):
+def test_trials_are_there_after_a_kill(tmp_path, table):
     for number in range(3):
         ask(table, number)
     finish(table, 2, 0.5)
@@ -100,7 +100,9 @@ def test_ended_trials_are_there_after_a_kill(tmp_path, table):
     with (tmp_path / "a.jsonl").open("a") as file:
         file.write('{"number": 1, "sta')
     again = TrialTable(tmp_path / "a.jsonl", sign=1)
-    assert numbers(again.page("number", None, None, 10)) == [0, 2]
+    assert again.page("number", None, None, 10) == table.page("number", None, None, 10)
+    assert numbers(again.page("number", "running", None, 10)) == [1]
+    assert again.progress()[0] == 2
 
 
 def test_a_trial_killed_amid_its_parameters_gets_all_of_them(table):

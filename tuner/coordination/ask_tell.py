@@ -83,6 +83,9 @@ class AskTell:
         clock: returns the time in seconds since 1970.
         observer: receives the events of the study, but for its start and end.
         opened: is called with the study as it is, before any event.
+        expiries: when leases of an earlier opening expire, by their ids; see `expiries`.
+        served_since: since when clients could renew their leases. A lease that is not among
+            `expiries` lasts a whole time from then, or from its last report; by default from now.
 
     Raises:
         StudyError: the study is another one, or none, or of a newer version.
@@ -98,6 +101,8 @@ class AskTell:
         clock: Callable[[], float] = time.time,
         observer: Observer | None = None,
         opened: Callable[[ExternalRecord], None] = lambda record: None,
+        expiries: Mapping[str, float] | None = None,
+        served_since: float | None = None,
     ) -> None:
         self.name, self._storage, self._location, self._clock = name, storage, location, clock
         self._study, self.spec = _open(storage, location, name, spec)
@@ -110,6 +115,8 @@ class AskTell:
         """Whether clients get no further trials; what they have they may tell."""
         self._trained = 0
         self._best: Told | None = None
+        self._known_expiries = dict(expiries or {})
+        self._served_since = clock() if served_since is None else served_since
         self._desk, self._restoring = _Desk(self._submitted), True
         self._relay = _Relay([observer or Observer()])
         self._coordinator = self._make_coordinator()
@@ -271,6 +278,11 @@ class AskTell:
         """When `expire` may next have something to do, in seconds since 1970; None if never."""
         return self._expiries[0][0] if self._expiries else None
 
+    @property
+    def expiries(self) -> dict[str, float]:
+        """When the leases that clients have expire, in seconds since 1970, by their ids."""
+        return {t.lease: t.expires for t in self._tasks.values() if t.lease is not None}
+
     def params_of(self, number: int) -> dict[str, Any]:
         """Return the parameters of a trial."""
         return dict(self._storage.get_trial(self._trial_id(number)).params)
@@ -336,7 +348,8 @@ class AskTell:
         task.client, task.key = client, key
         task.since, task.answers = round(now, 3), 1
         self._write_lease(task)
-        self._start_lease(task, now)
+        self._renew(task, now)
+        heapq.heappush(self._expiries, (task.expires, task.job.number))
         return self._lease_of(task)
 
     def _write_lease(self, task: OpenTrial) -> None:
@@ -350,8 +363,11 @@ class AskTell:
         }
         self._storage.set_trial_user_attr(task.trial_id, LEASE_ATTR, note)
 
-    def _start_lease(self, task: OpenTrial, now: float) -> None:
-        self._renew(task, now)
+    def _restore_lease(self, task: OpenTrial, lease: str) -> None:
+        """Have a lease expire when it does; its renewals without values are in no journal."""
+        reported = task.epochs[-1].time if task.epochs else task.since
+        renewed = max(reported, self._served_since)
+        task.expires = self._known_expiries.get(lease, renewed + self.spec.lease_s)
         heapq.heappush(self._expiries, (task.expires, task.job.number))
 
     def _renew(self, task: OpenTrial, now: float) -> None:
@@ -474,8 +490,8 @@ class AskTell:
         if self._restoring:
             task = with_lease(job, self._storage.get_trial(job.trial_id).user_attrs)
             self._tasks[job.number] = task
-            if task.lease is not None:  # its client could not reach this process for a while
-                self._start_lease(task, self._clock())
+            if task.lease is not None:
+                self._restore_lease(task, task.lease)
                 return
         elif (task := self._tasks.get(job.number, OpenTrial(job, job.trial_id))).attempt:
             task.lease, task.epochs, task.judged, task.prune = None, [], 0, False

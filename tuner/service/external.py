@@ -82,6 +82,10 @@ class ExternalStudies:
         self._lock = threading.RLock()
         self._open: dict[Study, _OpenStudy] = {}
         self._changing: WeakKeyDictionary[Study, threading.Lock] = WeakKeyDictionary()
+        self.expiries: WeakKeyDictionary[Study, dict[str, float]] = WeakKeyDictionary()
+        """When the leases of closed studies expire, by study and id."""
+        self.since = time.time()
+        """When the service started: a lease from before lasts a whole time from then."""
         self._stopping = False
 
     def create(self, owner: Owner, values: Mapping[str, Any]) -> tuple[Study, bool]:
@@ -340,8 +344,11 @@ class _OpenStudy:
         try:
             with ExitStack() as stack:
                 open_study, commit = self._opened(stack)
-                while self._serve(open_study, commit):
-                    pass
+                try:
+                    while self._serve(open_study, commit):
+                        pass
+                finally:
+                    self._external.expiries[self.study] = open_study.expiries
         except BaseException as raised:
             error = raised if isinstance(raised, TunerError | Problem) else unexpected(raised)
         self._external.ended(self, error)
@@ -366,6 +373,8 @@ class _OpenStudy:
             ExternalSpec.model_validate(study.spec),
             observer=held,
             opened=lambda record: self._begin(record, table),
+            expiries=external.expiries.get(study),
+            served_since=external.since,
         )
         held.release()
         open_study.cancelled = study.state is State.CANCELLED

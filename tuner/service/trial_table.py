@@ -1,8 +1,8 @@
 """The trials of each study as rows, so that a page of 100,000 trials needs no journal.
 
-A row is a line of JSON, with the keys of `all_trials` in `tuner show --json`. Rows of trials that
-have ended are in a file beside the journal too. The file is made again from the journal whenever
-the study runs, so nothing depends on it.
+A row is a line of JSON, with the keys of `all_trials` in `tuner show --json`. The rows are in a
+file beside the journal too, where the last one of a trial counts. The file is made again from the
+journal whenever the study runs, so nothing depends on it.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ class TrialTable(Observer):
             known = number < len(self._rows) and self._rows[number]
             if known and self._statuses[number] != _STATUSES.index(Status.RUNNING.value):
                 return  # it ended in an earlier run
-            self._set(
+            add = self._set if known else self._append
+            add(
                 {
                     "number": number,
                     "status": Status.RUNNING.value,
