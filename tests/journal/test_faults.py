@@ -184,6 +184,27 @@ def test_an_operation_that_is_in_a_hurry_closes_nothing():
     assert storage.get_all_studies() == []
 
 
+def test_after_an_inner_hurry_the_outer_one_applies_again():
+    is_away = True
+    storage = RetryingStorage(
+        Flaky(InMemoryStorage(), lambda name: "before" if is_away else None),
+        "there",
+        retry_for_s=0.2,
+    )
+    with within(storage, 0.1):
+        with pytest.raises(RunError), within(storage, 0.0):
+            storage.get_all_studies()
+        with pytest.raises(RunError, match="does not answer"):
+            storage.get_all_studies()
+        assert not storage.failed  # as it would be without a hurry
+        is_away = False
+        assert storage.get_all_studies() == []
+    is_away = True
+    with pytest.raises(RunError):
+        storage.get_all_studies()
+    assert storage.failed
+
+
 def test_an_operation_that_is_in_a_hurry_waits_for_no_other():
     reached, free = threading.Event(), threading.Event()
 

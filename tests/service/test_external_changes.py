@@ -9,7 +9,9 @@ from helpers.gates import Gate
 from helpers.threads import in_thread, wait_until
 
 from tuner.coordination.ask_tell import AskTell
+from tuner.journal.storage import write_journal
 from tuner.service.external import _Request
+from tuner.service.settings import Settings
 from tuner.service.studies import State
 
 PSO = {"name": "pso", "population": 2}
@@ -161,6 +163,102 @@ def test_a_request_while_an_idle_study_closes_is_answered(root, monkeypatch):
         assert client.service.external.n_open == 1
         go_on.set()
         assert told().status_code == 200
+
+
+def test_a_study_without_a_thread_for_it_opens_later(client, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    client.create()
+    with monkeypatch.context() as scarce:
+        scarce.setattr("tuner.service.external._OpenStudy.start", refuse)
+        refused = client.ask()
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert "no thread left" in refused.json()["detail"]
+    assert client.service.external.n_open == 0
+    assert len(client.trials()) == 1
+
+
+def test_a_kept_request_is_answered_without_a_thread(client, monkeypatch, gated):
+    def refuse(study):
+        raise ValueError(study)
+
+    client.create()
+    gate = gated(client.service.studies, "change")
+    cancelled = in_thread(lambda: post(client, "cancel"))
+    gate.reached()
+    asked = in_thread(client.ask)
+    wait_until(lambda: held(client))
+    monkeypatch.setattr(client.service.external, "_started", refuse)
+    gate.open()
+    assert cancelled().status_code == 202
+    assert asked().status_code == 500
+
+
+@pytest.mark.parametrize("journal", ["file", "database"])
+def test_a_study_that_does_not_close_is_not_opened_twice(root, monkeypatch, gated, journal):
+    monkeypatch.setattr("tuner.service.external._CLOSE_S", 0.1)
+    url = f"sqlite:///{root}.db" if journal == "database" else None
+    opened, begin = [], AskTell.__init__
+
+    def noted(self, *args, **keys):
+        opened.append(threading.current_thread())
+        begin(self, *args, **keys)
+
+    monkeypatch.setattr(AskTell, "__init__", noted)
+    with running_external(root, settings=Settings(root=root, journal=url)) as client:
+        client.create()
+        client.trials()
+        gate = gated(AskTell, "report")  # stands for a journal that takes nothing
+        first = in_thread(lambda: client.report({"number": 0, "lease": "x"}, 0, [1.0]))
+        gate.reached()
+        assert post(client, "cancel").status_code == 503
+        assert post(client, "cancel").status_code == 503  # also once it is to close
+        asked = in_thread(client.ask)
+        [thread] = opened
+        before = client.service.external._open[study_of(client)]
+        assert before._thread is thread
+        wait_until(lambda: before.requests.qsize() == 3)  # two closes, and the ask
+        gate.open()
+        assert first().status_code == 409
+        assert [trial["number"] for trial in asked().json()["trials"]] == [1]
+        assert len(opened) == 2
+        assert not thread.is_alive()
+        monkeypatch.setattr("tuner.service.external._CLOSE_S", 20)
+        assert post(client, "cancel").status_code == 202
+
+
+def test_requests_kept_for_a_change_go_to_the_one_that_stays(client, monkeypatch, gated):
+    client.create()
+    client.trials()
+    external, study = client.service.external, study_of(client)
+    before = external._open[study]
+    journal, gate = gated(AskTell, "report"), gated(before, "close")
+    reported = in_thread(lambda: client.report({"number": 0, "lease": "x"}, 0, [1.0]))
+    journal.reached()
+    cancelled = in_thread(lambda: post(client, "cancel"))
+    gate.reached()
+    asked = in_thread(client.ask)
+    wait_until(lambda: held(client))
+    monkeypatch.setattr(before._thread, "join", lambda timeout_s: None)  # the time is over
+    gate.open()
+    assert cancelled().status_code == 503
+    assert external._open[study] is before
+    journal.open()
+    assert reported().status_code == 409
+    assert asked().status_code == 200
+
+
+def test_a_journal_in_use_names_nobody(root):
+    with running_external(root) as client:
+        client.create()
+        place = client.service.records.place_of("local", "s")
+        with write_journal(place.location, None, print):
+            refused = client.ask()
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+        detail = refused.json()["detail"]
+        assert detail == "another process uses the journal of the study; try again later"
+        assert client.ask().status_code == 200
 
 
 def test_a_lease_of_a_retry_stays_when_the_first_ask_left(client):

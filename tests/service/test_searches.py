@@ -7,6 +7,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from helpers.gates import Gate
 from helpers.simulated_study import SPACE, WAVES, everything, waves_experiment
 from helpers.thread_pool import ThreadPool
 
@@ -16,6 +17,7 @@ from tuner.experiment import Experiment
 from tuner.journal.records import read_study
 from tuner.journal.storage import read_journal
 from tuner.orchestrator import SearchOptions, search
+from tuner.service import searches
 from tuner.service.access import Owner
 from tuner.service.confined_data import ConfinedData
 from tuner.service.events import EventLogs
@@ -265,6 +267,28 @@ def test_a_cancelled_search_frees_its_worker_at_once(slow_bench):
     assert [study.state for study in (first, second)] == [State.CANCELLED] * 2
     until(lambda: slow_bench.events_of(first, "ended"))
     assert slow_bench.events_of(first, "ended")[0]["state"] == "interrupted"
+
+
+def test_a_search_cancelled_as_it_ends_has_an_end(bench, monkeypatch):
+    with Gate(monkeypatch, searches, "_winner") as gate:
+        study = bench.submit()
+        gate.reached()  # nothing looks for a cancel any more
+        bench.searches.cancel(study)
+    until(lambda: not bench.searches._running)
+    assert study.state is State.CANCELLED
+    assert [event["state"] for event in bench.events_of(study, "ended")] == ["interrupted"]
+
+
+def test_a_search_that_ends_as_it_is_deleted_raises_nothing(bench, monkeypatch):
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    with Gate(monkeypatch, searches, "_winner") as gate:
+        study = bench.submit()
+        gate.reached()
+        bench.searches.cancel(study)
+        bench.studies.begin_removal(study)
+    until(lambda: not bench.searches._running)
+    assert (raised, study.state) == ([], State.CANCELLED)
 
 
 def test_a_resumed_search_ends_like_one_that_was_not(slow_bench, tmp_path, data):

@@ -111,12 +111,16 @@ class RetryingStorage(BaseStorage):
 
     @contextlib.contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Have operations of this thread in the block fail after seconds; later ones may work."""
+        """Have operations of this thread in the block fail after seconds; later ones may work.
+
+        After a block within another one, the seconds of the outer one apply again.
+        """
+        before: float | None = getattr(self._patience, "seconds", None)
         self._patience.seconds = seconds
         try:
             yield
         finally:
-            del self._patience.seconds
+            self._patience.seconds = before
 
     @property
     def failed(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import queue
 import threading
 import time
@@ -43,6 +44,7 @@ _IDLE_S = 120.0  # without a request, after which a study is closed
 _GROUP_S = 0.02  # of work, after which a group of requests waits for the disk
 _CLOSE_S = 10.0  # for a study that writes, before it is changed
 _OPEN = (State.QUEUED, State.RUNNING)
+_log = logging.getLogger("tuner.service")
 
 
 @dataclass(eq=False)
@@ -234,6 +236,7 @@ class ExternalStudies:
                 self._open[study] = holder  # has no thread: it keeps the requests
             try:
                 if before is not None and not before.close(_CLOSE_S):
+                    self._put_back(before, holder)
                     raise _still_writes(study)
                 yield
             finally:
@@ -272,9 +275,31 @@ class ExternalStudies:
                 raise Problem(404, f"no study {study.name!r}")
             open_study = self._open.get(study)
             if open_study is None:
-                open_study = self._open[study] = _OpenStudy(self, study)
-                open_study.start()
+                open_study = self._open[study] = self._started(study)
             open_study.requests.put(request)
+
+    def _started(self, study: Study) -> _OpenStudy:
+        """Return a study whose thread has been started; it cannot end before the lock is free."""
+        open_study = _OpenStudy(self, study)
+        try:
+            open_study.start()
+        except Exception as error:  # the system has no thread left
+            _log.error("no thread for study %s: %s", study.key, error)
+            detail = "the service has no thread left for a study; try again later"
+            raise Problem(503, detail, headers={"Retry-After": "5"}) from None
+        return open_study
+
+    def _put_back(self, before: _OpenStudy, holder: _OpenStudy) -> None:
+        """Let a study that has not closed in time be the open one again, until it has ended.
+
+        Nobody may open it a second time meanwhile. It opens again for the requests of the holder.
+        """
+        with self._lock:
+            if before.has_ended:
+                return
+            self._open[before.study] = before
+            for request in holder.left():
+                before.requests.put(request)
 
     def _check_state(self, study: Study) -> None:
         if study.state is State.CANCELLED:
@@ -290,6 +315,7 @@ class ExternalStudies:
             error: the reason, with which its requests fail; without one, they open the study again.
         """
         with self._lock:
+            open_study.has_ended = True
             if self._open.get(open_study.study) is open_study:
                 del self._open[open_study.study]
             for request in open_study.left():
@@ -300,6 +326,8 @@ class ExternalStudies:
                     self._submit(request, open_study.study)
                 except Problem as stops:
                     _fail(request, stops)
+                except Exception as failed:  # none is left without an answer
+                    _fail(request, unexpected(failed))
 
 
 class _OpenStudy:
@@ -311,6 +339,8 @@ class _OpenStudy:
         self._waiting: deque[_Request] = deque()  # asks that may wait, in order
         self._thread = threading.Thread(target=self._run, name=f"ask {study.key}", daemon=True)
         self._reporter: EventReporter | None = None
+        self.has_ended = False
+        """Whether its journal is closed, and its requests are with another one or answered."""
 
     @property
     def has_thread(self) -> bool:

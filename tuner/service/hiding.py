@@ -14,7 +14,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from tuner.errors import JournalError, RunError, TunerError
+from tuner.errors import JournalError, JournalInUse, RunError, TunerError
 from tuner.executors.base import Event, Finished, Lost
 
 _URL = (
@@ -50,8 +50,13 @@ def for_clients(text: str, root: Path | None) -> str:
 def public(error: TunerError, root: Path | None) -> TunerError:
     """Return an error as clients may see it; see `for_clients`.
 
-    One about the database of the journal says no more than that; the log has the rest.
+    One about the database of the journal says no more than that, and one about a journal in use
+    not by whom; the log has the rest.
     """
+    if isinstance(error, JournalInUse):
+        _log.error("%s", error)
+        rule, remedy = "another process uses the journal of the study", "try again later"
+        return error.with_(rule=rule, where=None, key=None, got=None, remedy=remedy)
     if isinstance(error, JournalError | RunError) and _DATABASE.search(str(error)):
         _log.error("%s", error)
         rule, remedy = "the database of the service cannot be used now", "try again later"

@@ -392,6 +392,8 @@ class Searches:
         while True:
             try:
                 if not self._studies.change(study, state, error, expected=expected):
+                    if reporter is not None and study.state is State.CANCELLED:
+                        reporter.cancelled()  # the thread had nothing left that would notice
                     return
                 break
             except JournalAway as away:  # the next start of the service resumes it

@@ -287,9 +287,9 @@ class Studies:
             RunError: the journal cannot be written; nothing has changed.
         """
         with self.changing():
-            self.check_stays(study)
             if study.state not in expected:
                 return False
+            self.check_stays(study)
             began, ended = study.began, study.ended
             if state is State.RUNNING:
                 began, ended = began or now(), None
