@@ -6,7 +6,9 @@ import threading
 import pytest
 from helpers.external_service import running_external
 from helpers.postgresql import schema_of_its_own
+from helpers.threads import in_thread, wait_until
 
+from tuner.service import threads
 from tuner.service.access import Owner
 from tuner.service.external import _Request
 from tuner.service.records import hold_records
@@ -61,6 +63,18 @@ def test_a_stalled_journal_holds_up_no_reader(tmp_path, monkeypatch, impatient):
             writes.join(SOON_S)
         assert answers[0].status_code == 201
         assert client.create("u").status_code == 201
+
+
+def test_changes_that_wait_hold_up_no_reader(tmp_path):
+    with running_external(tmp_path / "root") as client, contextlib.ExitStack() as held:
+        held.enter_context(client.service.studies.changing())
+        created = [in_thread(lambda name=f"s{n}": client.create(name)) for n in range(160)]
+        own = threads.CHANGES._own
+        wait_until(lambda: "local" in own and own["local"].statistics().tasks_waiting > 150)
+        answer = in_thread(lambda: client.http.get("/v1/studies"))()
+        assert (answer.status_code, answer.json()["items"]) == (200, [])
+        held.close()
+        assert {answer().status_code for answer in created} == {201}
 
 
 def test_a_study_whose_journal_stalls_is_not_changed(tmp_path, monkeypatch):

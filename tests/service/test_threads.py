@@ -55,6 +55,11 @@ KINDS = {
     "a summary": ("RESULTS", "GET", "/v1/studies/x/summary"),
     "a record": ("RESULTS", "GET", "/v1/studies/x/record"),
     "a best configuration": ("RESULTS", "GET", "/v1/studies/x/best"),
+    "a new external study": ("CHANGES", "POST", "/v1/external-studies", {"name": "x"}),
+    "a deletion": ("CHANGES", "DELETE", "/v1/studies/x"),
+    "a cancel": ("CHANGES", "POST", "/v1/studies/x/cancel"),
+    "a resume": ("CHANGES", "POST", "/v1/studies/x/resume"),
+    "an extension": ("CHANGES", "POST", "/v1/studies/x/extend", {"trials": 9}),
     "a report": ("RESULTS", "GET", "/v1/studies/x/report"),
 }
 

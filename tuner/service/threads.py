@@ -54,6 +54,8 @@ READING = OwnerThreads()
 RESULTS = CapacityLimiter(8)
 """Records, summaries, reports and best configurations, which read a journal."""
 
+CHANGES = OwnerThreads()
+"""Changes of studies, which wait for the journal, and for each other."""
 
 JOBS = CapacityLimiter(16)
 """Jobs on their way to pull workers: their data is hashed first."""

@@ -16,6 +16,7 @@ from tuner.coordination.leases import Answer, Told
 from tuner.errors import ExperimentError
 from tuner.experiment.external import Label, check_text
 from tuner.experiment.schema import STUDY_BYTES
+from tuner.service import threads
 from tuner.service.access import Writer
 from tuner.service.external import ExternalStudies
 from tuner.service.metrics import Metrics
@@ -171,6 +172,7 @@ def _external(request: Request) -> ExternalStudies:
 
 
 @router.post("", status_code=201)
+@threads.in_threads(threads.CHANGES)
 def create(request: Request, response: Response, owner: Writer, body: NewStudy) -> Created:
     """Create an external study; the same again is the same study."""
     study, is_new = _external(request).create(owner, body.model_dump(exclude_unset=True))

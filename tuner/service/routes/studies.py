@@ -170,6 +170,7 @@ def study(request: Request, owner: Reader, name: Name) -> StudyAnswer:
 
 
 @router.delete("/studies/{name}", status_code=204)
+@threads.in_threads(threads.CHANGES)
 def delete(request: Request, owner: Writer, name: Name) -> Response:
     """Delete a study that has ended, with its journal, events and model."""
     _service(request).delete(owner.name, name)
@@ -177,6 +178,7 @@ def delete(request: Request, owner: Writer, name: Name) -> Response:
 
 
 @router.post("/studies/{name}/cancel", status_code=202)
+@threads.in_threads(threads.CHANGES)
 def cancel(request: Request, owner: Writer, name: Name) -> StudyAnswer:
     """End a study now; its running trials are given up, and run again if it is resumed."""
     service = _service(request)
@@ -185,6 +187,7 @@ def cancel(request: Request, owner: Writer, name: Name) -> StudyAnswer:
 
 
 @router.post("/studies/{name}/resume", status_code=202)
+@threads.in_threads(threads.CHANGES)
 def resume(request: Request, owner: Writer, name: Name) -> StudyAnswer:
     """Queue a study again that was cancelled or has failed."""
     service = _service(request)
@@ -193,6 +196,7 @@ def resume(request: Request, owner: Writer, name: Name) -> StudyAnswer:
 
 
 @router.post("/studies/{name}/extend", status_code=202)
+@threads.in_threads(threads.CHANGES)
 def extend(request: Request, owner: Writer, name: Name, body: Extension) -> StudyAnswer:
     """Give a study another budget of trials or time, and queue it."""
     service = _service(request)
