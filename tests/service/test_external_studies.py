@@ -64,6 +64,17 @@ def test_open_studies_are_limited(root):
         assert [client.create(name).status_code for name in "abcb"] == [201, 201, 429, 200]
 
 
+def test_an_ended_external_study_needs_room_to_go_on(root):
+    with running_external(root, access=Access(None, Limits(studies_queued=1))) as client:
+        client.create("a")
+        assert client.http.post("/v1/studies/a/cancel").status_code == 202
+        client.create("b")
+        for action, body in (("resume", None), ("extend", {"trials": 60})):
+            refused = client.http.post(f"/v1/studies/a/{action}", json=body)
+            assert (refused.status_code, "Retry-After" in refused.headers) == (429, True)
+        assert client.http.post("/v1/studies/b/extend", json={"trials": 60}).status_code == 202
+
+
 def test_a_trial_is_asked_reported_and_told(client):
     client.create(pruner={"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0})
     first, second = client.trials(n=2)

@@ -296,7 +296,7 @@ def test_a_resumed_search_ends_like_one_that_was_not(slow_bench, tmp_path, data)
     until(lambda: study.progress.trained >= 3)
     slow_bench.searches.cancel(study)
     slow_bench.searches.cancel(study)
-    slow_bench.searches.resume(study)
+    slow_bench.searches.resume(study, ANA)
     until_ended(study)
     assert study.state is State.DONE
     assert everything(slow_bench.record(study)) == everything(run_locally(tmp_path, data))
@@ -319,7 +319,7 @@ def test_what_has_ended_is_not_cancelled(bench):
     with pytest.raises(Problem, match="is done: nothing is to cancel"):
         bench.searches.cancel(study)
     with pytest.raises(Problem, match="extend it"):
-        bench.searches.resume(study)
+        bench.searches.resume(study, ANA)
 
 
 def test_priority_decides_within_an_owner_and_turns_between(tmp_path, data):
@@ -365,7 +365,7 @@ def test_a_search_that_cannot_be_started_fails_alone(
     second = bench.submit(name="b")
     until_ended(second)
     assert second.state is State.DONE
-    bench.searches.resume(first)
+    bench.searches.resume(first, ANA)
     until(lambda: first.state is State.DONE)
 
 
@@ -414,6 +414,27 @@ def test_too_many_open_studies_are_refused(bench):
         assert "Retry-After" in problem.value.headers
     until_ended(study)
     bench.submit(owner, name="b")
+
+
+def test_an_ended_study_goes_on_only_where_there_is_room(tmp_path, data):
+    bench, owner = Bench(tmp_path / "root", data), Owner("ana", limits=Limits(studies_queued=1))
+    first = bench.submit(owner, name="a")
+    bench.searches.cancel(first)
+    second = bench.submit(owner, name="b")
+    longer = {"budget": {"trials": 90}}
+    for go_on in (
+        lambda: bench.searches.resume(first, owner),
+        lambda: bench.searches.extend(first, {"trials": 90}, owner),
+        lambda: bench.submit(owner, longer, name="a"),
+    ):
+        with pytest.raises(Problem, match="1 studies have not ended, the limit"):
+            go_on()
+        assert first.state is State.CANCELLED
+    bench.searches.extend(second, {"trials": 90}, owner)  # it is the one
+    bench.searches.cancel(second)
+    bench.searches.resume(first, owner)
+    bench.__enter__()
+    bench.__exit__()
 
 
 def test_a_search_whose_data_is_refused_fails_with_one_line(bench, data):

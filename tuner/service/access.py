@@ -70,6 +70,7 @@ class _Limits(BaseModel):
 
     trials: _Whole | None = None
     studies_queued: _Whole | None = None
+    studies_open: _Whole | None = None
     streams: _Whole | None = None
     requests: _Whole | None = None
     workers: _Whole | None = None

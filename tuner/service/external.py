@@ -33,12 +33,16 @@ from tuner.experiment.external import ExternalSpec
 from tuner.journal.external import ExternalRecord
 from tuner.journal.storage import group_commit, within
 from tuner.service.access import Owner
+from tuner.service.connections import allow_open_files
 from tuner.service.events import EventLogs, EventReporter
 from tuner.service.problems import Problem, unexpected
 from tuner.service.records import WRITE_S, ServiceJournal
-from tuner.service.settings import Settings
+from tuner.service.settings import Limits, Settings
 from tuner.service.studies import Facts, Kind, State, Studies, Study
 from tuner.service.trial_table import TrialTable, TrialTables
+
+MOST_OPEN = 1_000
+"""External studies that are open at a time, of all owners; fewer where files are scarce."""
 
 _IDLE_S = 120.0  # without a request, after which a study is closed
 _GROUP_S = 0.02  # of work, after which a group of requests waits for the disk
@@ -66,6 +70,7 @@ class ExternalStudies:
         events: the logs of events.
         tables: the rows of trials.
         settings: of the service.
+        limits_of: returns the limits of an owner.
         idle_s: seconds without a request, after which a study is closed.
     """
 
@@ -76,11 +81,13 @@ class ExternalStudies:
         events: EventLogs,
         tables: TrialTables,
         settings: Settings,
+        limits_of: Callable[[str], Limits],
         *,
         idle_s: float = _IDLE_S,
     ) -> None:
         self.studies, self.records, self.events, self.tables = studies, records, events, tables
-        self.settings, self.idle_s = settings, idle_s
+        self.settings, self.idle_s, self._limits_of = settings, idle_s, limits_of
+        self._most_open = most_open(allow_open_files())
         self._lock = threading.RLock()
         self._open: dict[Study, _OpenStudy] = {}
         self._changing: WeakKeyDictionary[Study, threading.Lock] = WeakKeyDictionary()
@@ -189,26 +196,29 @@ class ExternalStudies:
                 log = self.events.of(study.owner, study.name)
                 EventReporter(log, self.settings.root).cancelled()
 
-    def resume(self, study: Study) -> None:
+    def resume(self, study: Study, owner: Owner) -> None:
         """Go on with a study that was cancelled or has failed.
 
         Raises:
-            Problem: 409, it is done.
+            Problem: 409, it is done; 429, too many studies are open.
         """
-        with self.closed(study):
+        with self.closed(study), self.studies.changing():
             study.check_can_resume()
+            self.studies.check_room(owner, study)
             self.studies.change(study, State.RUNNING, expected=(State.CANCELLED, State.FAILED))
 
     def extend(self, study: Study, changes: Mapping[str, Any], owner: Owner) -> None:
         """Raise the budget of trials, and go on.
 
         Raises:
-            Problem: 422, another key, fewer trials than before, or too many.
+            Problem: 422, another key, fewer trials than before, or too many; 429, too many studies
+                are open.
         """
         trials, most = changes.get("trials"), owner.limits.trials
         if set(changes) - {"trials", "reopen_test"} or trials is None:
             raise Problem(422, "an external study has no budget but trials; give trials")
-        with self.closed(study):
+        with self.closed(study), self.studies.changing():
+            self.studies.check_room(owner, study)
             if not study.spec["trials"] <= trials <= most:
                 rule = f"must be from {study.spec['trials']} to {most}"
                 raise Problem(422, f"trials: {rule}, got {trials}", key="trials")
@@ -275,8 +285,30 @@ class ExternalStudies:
                 raise Problem(404, f"no study {study.name!r}")
             open_study = self._open.get(study)
             if open_study is None:
+                self._make_room(study.owner)
                 open_study = self._open[study] = self._started(study)
             open_study.requests.put(request)
+
+    def _make_room(self, owner: str) -> None:
+        """Close the study that was idle longest, where as many are open as may be.
+
+        Raises:
+            Problem: 429, none is idle.
+        """
+        every = list(self._open.values())
+        own = [each for each in every if each.study.owner == owner]
+        for found, most in (
+            (own, self._limits_of(owner).studies_open),
+            (every, self._most_open),
+        ):
+            kept = [each for each in found if not each.is_closing]
+            if len(kept) < most:
+                continue
+            idle = [each for each in kept if each.is_idle]
+            if not idle or len(found) >= 2 * most:  # a stalled journal keeps those that close
+                detail = f"{len(found)} external studies are open, the limit; try again"
+                raise Problem(429, detail, headers={"Retry-After": "1"})
+            min(idle, key=lambda each: each.study.heard).close(0)
 
     def _started(self, study: Study) -> _OpenStudy:
         """Return a study whose thread has been started; it cannot end before the lock is free."""
@@ -341,11 +373,18 @@ class _OpenStudy:
         self._reporter: EventReporter | None = None
         self.has_ended = False
         """Whether its journal is closed, and its requests are with another one or answered."""
+        self.is_closing = False
+        """Whether its thread ends as soon as it can."""
 
     @property
     def has_thread(self) -> bool:
         """Whether it was started."""
         return self._thread.ident is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has a thread, and no request."""
+        return self.has_thread and self.requests.empty() and not self._waiting
 
     def start(self) -> None:
         """Start the thread."""
@@ -353,6 +392,7 @@ class _OpenStudy:
 
     def close(self, timeout_s: float | None = None) -> bool:
         """End the thread after the requests that are there; return whether it has ended in time."""
+        self.is_closing = True
         self.requests.put(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -525,6 +565,11 @@ class _OpenStudy:
             ended = self._external.studies.change(self.study, State.DONE, expected=(State.RUNNING,))
             if ended and self._reporter is not None:
                 self._reporter.ended("done", None, 0)
+
+
+def most_open(files: int) -> int:
+    """Return how many studies may be open in a process that may open so many files."""
+    return min(MOST_OPEN, files // 4)
 
 
 @contextmanager

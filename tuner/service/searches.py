@@ -150,6 +150,7 @@ class Searches:
                 self._studies.check_stays(known)
                 if not known.was_submitted(spec):
                     _check_same(known, submission)
+                    self._studies.check_room(owner, known)
                     self._change(known, spec, facts)
                 return known, False
             for source in spec["from"]:
@@ -173,14 +174,15 @@ class Searches:
             if not self._abort(study, "cancelled"):
                 self._reporter(study).cancelled()
 
-    def resume(self, study: Study) -> None:
+    def resume(self, study: Study, owner: Owner) -> None:
         """Queue a search again that was cancelled or has failed.
 
         Raises:
-            Problem: 409, it is done.
+            Problem: 409, it is done; 429, too many studies are queued.
         """
         with self._studies.changing():
             study.check_can_resume()
+            self._studies.check_room(owner, study)
             if study.state.has_ended:
                 self._studies.change(study, State.QUEUED)
         self._wake()
@@ -207,6 +209,7 @@ class Searches:
                 raw[name] = getattr(experiment.budget, name)
             spec["reopen_test"] = spec["reopen_test"] or bool(changes.get("reopen_test"))
             check_trials(experiment, owner.limits)
+            self._studies.check_room(owner, study)
             self._change(study, spec, _facts(experiment))
 
     @contextmanager

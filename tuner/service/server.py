@@ -22,6 +22,7 @@ from tuner.service import connections
 from tuner.service.access import Access
 from tuner.service.app import make_app
 from tuner.service.audit import AuditLog
+from tuner.service.external import most_open
 from tuner.service.guard import Condition
 from tuner.service.settings import Settings
 
@@ -130,7 +131,7 @@ def serve(settings: Settings, service: Served, show: Callable[[str], None]) -> N
             access_log=False,
             server_header=False,
             forwarded_allow_ips=["127.0.0.1", "::1"],
-            limit_concurrency=max(most_files - _SPARE_FILES, 100),
+            limit_concurrency=max(most_files - most_open(most_files) - _SPARE_FILES, 100),
             timeout_keep_alive=30,
             timeout_graceful_shutdown=2,
         )

@@ -42,7 +42,7 @@ class Controller(Protocol):
     def cancel(self, study: Study) -> None:
         """End a study now; it can be resumed."""
 
-    def resume(self, study: Study) -> None:
+    def resume(self, study: Study, owner: Owner) -> None:
         """Go on with a study that was cancelled or has failed."""
 
     def extend(self, study: Study, changes: Mapping[str, Any], owner: Owner) -> None:
@@ -119,7 +119,12 @@ class Service:
                 self.studies, self.searches, records, self.tables, self.datasets, root / "models"
             )
             self.external = ExternalStudies(
-                self.studies, records, self.events, self.tables, settings
+                self.studies,
+                records,
+                self.events,
+                self.tables,
+                settings,
+                self.access.limits_of,
             )
             undone_on_failure.callback(self.external.stop)
             self._controllers: dict[Kind, Controller] = {

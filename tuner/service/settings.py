@@ -31,6 +31,9 @@ class Limits:
     studies_queued: int = 1_000
     """Studies of an owner that have not ended."""
 
+    studies_open: int = 256
+    """External studies of an owner that are open at a time: each has a thread and a file."""
+
     streams: int = 250
     """Event streams that an owner has open at a time."""
 

@@ -242,8 +242,15 @@ class Studies:
             self._next += 1
             return study
 
-    def check_room(self, owner: Owner) -> None:
-        """Raise a Problem, 429, if an owner has as many open studies as allowed."""
+    def check_room(self, owner: Owner, study: Study | None = None) -> None:
+        """Raise a Problem, 429, if an owner has as many open studies as allowed.
+
+        Args:
+            owner: would have one more.
+            study: goes on; None: it is new. One that has not ended is among the open ones already.
+        """
+        if study is not None and not study.state.has_ended:
+            return
         n_open = sum(not study.state.has_ended for study in self.of(owner.name))
         if n_open >= owner.limits.studies_queued:
             detail = f"{n_open} studies have not ended, the limit; wait, or cancel one"

@@ -191,7 +191,7 @@ def cancel(request: Request, owner: Writer, name: Name) -> StudyAnswer:
 def resume(request: Request, owner: Writer, name: Name) -> StudyAnswer:
     """Queue a study again that was cancelled or has failed."""
     service = _service(request)
-    service.controller(owner.name, name).resume(service.studies.get(owner.name, name))
+    service.controller(owner.name, name).resume(service.studies.get(owner.name, name), owner)
     return _answer(service, owner.name, name)
 
 
