@@ -17,7 +17,7 @@ MOST = 3
 def client(request, tmp_path, monkeypatch):
     limits = Limits(studies_open=MOST) if request.param == "of an owner" else Limits()
     if request.param == "of all":
-        monkeypatch.setattr("tuner.service.external.MOST_OPEN", MOST)
+        monkeypatch.setattr("tuner.service.external_limits.MOST_OPEN", MOST)
     root = tmp_path / "root"
     with running_external(root, settings=Settings(root=root, limits=limits)) as client:
         yield client

@@ -8,7 +8,6 @@ request holds a thread.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import queue
 import threading
@@ -26,8 +25,8 @@ from optuna.storages import BaseStorage
 
 from tuner.coordination.ask_tell import AskTell
 from tuner.coordination.coordinator import HeldObservers, Observer
-from tuner.coordination.leases import Lease, LeaseConflict, NoSuchTrial
-from tuner.errors import InputError, JournalAway, RunError, TunerError
+from tuner.coordination.leases import Lease, LeaseConflict
+from tuner.errors import InputError, TunerError
 from tuner.experiment import flat
 from tuner.experiment.external import ExternalSpec
 from tuner.journal.external import ExternalRecord
@@ -35,14 +34,13 @@ from tuner.journal.storage import group_commit, within
 from tuner.service.access import Owner
 from tuner.service.connections import allow_open_files
 from tuner.service.events import EventLogs, EventReporter
+from tuner.service.external_limits import make_room, most_open
+from tuner.service.external_problems import is_cancelled, problem_of, still_writes
 from tuner.service.problems import Problem, unexpected
 from tuner.service.records import WRITE_S, ServiceJournal
 from tuner.service.settings import Limits, Settings
 from tuner.service.studies import Facts, Kind, State, Studies, Study
 from tuner.service.trial_table import TrialTable, TrialTables
-
-MOST_OPEN = 1_000
-"""External studies that are open at a time, of all owners; fewer where files are scarce."""
 
 _IDLE_S = 120.0  # without a request, after which a study is closed
 _GROUP_S = 0.02  # of work, after which a group of requests waits for the disk
@@ -161,7 +159,7 @@ class ExternalStudies:
         def ask(open_study: AskTell) -> list[Lease]:
             leases = open_study.ask(client, n, key)
             if not leases and open_study.cancelled:
-                raise _is_cancelled(study)
+                raise is_cancelled(study)
             if not leases and open_study.progress.done:
                 raise Problem(410, f"study {study.name!r} is done: its budget is used")
             return leases
@@ -239,7 +237,7 @@ class ExternalStudies:
         with self._lock:
             one_at_a_time = self._changing.setdefault(study, threading.Lock())
         if not one_at_a_time.acquire(timeout=_CLOSE_S):
-            raise _still_writes(study)
+            raise still_writes(study)
         try:
             with self._lock:
                 before, holder = self._open.get(study), _OpenStudy(self, study)
@@ -247,7 +245,7 @@ class ExternalStudies:
             try:
                 if before is not None and not before.close(_CLOSE_S):
                     self._put_back(before, holder)
-                    raise _still_writes(study)
+                    raise still_writes(study)
                 yield
             finally:
                 self.ended(holder)
@@ -275,7 +273,7 @@ class ExternalStudies:
         try:
             return await asyncio.wrap_future(request.answer)
         except TunerError as error:
-            raise _problem(error, self.settings) from None
+            raise problem_of(error, self.settings) from None
 
     def _submit(self, request: _Request, study: Study) -> None:
         with self._lock:
@@ -285,30 +283,10 @@ class ExternalStudies:
                 raise Problem(404, f"no study {study.name!r}")
             open_study = self._open.get(study)
             if open_study is None:
-                self._make_room(study.owner)
+                limit = self._limits_of(study.owner).studies_open
+                make_room(self._open.values(), study.owner, limit, self._most_open)
                 open_study = self._open[study] = self._started(study)
             open_study.requests.put(request)
-
-    def _make_room(self, owner: str) -> None:
-        """Close the study that was idle longest, where as many are open as may be.
-
-        Raises:
-            Problem: 429, none is idle.
-        """
-        every = list(self._open.values())
-        own = [each for each in every if each.study.owner == owner]
-        for found, most in (
-            (own, self._limits_of(owner).studies_open),
-            (every, self._most_open),
-        ):
-            kept = [each for each in found if not each.is_closing]
-            if len(kept) < most:
-                continue
-            idle = [each for each in kept if each.is_idle]
-            if not idle or len(found) >= 2 * most:  # a stalled journal keeps those that close
-                detail = f"{len(found)} external studies are open, the limit; try again"
-                raise Problem(429, detail, headers={"Retry-After": "1"})
-            min(idle, key=lambda each: each.study.heard).close(0)
 
     def _started(self, study: Study) -> _OpenStudy:
         """Return a study whose thread has been started; it cannot end before the lock is free."""
@@ -335,7 +313,7 @@ class ExternalStudies:
 
     def _check_state(self, study: Study) -> None:
         if study.state is State.CANCELLED:
-            raise _is_cancelled(study)
+            raise is_cancelled(study)
         if study.state is State.FAILED:
             raise Problem(409, f"study {study.name!r} has failed: {study.error}; resume it")
 
@@ -567,26 +545,12 @@ class _OpenStudy:
                 self._reporter.ended("done", None, 0)
 
 
-def most_open(files: int) -> int:
-    """Return how many studies may be open in a process that may open so many files."""
-    return min(MOST_OPEN, files // 4)
-
-
 @contextmanager
 def _commit(storage: BaseStorage, observers: HeldObservers) -> Iterator[None]:
     """Wait for the disk at the end of the block; then events and rows show what happened in it."""
     with group_commit(storage):
         yield
     observers.release()
-
-
-def _still_writes(study: Study) -> JournalAway:
-    rule = f"the journal of study {study.name!r} has not taken what is written for seconds"
-    return JournalAway(rule, remedy="try again later")
-
-
-def _is_cancelled(study: Study) -> Problem:
-    return Problem(409, f"study {study.name!r} is cancelled; resume it to go on")
 
 
 def _answer(request: _Request, result: Any) -> bool:
@@ -603,18 +567,6 @@ def _answer(request: _Request, result: Any) -> bool:
 def _fail(request: _Request, error: BaseException) -> None:
     if request.answer.set_running_or_notify_cancel():
         request.answer.set_exception(error)
-
-
-def _problem(error: TunerError, settings: Settings) -> Problem:
-    status, cause = None, error.__context__
-    if isinstance(error, NoSuchTrial):
-        status = 404
-    elif isinstance(error, LeaseConflict):
-        status = 409
-    elif isinstance(error, RunError):  # the journal cannot be written
-        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-        status = 507 if full else 503
-    return Problem.of(error, status=status, root=settings.root)
 
 
 def _facts(spec: ExternalSpec) -> Facts:

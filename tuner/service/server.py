@@ -22,7 +22,7 @@ from tuner.service import connections
 from tuner.service.access import Access
 from tuner.service.app import make_app
 from tuner.service.audit import AuditLog
-from tuner.service.external import most_open
+from tuner.service.external_limits import most_open
 from tuner.service.guard import Condition
 from tuner.service.settings import Settings
 
