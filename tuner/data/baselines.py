@@ -32,6 +32,7 @@ from tuner.data.linear_models import (
     why_no_linear,
 )
 from tuner.data.metrics import score
+from tuner.data.one_thread import one_thread
 from tuner.data.reference import DataRef, SeriesRef
 from tuner.metrics import METRICS
 
@@ -409,6 +410,7 @@ def preparations_of(experiment: Experiment) -> list[dict[str, str]]:
     return found
 
 
+@one_thread
 def choose(
     metric: str,
     ref: DataRef,
@@ -468,6 +470,7 @@ class Baselines:
     left_out: dict[str, str]
     """Why a baseline is left out, by its name."""
 
+    @one_thread
     def __init__(
         self,
         ref: DataRef,
@@ -509,6 +512,7 @@ class Baselines:
             else:
                 self.left_out[name] = "no series has training rows that it can be fitted to"
 
+    @one_thread
     def predict(self, samples: np.ndarray) -> dict[str, np.ndarray]:
         """Predict samples, (n,), as `DataRef.evaluate_samples` has them.
 
