@@ -53,6 +53,7 @@ def make_study(name: str = "air_passengers-woa-0", **changes: Any) -> dict[str, 
         "priority": 0,
         "max_workers": None,
         "position": None,
+        "exhausted": None,
         "waits": None,
         "datasets": [],
     }

@@ -75,7 +75,7 @@ def test_a_function_is_minimized_until_the_budget_is_used(make_study, client):
     assert repr(again) == repr(study)
     assert f"done, 12 of 12 trials, best value {best.search_score:.6g} in trial" in repr(study)
     assert study.done
-    assert study.ask() == []
+    assert (study.ask(), study.ask_many(2)) == (None, [])
 
 
 def test_a_study_without_a_value_has_no_best_trial(make_study):
@@ -189,10 +189,10 @@ def test_trials_without_a_value_may_be_caught(make_study):
 
 def test_a_value_that_is_not_finite_may_be_told(make_study):
     study = make_study(trials=1)
-    (trial,) = study.ask()
+    trial = study.ask()
     with trial, pytest.raises(ObjectiveError, match=f"trial 0 of {study.name}: value: must be"):
         trial.tell(None)
-    (trial,) = study.ask()
+    trial = study.ask()
     trial.tell(math.nan)
     assert study.trials.reason[0] == "the value is nan"
 
@@ -209,13 +209,13 @@ def test_a_parameter_may_have_the_name_of_a_column(make_study):
 
 def test_a_trial_that_is_not_told_is_given_out_again(make_study):
     study = make_study(trials=2)
-    (trial,) = study.ask()
+    trial = study.ask()
     with trial:
         pass
     assert not trial.is_open
-    with pytest.raises(KeyboardInterrupt), study.ask()[0] as again:
+    with pytest.raises(KeyboardInterrupt), study.ask() as again:
         raise KeyboardInterrupt
-    (third,) = study.ask()
+    third = study.ask()
     assert (trial.number, again.number, third.number) == (0, 0, 0)
     assert trial.params == again.params == third.params
     assert (trial.seed, third.attempt) == (third.seed, 3)
@@ -225,13 +225,13 @@ def test_a_trial_that_is_not_told_is_given_out_again(make_study):
 
 def test_a_refusal_of_the_service_gives_the_trial_back(make_study):
     study = make_study(trials=1)
-    (trial,) = study.ask()
+    trial = study.ask()
     with pytest.raises(RefusedError, match="is cancelled"), trial:  # noqa: PT012
         study.cancel()
         trial.report(1.0)
     assert repr(trial).endswith("; released)")
     study.resume()
-    (again,) = study.ask()
+    again = study.ask()
     assert (again.number, again.attempt) == (0, 2)
     again.tell(1.0)
     assert study.trials.status[0] == "complete"
@@ -285,10 +285,10 @@ def test_the_own_error_is_raised_where_the_service_is_away(monkeypatch):
 
 def test_a_lease_is_renewed_while_the_trial_exists(make_study):
     study = make_study(trials=1, lease_s=1)
-    (trial,) = study.ask()
+    trial = study.ask()
     other = make_study(trials=1, lease_s=1)
     time.sleep(2.0)
-    assert other.ask() == []
+    assert other.ask_many(1) == []
     trial.tell(0.5)
     assert study.best.search_score == 0.5
 
@@ -296,20 +296,20 @@ def test_a_lease_is_renewed_while_the_trial_exists(make_study):
 def test_a_trial_that_is_forgotten_goes_to_another_client(make_study):
     study = make_study(trials=1, lease_s=1)
     forgotten = study.ask()
-    number = forgotten[0].number
-    forgotten.clear()
+    number = forgotten.number
+    del forgotten
     gc.collect()
-    (again,) = make_study(trials=1, lease_s=1).ask(wait_s=10)
+    again = make_study(trials=1, lease_s=1).ask(wait_s=10)
     assert (again.number, again.attempt) == (number, 2)
     again.tell(1.0)
 
 
 def test_a_late_client_is_refused_and_its_work_goes_on(make_study):
     study, other = make_study(trials=2, lease_s=1), make_study(trials=2, lease_s=1)
-    (late,) = study.ask()
+    late = study.ask()
     late._is_open = False  # its lease is renewed no more
     deadline = time.monotonic() + SOON_S
-    while not (again := [t for t in other.ask(2, wait_s=2) if t.number == late.number]):
+    while not (again := [t for t in other.ask_many(2, wait_s=2) if t.number == late.number]):
         assert time.monotonic() < deadline
     again[0].tell(1.0)
     with pytest.raises(RefusedError) as refused:
@@ -319,12 +319,12 @@ def test_a_late_client_is_refused_and_its_work_goes_on(make_study):
 
 def test_waiting_clients_get_the_next_generation(make_study):
     study = make_study(trials=8, strategy={"name": "random", "batch": 4})
-    first = study.ask(8)
+    first = study.ask_many(8)
     assert len(first) == 4
     waiting = []
-    thread = threading.Thread(target=lambda: waiting.extend(study.ask(1, wait_s=20)))
+    thread = threading.Thread(target=lambda: waiting.extend(study.ask_many(1, wait_s=20)))
     thread.start()
-    assert study.ask() == []
+    assert study.ask_many(1) == []
     for trial in first:
         trial.tell(objective(trial))
     thread.join(SOON_S)

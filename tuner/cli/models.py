@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from tuner.cli.app import Export, Train
+from tuner.cli.external import export_external, is_external
 from tuner.cli.remote import client_of
 from tuner.cli.run import load
 from tuner.coordination.finalists import find_winner
@@ -146,7 +147,11 @@ def export(command: Export) -> None:
     if client is None:
         record, state = read_as_it_stands(command.study, command.journal)
     else:
-        record, state = client.study(command.study).record()
+        study = client.study(command.study)
+        if is_external(study):
+            export_external(study, command, as_json=as_json)
+            return
+        record, state = study.record()
     if record.best is None:
         refuse_for_now(record.name, state, "complete trial")
     folder, name = (Path.cwd(), "best.yaml") if output is None else (output.parent, output.name)

@@ -121,5 +121,6 @@ def row_of(facts: Mapping[str, Any]) -> dict[str, Any]:
         "budget": facts["trials"],
         "best": score,
         "state": facts["state"],
+        **({"kind": "external"} if facts.get("kind") == "external" else {}),
         **({"waits": facts["waits"]} if facts.get("waits") else {}),
     }

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tuner.cli.app import Report, Show, Strategies, Studies, Sync, Ui
+from tuner.cli.external import is_external, print_json, show_external
 from tuner.cli.remote import (
     client_of,
     facts_before_trials,
@@ -33,7 +34,6 @@ from tuner.journal.storage import lock_for_reading, read_journal, study_names
 from tuner.orchestrator import journal_option, sync_command
 from tuner.outputs import check_file, written_whole
 from tuner.progress.display import console, number, show_result, show_running, show_trials
-from tuner.progress.reporters import to_json
 from tuner.report import page
 from tuner.report.page import final_artifacts
 from tuner.results.summary import minute, summarize, trials_to_json
@@ -64,7 +64,7 @@ def strategies(command: Strategies) -> None:
     for error in errors:  # a broken package does not hide the others
         sys.stderr.write(f"tuner: {error}\n")
     if command.json:
-        _print_json({name: _options(strategy) for name, strategy in found.items()})
+        print_json({name: _options(strategy) for name, strategy in found.items()})
         return
     for name, strategy in found.items():
         console.print(f"[bold]{name}[/]  {strategy.summary()}")
@@ -117,7 +117,7 @@ def studies(command: Studies) -> None:
 def _list(rows: list[dict[str, Any]], as_json: bool, none: str | None, where: str = "") -> None:
     """Print studies; `none` is the text if there are none, `where` the option for a new one."""
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     elif rows:
         _print_studies(rows)
     elif none is not None:
@@ -138,7 +138,8 @@ def _print_studies(rows: list[dict[str, Any]]) -> None:
         if best := row["best"]:
             found = best["mean"] if best["search_score"] is None else best["search_score"]
             score = f"{row['metric']} {number(found)}"
-        names = escape(row["study"]), escape(row["experiment"]), row["strategy"], str(row["seed"])
+        experiment = "(external)" if row.get("kind") == "external" else row["experiment"]
+        names = escape(row["study"]), escape(experiment), row["strategy"], str(row["seed"])
         trials = _trained(row["trials"]["trained"], row["budget"])
         why = row.get("waits", "").partition(":")[0]
         state = f"{row['state']}, {why}" if why else row["state"]
@@ -156,12 +157,16 @@ def _trained(trained: int, budget: int | None) -> str:
 def show(command: Show) -> None:
     """Print one study's result, its best trials and where they are in MLflow."""
     if (client := client_of(command)) is not None:
-        _show_remote(client.study(command.study), as_json=command.json)
+        study = client.study(command.study)
+        if is_external(study):
+            show_external(study, as_json=command.json)
+        else:
+            _show_remote(study, as_json=command.json)
         return
     record, state = read_as_it_stands(command.study, command.journal)
     if command.json:
         known = {"state": state, "links": links_as_json(record)}
-        _print_json(summarize(record).to_json() | {"all_trials": trials_to_json(record)} | known)
+        print_json(summarize(record).to_json() | {"all_trials": trials_to_json(record)} | known)
         return
     _show(record, state)
     if (links := find_links(record)) is not None:
@@ -182,13 +187,13 @@ def _show_remote(study: RemoteStudy, *, as_json: bool) -> None:
     """Print a study of a service; before a trial has ended, its state or its place in the queue."""
     if (facts := facts_before_trials(study)) is not None:
         if as_json:
-            _print_json(facts)
+            print_json(facts)
         else:
             begun = "running, no trial has ended yet"
             where = place_in_words(facts) if facts["state"] == "queued" else begun
             console.print(f"{study.name}: {where}", markup=False, soft_wrap=True)
     elif as_json:
-        _print_json(study.summary())
+        print_json(study.summary())
     else:
         _show(*study.record())
 
@@ -209,10 +214,6 @@ def _print_links(links: StudyLinks) -> None:
     for name, link in named.items():
         if link is not None:
             console.print(f"  {name:{width}}  {link}", markup=False, soft_wrap=True)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(to_json(value, indent=2) + "\n")
 
 
 def report(command: Report) -> None:

@@ -334,9 +334,9 @@ class Client:
             strategy: its name, or its options with the key `name`.
             direction: `minimize` or `maximize`.
             options: `metric`, by default "value"; `seed`, 0; `trials`, the budget, by default the
-                owner's limit; `lease_s`, the seconds after which a trial whose client vanished is
-                given out again, 60; `asynchronous`, False; `pruner`; `steps`, the most of a trial;
-                `distinct`, True; `retries`, 5.
+                owner's limit, 100,000 unless the service has another; `lease_s`, the seconds after
+                which a trial whose client vanished is given out again, 60; `asynchronous`, False;
+                `pruner`; `steps`, the most of a trial; `distinct`, True; `retries`, 5.
 
         Raises:
             InputError: a value breaks a rule, or the name is that of another study.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tuner.client.connection import Connection, RefusedError, ServiceError, segment
 from tuner.client.study import RemoteStudy
-from tuner.errors import InputError, RunError, one_line
+from tuner.errors import InputError, NotReadyError, RunError, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -252,17 +252,36 @@ class ExternalStudy(RemoteStudy):
         """Whether `ask` was answered that the budget is used."""
         return self._done
 
-    def ask(self, n: int = 1, wait_s: float = 0.0) -> list[ExternalTrial]:
-        """Ask for trials.
+    def ask(self, wait_s: float = _WAIT_S) -> ExternalTrial | None:
+        """Ask for a trial.
+
+        Args:
+            wait_s: how long to wait for it, in seconds, at most 60.
+
+        Returns:
+            The trial; None once the budget is used, and `done` is true.
+
+        Raises:
+            NotReadyError: there is nothing to ask yet. In the repeatable mode the next trial
+                depends on trials that are running, here or at other clients.
+        """
+        if trials := self.ask_many(1, wait_s):
+            return trials[0]
+        if self._done:
+            return None
+        remedy = "tell the trials that you have, or wait longer"
+        raise NotReadyError("there is nothing to ask yet", where=self.name, remedy=remedy)
+
+    def ask_many(self, n: int, wait_s: float = 0.0) -> list[ExternalTrial]:
+        """Ask for several trials.
 
         Args:
             n: their number at most, 1 to 100.
             wait_s: how long to wait for the first one, in seconds, at most 60.
 
         Returns:
-            The trials. None if there is nothing to ask yet: in the repeatable mode the next ones
-            depend on trials that are running. None as well, and `done` is true, if the budget is
-            used.
+            The trials; an empty list if there is nothing to ask yet, or if the budget is used:
+            then `done` is true.
         """
         body = {"n": n, "client": self._client, "wait_s": wait_s}
         try:
@@ -285,7 +304,7 @@ class ExternalStudy(RemoteStudy):
     def _asked(self, stop: threading.Event) -> Iterator[ExternalTrial]:
         while not self._done and not stop.is_set():
             begun = time.monotonic()
-            trials = self.ask(1, _WAIT_S)
+            trials = self.ask_many(1, _WAIT_S)
             if trials and stop.is_set():
                 trials.pop().release()
             elif trials:
@@ -375,7 +394,7 @@ class ExternalStudy(RemoteStudy):
         """
         import pandas as pd
 
-        rows = list(self._connection.pages(f"{self._path}/trials", limit=1000))
+        rows = self.rows()
         table = pd.DataFrame(
             [
                 {name: row[name] for name in _COLUMNS}
@@ -386,6 +405,22 @@ class ExternalStudy(RemoteStudy):
             columns=None if rows else _COLUMNS,
         )
         return table.astype({"value": "float64", "reason": "object"})
+
+    def rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        """Return trials as the service lists them.
+
+        Args:
+            most: only so many, the best first; None for all, by number.
+        """
+        if most is None:
+            return list(self._connection.pages(f"{self._path}/trials", limit=1000))
+        query = {"order": "score", "status": "complete", "limit": most}
+        return list(self._connection.json("GET", f"{self._path}/trials", query=query)["items"])
+
+    def best_text(self, *, as_json: bool = False) -> str:
+        """Return the best trial, its score and its parameters as YAML, or as JSON."""
+        query = {"format": "json" if as_json else "yaml"}
+        return str(self._connection.send("GET", f"{self._path}/best", query=query).text)
 
     @property
     def best(self) -> Best:

@@ -22,7 +22,7 @@ from typing import Any
 from fastapi.sse import format_sse_event
 
 from tuner.errors import Interrupted, RunError
-from tuner.jobs import Outcome
+from tuner.jobs import Epoch, Outcome
 from tuner.journal.storage import TrialKey
 from tuner.progress.reporters import EventWriter, to_json
 from tuner.service.hiding import for_clients
@@ -308,6 +308,13 @@ class EventReporter(EventWriter):
     def cancelled(self) -> None:
         """Write that the owner has cancelled the study."""
         self.ended("interrupted", "cancelled", Interrupted.exit_status)
+
+
+class ExternalReporter(EventReporter):
+    """Writes the events of an external study: of a step, its value alone is known."""
+
+    def epoch(self, key: TrialKey, epoch: Epoch) -> None:
+        self._trial("epoch", key, epoch=epoch.epoch + 1, value=epoch.metric)
 
 
 @dataclass

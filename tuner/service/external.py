@@ -33,9 +33,15 @@ from tuner.journal.external import ExternalRecord
 from tuner.journal.storage import group_commit, within
 from tuner.service.access import Owner
 from tuner.service.connections import allow_open_files
-from tuner.service.events import EventLogs, EventReporter
+from tuner.service.events import EventLogs, EventReporter, ExternalReporter
 from tuner.service.external_limits import make_room, most_open
-from tuner.service.external_problems import is_cancelled, problem_of, still_writes
+from tuner.service.external_problems import (
+    check_not_exhausted,
+    is_cancelled,
+    is_done,
+    problem_of,
+    still_writes,
+)
 from tuner.service.problems import Problem, unexpected
 from tuner.service.records import WRITE_S, ServiceJournal
 from tuner.service.settings import Limits, Settings
@@ -153,7 +159,8 @@ class ExternalStudies:
             At most `n`; none where there is nothing to ask within `wait_s` seconds.
 
         Raises:
-            Problem: 410, the budget is used and all trials have ended; 409, the study is cancelled.
+            Problem: 410, the budget is used, or the space, and all trials have ended; 409, the
+                study is cancelled.
         """
 
         def ask(open_study: AskTell) -> list[Lease]:
@@ -161,12 +168,12 @@ class ExternalStudies:
             if not leases and open_study.cancelled:
                 raise is_cancelled(study)
             if not leases and open_study.progress.done:
-                raise Problem(410, f"study {study.name!r} is done: its budget is used")
+                raise is_done(study, open_study.progress.trained)
             return leases
 
         self._check_state(study)
         if study.state is State.DONE:
-            raise Problem(410, f"study {study.name!r} is done: its budget is used")
+            raise is_done(study, study.progress.trained)
         until = time.monotonic() + wait_s if wait_s > 0 else None
         request = _Request(ask, until=until, undo=AskTell.abandon)
         leases: list[Lease] = await self._call(request, study)
@@ -209,8 +216,8 @@ class ExternalStudies:
         """Raise the budget of trials, and go on.
 
         Raises:
-            Problem: 422, another key, fewer trials than before, or too many; 429, too many studies
-                are open.
+            Problem: 422, another key, fewer trials than before, or too many; 409, all of the
+                space is tried; 429, too many studies are open.
         """
         trials, most = changes.get("trials"), owner.limits.trials
         if set(changes) - {"trials", "reopen_test"} or trials is None:
@@ -220,6 +227,7 @@ class ExternalStudies:
             if not study.spec["trials"] <= trials <= most:
                 rule = f"must be from {study.spec['trials']} to {most}"
                 raise Problem(422, f"trials: {rule}, got {trials}", key="trials")
+            check_not_exhausted(study)
             spec = study.spec | {"trials": trials}
             self.studies.respecify(study, spec, _facts(ExternalSpec.model_validate(spec)))
             self.studies.change(study, State.RUNNING)
@@ -409,7 +417,7 @@ class _OpenStudy:
         log = external.events.of(study.owner, study.name)
         observers: list[Observer] = [table]
         if not study.state.has_ended:  # after `ended` nothing follows
-            self._reporter = EventReporter(log, external.settings.root)
+            self._reporter = ExternalReporter(log, external.settings.root)
             observers.append(self._reporter)
         held = HeldObservers(observers)
         storage = stack.enter_context(place.open(lambda note: None))
@@ -589,7 +597,8 @@ def _check_same(study: Study, spec: Mapping[str, Any]) -> None:
         if old.get(key) != new.get(key):
             was, got = (repr(each[key]) if key in each else "nothing" for each in (old, new))
             detail = f"study {study.name!r} was created with {key}={was}, got {got}"
-            raise Problem(409, f"{detail}; put it back, or give another name", key=key)
+            extend = ", extend the study" if key == "trials" else ""
+            raise Problem(409, f"{detail}; put it back{extend}, or give another name", key=key)
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

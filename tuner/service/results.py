@@ -284,6 +284,7 @@ class Results:
             "priority": priority(study),
             "max_workers": study.spec.get("max_workers"),
             "position": places.get(study),
+            "exhausted": study.exhausted,
             "waits": self._searches.waits(study) or study.waits_for_clients(time.time()),
             "datasets": list(datasets_of(study.spec)),
         }

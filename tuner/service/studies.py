@@ -112,6 +112,18 @@ class Study:
         since = dt.datetime.fromtimestamp(self.heard, dt.UTC)
         return f"waits for clients: none has come since {since:%Y-%m-%d %H:%M} UTC"
 
+    @property
+    def exhausted(self) -> str | None:
+        """That all of an external study's space is tried, and no budget adds a trial; else None."""
+        if self.kind is not Kind.EXTERNAL or self.state is not State.DONE:
+            return None
+        return self.exhausted_by(self.progress.trained)
+
+    def exhausted_by(self, trained: int) -> str | None:
+        """Return that a study that is done after some trials has no more configurations."""
+        budget = self.facts.trials
+        return None if budget is None or trained >= budget else all_tried(trained)
+
     def check_can_cancel(self) -> None:
         """Raise a Problem, 409, if it is done or has failed."""
         if self.state in (State.DONE, State.FAILED):
@@ -121,6 +133,11 @@ class Study:
         """Raise a Problem, 409, if it is done."""
         if self.state is State.DONE:
             raise Problem(409, f"study {self.name!r} is done; extend it to go on")
+
+
+def all_tried(n: int) -> str:
+    """Return that a space has no further configuration, in words."""
+    return f"the space has only {n} configuration{'s' * (n != 1)}, and all were tried"
 
 
 def now() -> str:

@@ -69,7 +69,7 @@ class NewStudy(_Body):
     metric: Any = "value"
     seed: Any = 0
     trials: Any = None
-    """The budget; by default the owner's limit."""
+    """The budget; by default the owner's limit, 100,000 unless the service has another."""
     lease_s: Any = 60.0
     """Seconds, 1 to 86400, after which a trial without a report is given out again."""
     asynchronous: Any = False
@@ -85,7 +85,7 @@ class Created(BaseModel):
 
     name: str
     state: str
-    trials: int | None
+    trials: int | None = Field(description="The budget; the owner's limit if none was given.")
 
 
 class Ask(_Body):
@@ -124,7 +124,7 @@ class Report(_Body):
     lease: _Lease
     step: Annotated[int, Field(ge=0, lt=1 << 31, strict=True)] = 0
     """Of the first value, from 0."""
-    values: Annotated[list[Value], Field(max_length=10_000, fail_fast=True)]
+    values: Annotated[list[Value], Field(max_length=10_000, fail_fast=True)] = []
 
 
 class Reported(BaseModel):
@@ -188,7 +188,7 @@ def create(request: Request, response: Response, owner: Writer, body: NewStudy) 
 async def ask(
     request: Request, owner: Writer, name: Name, body: Ask, idempotency_key: Key = None
 ) -> Response:
-    """Get trials to train. 410: the budget is used, and all trials have ended."""
+    """Get trials to train. 410: the budget or the space is used, and all trials have ended."""
     external = _external(request)
     study = external.find(owner, name)
     asked = external.ask(study, body.client, body.n, idempotency_key, body.wait_s)
