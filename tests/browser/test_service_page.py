@@ -295,7 +295,7 @@ def test_a_model_predicts_after_the_data_or_from_a_file(browser, fresh, tmp_path
     browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", folder)
     open_view(browser, fresh, view("done"))
     browser.press("button", "Predict")
-    row = ["1961-01-01T00:00:00", "33.3333", "–"]
+    row = ["1961-01-01", "33.3333", "–"]
     browser.wait(lambda: predicted(browser)[0] == row)
     assert len(predicted(browser)) == 2
     assert "2 rows predicted." in browser.run("return live.textContent")

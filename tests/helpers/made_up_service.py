@@ -267,7 +267,8 @@ class MadeUpEvents:
             for month in range(n)
         ]
         note = "the rows of the first 12 months are used"
-        return JSONResponse({"rows": rows, "notes": [note] if n > 2 else []})
+        dtypes = {"month": "datetime64[ns]", "sold": "float64", "series": "object"}
+        return JSONResponse({"rows": rows, "dtypes": dtypes, "notes": [note] if n > 2 else []})
 
     def best(self, name: str, owner: Reader) -> Response:
         return Response(f"name: {name}\n", media_type="application/yaml")

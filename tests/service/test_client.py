@@ -171,4 +171,6 @@ def test_predictions_of_the_service_are_those_of_its_model(settings, tmp_path):
         for all_windows in (False, True):
             found = study.predict(frame, all_windows)
             pd.testing.assert_frame_equal(found, model.predict(frame, all_windows))
+        other = frame.assign(day=frame["day"].astype(str), remark="none")
+        pd.testing.assert_frame_equal(study.predict(other), model.predict(other))
         assert study.load().model.columns == model.columns

@@ -1,14 +1,17 @@
 """Predictions over HTTP, from rows in JSON and CSV: what a request may take, and what it gives."""
 
 import io
+import json
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers.model_folders import make_model, months
 from starlette.testclient import TestClient
 
+from tuner.client.frames import frame_of as frame_of_answer
 from tuner.prediction import load_model
 from tuner.service import reading
 from tuner.service.access import Access
@@ -79,6 +82,34 @@ def test_rows_give_what_the_model_predicts(client, expected):
     pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_exact=True)
 
 
+def test_rows_may_have_other_columns_where_asked(client, expected):
+    given = rows(SALES.assign(mood="fine"))
+    refused = client.post(URL, json={"rows": given})
+    assert "mood: the data has no such column" in refused.json()["detail"]
+    answer = client.post(URL, json={"rows": given, "other_columns": True})
+    found = frame_of(answer)
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_exact=True)
+    assert answer.json()["dtypes"] == {name: str(expected[name].dtype) for name in expected}
+
+
+TIMES = pd.date_range("2024-01-01", periods=3)
+FRAMES = [
+    pd.DataFrame({"day": TIMES, "y": [1.0, np.nan, 2.0], "name": ["a", "b", None]}),
+    pd.DataFrame({"day": TIMES.tz_localize("UTC"), "n": [1, 2, 3]}),
+    pd.DataFrame({"hour": TIMES.as_unit("s"), "y": np.float32([0.1, 0.2, 0.3])}),
+    pd.DataFrame({"day": TIMES, "y": [1.0, 2.0, 3.0]})[:0],
+    pd.DataFrame({"y": [np.nan] * 3}),
+]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_an_answer_is_the_frame_that_was_predicted(frame):
+    sent = json.loads(json.dumps([reading._plain(frame[name]) for name in frame]))
+    items = [dict(zip(frame.columns, row, strict=True)) for row in zip(*sent, strict=True)]
+    found = frame_of_answer(items, {name: str(frame[name].dtype) for name in frame})
+    pd.testing.assert_frame_equal(found, frame, check_exact=True)
+
+
 def test_csv_gives_what_rows_give(client, expected):
     content = SALES.to_csv(index=False)
     found = frame_of(client.post(URL, content=content, headers=AS_CSV))
@@ -136,6 +167,7 @@ REFUSED = [
     ({"json": {"rows": [{"y": 1}], "al": True}}, 422, "al: unknown key"),
     ({"json": {"rows": [{"sale": 1.0}]}}, 422, "sale: the data has no such column; did you mean "),
     ({"json": {"rows": [{"sales": 1.0}]}}, 422, "month"),
+    ({"json": {"rows": rows()[:1]}}, 422, "rows: the model needs 6 rows, got 1"),
     ({"json": {"rows": [{f"k{i}": 1} for i in range(9000)]}}, 422, "k0: the data has no such"),
     ({"content": "month,sale\n2020-01-01,1\n", "headers": AS_CSV}, 422, "sales"),
     ({"content": "", "headers": AS_CSV}, 422, "empty"),

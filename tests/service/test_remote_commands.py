@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from helpers.running_service import running_service
 from helpers.simulated_study import SPACE, START, everything
 from helpers.thread_pool import ThreadPool
@@ -212,8 +213,15 @@ def test_a_default_that_wins_is_listed_as_the_best(service, work, here, command)
     winner = find_winner(read(STUDY, str(journal)))
     assert winner.is_default
     assert command("studies") == here("studies")
-    facts = Client(service.url).study(STUDY).facts()["best"]
+    study = Client(service.url).study(STUDY)
+    facts = study.facts()["best"]
     assert (facts["trial"], facts["score"]) == (winner.number, winner.mean)
+    assert facts["params"] == winner.params
+    assert repr(study).endswith(" of the untuned default)")
+    page = requests.get(f"{service.url}/page/view?study={STUDY}", timeout=SOON_S).text
+    assert f"<b>{winner.mean:.4g}</b><span>best rmse, the untuned default" in page
+    for name, value in winner.params.items():
+        assert re.search(f"<dt>{name}</dt><dd>{value:.4g}</dd>", page)
     assert command("show", STUDY) == here("show", STUDY)
 
 

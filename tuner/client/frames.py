@@ -13,8 +13,8 @@ from tuner.errors import InputError
 from tuner.tables.table import RawTable
 
 
-def rows_of(data: pd.DataFrame | Mapping[str, Any]) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Return a table with its named index as columns, and its rows as JSON.
+def rows_of(data: pd.DataFrame | Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON, with its named index as columns.
 
     Args:
         data: a data frame, (rows, columns), or columns by name.
@@ -30,7 +30,7 @@ def rows_of(data: pd.DataFrame | Mapping[str, Any]) -> tuple[pd.DataFrame, list[
     table = RawTable.from_frame(data).frame
     names = [str(name) for name in table.columns]
     columns = [[_plain(value) for value in table[name]] for name in table.columns]
-    return table, [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _plain(value: Any) -> Any:
@@ -48,10 +48,12 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-def frame_of(rows: list[dict[str, Any]], like: pd.DataFrame) -> pd.DataFrame:
-    """Return rows of JSON as a table; columns that are times in `like` are times in it."""
-    table = pd.DataFrame(rows)
-    for name in table:
-        if name in like and pd.api.types.is_datetime64_any_dtype(like[name].dtype):
+def frame_of(rows: list[dict[str, Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """Return rows of JSON as a table whose columns have these types; texts stay as they are."""
+    table = pd.DataFrame(rows, columns=list(dtypes))
+    for name, dtype in dtypes.items():
+        if dtype.startswith("datetime64"):
             table[name] = pd.to_datetime(table[name])
+        if dtype.startswith(("datetime64", "int", "float", "bool")):
+            table[name] = table[name].astype(dtype)
     return table

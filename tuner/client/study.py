@@ -184,8 +184,8 @@ class RemoteStudy:
         """Predict with the winner's model on the service, in the units of the data.
 
         Args:
-            data: a data frame, (rows, columns), with the columns of the search. A forecast starts
-                after the last row.
+            data: a data frame, (rows, columns), with the columns of the search; others are
+                ignored. A forecast starts after the last row.
             all_windows: whether to forecast after every row that has a full window before it.
 
         Returns:
@@ -197,12 +197,11 @@ class RemoteStudy:
         """
         from tuner.client.frames import frame_of, rows_of
 
-        table, rows = rows_of(data)
-        body = {"rows": rows, "all": all_windows}
+        body = {"rows": rows_of(data), "all": all_windows, "other_columns": True}
         answer = self._connection.json("POST", f"{self._path}/predict", body=body)
         for note in answer.get("notes", ()):
             warnings.warn(note, PredictionWarning, stacklevel=2)
-        return frame_of(answer["rows"], table)
+        return frame_of(answer["rows"], answer["dtypes"])
 
     def cancel(self) -> dict[str, Any]:
         """End the search; its finished trials are kept, and `resume` goes on with it."""
@@ -239,7 +238,8 @@ def _in_words(facts: Mapping[str, Any]) -> str:
         of = "" if facts["trials"] is None else f" of {facts['trials']:,}"
         words.append(f"{trained:,}{of} trials")
     if best := facts.get("best"):
-        words.append(f"best {facts['metric']} {best['score']:.6g} in trial {best['trial']}")
+        of = "of the untuned default" if best["trial"] is None else f"in trial {best['trial']}"
+        words.append(f"best {facts['metric']} {best['score']:.6g} {of}")
     return ", ".join(words)
 
 

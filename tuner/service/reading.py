@@ -124,13 +124,13 @@ def predict(given: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         given: `model`, its folder; `data`, rows as objects by column, or the `path` of a file, with
-            the limits `rows` and `columns`; `known`, the columns that the data of the search has;
-            `all`, whether to forecast after every row that has enough rows before it; `csv`,
-            whether to answer in CSV.
+            the limits `rows` and `columns`; `known`, the columns that the data of the search has,
+            None where rows may have others; `all`, whether to forecast after every row that has
+            enough rows before it; `csv`, whether to answer in CSV.
 
     Returns:
         `csv`, a text, or `columns`, the values of each by its name: times in ISO 8601, None for
-        missing values; and `notes`, lines of text.
+        missing values, and `dtypes`, that of each; and `notes`, lines of text.
 
     Raises:
         InputError: the rows do not fit the model.
@@ -141,24 +141,31 @@ def predict(given: dict[str, Any]) -> dict[str, Any]:
         _check_first_line(data, given)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PredictionWarning)
-        found = model.predict(data, all_windows=given["all"])
+        try:
+            found = model.predict(data, all_windows=given["all"])
+        except InputError as error:  # which calls a table in memory a data frame
+            raise error.with_(where=error.where if isinstance(data, Path) else "rows") from None
     if found.size > _MOST_VALUES:
         rule = f"gives {found.size:,} values, more than the {_MOST_VALUES:,} of an answer"
         raise DataError(rule, remedy="give fewer rows, or download the model")
     notes = [str(note.message) for note in caught if issubclass(note.category, PredictionWarning)]
     if given["csv"]:
         return {"csv": with_full_times(found, model).to_csv(index=False), "notes": notes}
-    return {"columns": {str(name): _plain(found[name]) for name in found}, "notes": notes}
+    columns = {str(name): _plain(found[name]) for name in found}
+    dtypes = {str(name): str(found[name].dtype) for name in found}
+    return {"columns": columns, "dtypes": dtypes, "notes": notes}
 
 
 def _frame_of(given: dict[str, Any], model: Model) -> pd.DataFrame:
     """Return rows as a table, which has a cell for each row and each name in any of them."""
-    rows, known = given["data"], set(given["known"])
+    rows = given["data"]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    known.update(model.pipeline.columns.names_in(names), model.pipeline.targets)
-    if (unknown := next((name for name in names if name not in known), None)) is not None:
-        remedy = nearest(unknown, sorted(known)[:_NAMED])
-        raise DataError("the data has no such column", key=unknown[:80], remedy=remedy)
+    if given["known"] is not None:
+        needed = model.pipeline.columns.names_in(names)
+        known = {*given["known"], *needed, *model.pipeline.targets}
+        if (unknown := next((name for name in names if name not in known), None)) is not None:
+            remedy = nearest(unknown, sorted(known)[:_NAMED])
+            raise DataError("the data has no such column", key=unknown[:80], remedy=remedy)
     if len(rows) * len(names) > _MOST_CELLS:
         rule = f"{len(rows):,} rows of {len(names):,} columns are more than {_MOST_CELLS:,} cells"
         raise DataError(rule, remedy="give fewer rows, or download the model")

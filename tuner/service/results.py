@@ -217,6 +217,7 @@ class Results:
         data: Sequence[Mapping[str, Any]] | bytes | None,
         *,
         all_windows: bool = False,
+        other_columns: bool = False,
         as_csv: bool = False,
     ) -> dict[str, Any]:
         """Predict with the winner's model, in a process with limits.
@@ -226,10 +227,12 @@ class Results:
             data: rows, objects by column; or a file in CSV; None for the data of the search.
             all_windows: of a forecast, whether to begin after every row that has enough rows before
                 it.
+            other_columns: whether rows may have columns that the data of the search lacks.
             as_csv: whether to return CSV.
 
         Returns:
-            `csv`, a text, or `columns`, the values of each by its name; and `notes`.
+            `csv`, a text, or `columns`, the values of each by its name, and `dtypes`, that of each;
+            and `notes`.
 
         Raises:
             Problem: 409, there is no model yet; 429 or 503, see `Confined`.
@@ -241,7 +244,7 @@ class Results:
             "model": str(model.absolute()),
             "data": None,
             "path": None,
-            "known": [column.name for column in known.columns],
+            "known": None if other_columns else [column.name for column in known.columns],
             "all": all_windows,
             "csv": as_csv,
             **self._datasets.size_limits,

@@ -110,12 +110,15 @@ class Rows(BaseModel):
     """Objects by column; without them the data of the search is used."""
     all: Annotated[bool, Field(strict=True)] = False
     """Whether to forecast after every row that has a full window before it."""
+    other_columns: Annotated[bool, Field(strict=True)] = False
+    """Whether rows may have columns that the data of the search lacks; they are ignored."""
 
 
 class Predictions(BaseModel):
     """A row for each prediction."""
 
     rows: list[dict[str, Any]]
+    dtypes: dict[str, str] = Field(description="The type of each column, as pandas names it.")
     notes: list[str]
 
 
@@ -313,9 +316,9 @@ async def predict(
     """
     service = _service(request)
     found = service.studies.get(owner.name, name)
-    rows, all_windows = await _rows_to_predict(request, all)
-    as_csv = _accepts_csv(request.headers.get("accept", ""))
-    answer = partial(_predicted, service, found, rows, all_windows=all_windows, as_csv=as_csv)
+    rows, options = await _rows_to_predict(request, all)
+    options["as_csv"] = _accepts_csv(request.headers.get("accept", ""))
+    answer = partial(_predicted, service, found, rows, options)
     return await threads.READING.run(owner.name, answer)
 
 
@@ -323,30 +326,29 @@ def _predicted(
     service: Service,
     study: Study,
     rows: list[dict[str, Any]] | bytes | None,
-    *,
-    all_windows: bool,
-    as_csv: bool,
+    options: dict[str, bool],
 ) -> Response:
     """Return the answer; it may be long, so it is written in a thread too."""
-    predicted = service.results.predict(study, rows, all_windows=all_windows, as_csv=as_csv)
+    predicted = service.results.predict(study, rows, **options)
     notes = predicted["notes"]
-    if as_csv:
+    if options["as_csv"]:
         shown = json.dumps(notes)
         headers = {"Tuner-Notes": shown if len(shown) <= _LONGEST_NOTES else "[]"}
         return Response(predicted["csv"], media_type=_CSV, headers=headers)
     columns = predicted["columns"]
     items = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return Response(json.dumps({"rows": items, "notes": notes}), media_type=_JSON)
+    content = {"rows": items, "dtypes": predicted["dtypes"], "notes": notes}
+    return Response(json.dumps(content), media_type=_JSON)
 
 
 async def _rows_to_predict(
     request: Request, all_windows: bool
-) -> tuple[list[dict[str, Any]] | bytes | None, bool]:
-    """Return the rows of a body, objects or CSV, and whether to forecast after all of them."""
+) -> tuple[list[dict[str, Any]] | bytes | None, dict[str, bool]]:
+    """Return the rows of a body, objects or CSV, and options of `Results.predict`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     content = await request.body()
     if kind == _CSV:
-        return content, all_windows
+        return content, {"all_windows": all_windows}
     if kind != _JSON:
         raise Problem(415, f"the body must be {_JSON} or {_CSV}; send the header Content-Type")
     try:
@@ -354,7 +356,8 @@ async def _rows_to_predict(
     except ValidationError as error:
         broken = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
         raise RequestValidationError(broken) from None
-    return body.rows, body.all or all_windows
+    options = {"all_windows": body.all or all_windows, "other_columns": body.other_columns}
+    return body.rows, options
 
 
 def _accepts_csv(accept: str) -> bool:

@@ -387,9 +387,9 @@ async function savePredicted(button) {
   await save(await askPredicted(predicted, "text/csv"), button.dataset.name);
 }
 
-function showPredicted({ rows, notes }) {
+function showPredicted({ rows, dtypes, notes }) {
   const place = byId("predicted");
-  const names = Object.keys(rows[0] ?? {});
+  const names = Object.keys(dtypes);
   const row = (tag, values, numbers) => {
     const line = document.createElement("tr");
     line.append(...values.map((value, i) => {
@@ -402,12 +402,17 @@ function showPredicted({ rows, notes }) {
     return line;
   };
   const numbers = names.map((name) => rows.every((each) => typeof each[name] !== "string"));
-  const text = (value) => value === null ? "–"
-    : typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value);
+  const midnight = "T00:00:00"; // days are shown without it
+  const areDays = (name) => dtypes[name].startsWith("datetime64")
+    && rows.every((each) => each[name] === null || each[name].endsWith(midnight));
+  const days = new Set(names.filter(areDays));
+  const text = (value, name) => value === null ? "–"
+    : typeof value === "number" ? String(Number(value.toPrecision(6)))
+      : days.has(name) ? value.slice(0, -midnight.length) : String(value);
   const shown = rows.slice(0, MOST_PREDICTED);
   place.querySelector("thead").replaceChildren(row("th", names, numbers));
   place.querySelector("tbody").replaceChildren(
-    ...shown.map((each) => row("td", names.map((name) => text(each[name])), numbers)));
+    ...shown.map((each) => row("td", names.map((name) => text(each[name], name)), numbers)));
   place.querySelector(".notes").replaceChildren(...notes.map((note) => {
     const item = document.createElement("li");
     item.textContent = note;
