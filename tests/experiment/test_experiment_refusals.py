@@ -455,3 +455,14 @@ def test_the_first_broken_rule_is_reported_and_others_counted():
     )
     assert (error.key, len(error.others)) == ("budget.trials", 2)
     assert str(error).endswith(" (and 2 more)")
+
+
+def test_an_unknown_key_hides_no_rule_of_several_keys():
+    space = {"hidden_size": {"type": "int", "low": 9, "high": 8, "stp": 1}}
+    raw = {"name": "e", **FORECAST, "search_space": space, "nmae": "x"}
+    error = refusal(raw | {"strategy": {"name": "tpe", "btach": 2}})
+    found = {other.key: other.rule for other in (error, *error.others)}
+    assert found["strategy.btach"] == "unknown key 'btach'"
+    assert found["nmae"] == "unknown key 'nmae'"
+    assert found["search_space.hidden_size.stp"] == "unknown key 'stp'"
+    assert found["search_space.hidden_size"] == "low must be below high"

@@ -15,7 +15,7 @@ from tuner.errors import ExperimentError, SpaceError, show_path
 from tuner.experiment.cells import DeclaredCell, cell_of, check_losses, named_code, with_cells
 from tuner.experiment.data import PREPARED, Count, Data, Folds, Task
 from tuner.experiment.hyperparameters import WIDTH, Hyperparameters, gather_widths
-from tuner.experiment.messages import explain
+from tuner.experiment.messages import problems_of
 from tuner.experiment.rules import check_rules
 from tuner.experiment.schema import (
     Budget,
@@ -192,9 +192,7 @@ class Experiment(Section):
             if not trusted:
                 _refuse_code(found.model_dump(mode="json"), source)  # whatever the spelling
         except ValidationError as error:
-            raise located(
-                explain(error.errors(include_url=False), cls, raw), source, overrides, space_file
-            ) from None
+            raise located(problems_of(error, cls, raw), source, overrides, space_file) from None
         try:
             check_losses(found)
         except ExperimentError as error:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from tuner.errors import ExperimentError, SpaceError
 from tuner.experiment.data import Count
 from tuner.experiment.experiment import located
-from tuner.experiment.messages import explain, shown
+from tuner.experiment.messages import problems_of, shown
 from tuner.experiment.schema import ExperimentName, NoPruner, Pruner, Strategy, why_reserved
 from tuner.experiment.space import (
     CategoricalDomain,
@@ -174,7 +174,7 @@ class ExternalSpec(Section):
         try:
             spec = cls.model_validate(raw)
         except ValidationError as error:
-            raise located(explain(error.errors(include_url=False), cls, raw), _SOURCE) from None
+            raise located(problems_of(error, cls, raw), _SOURCE) from None
         try:
             spec.strategy.make_sampler(to_distributions(spec.space), spec.seed, spec.trials)
         except SpaceError as error:

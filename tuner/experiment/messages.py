@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import re
 import typing
@@ -37,6 +38,32 @@ def first_problem(error: ValidationError) -> ExperimentError:
 def _raised(details: ErrorDetails) -> ExperimentError:
     error = details["ctx"]["error"]
     return error if isinstance(error, ExperimentError) else ExperimentError(error)
+
+
+def problems_of(error: ValidationError, root: type[BaseModel], raw: Any) -> list[ExperimentError]:
+    """Return every broken rule, as `explain` does, also those behind unknown keys.
+
+    Rules of several keys are checked by pydantic only where each key is right by itself.
+    """
+    errors = error.errors(include_url=False)
+    found = explain(errors, root, raw)
+    paths = {_visible(details, raw): details for details in errors}
+    if any(
+        details["type"] != "extra_forbidden" or path[-1:] != details["loc"][-1:]
+        for path, details in paths.items()
+    ):
+        return found
+    known = copy.deepcopy(raw)
+    for path in paths:
+        block: Any = known
+        for part in path[:-1]:
+            block = block[part]
+        del block[path[-1]]
+    try:
+        root.model_validate(known)
+    except ValidationError as more:
+        found += explain(more.errors(include_url=False), root, known)
+    return found
 
 
 def explain(
@@ -98,7 +125,8 @@ def _problem(
         remedy = f"{remedy}, or remove it"
         return ExperimentError(_rule([details]), key=key, got=shown(value), remedy=remedy)
     if kind == "extra_forbidden":
-        known, word = section.model_fields if section else (), str(loc[-1])
+        fields = section.model_fields.items() if section else ()
+        known, word = [each.alias or name for name, each in fields], str(loc[-1])
         remedy = nearest(word.lower(), known)
         if len(loc) == 1 and (inside := _in_a_block(root, word)):
             remedy = f"write {' or '.join(inside)}"
