@@ -4,6 +4,7 @@ import json
 import threading
 
 import pytest
+from helpers.model_folders import make_model
 from helpers.ports import free_port
 from helpers.scripted_server import Answer, problem, serving
 
@@ -18,6 +19,7 @@ FACTS = {
     "position": 3,
 }  # fmt: skip
 BEST = {"trial": 3, "score": 1.25, "params": {"hidden_size": 8}}
+NONE = {"items": [], "next": None}
 RUNNING = FACTS | {"name": "b", "state": "running", "trained": 7, "best": BEST, "position": None}
 
 
@@ -53,6 +55,7 @@ def test_commands_to_type_name_a_server_that_was_typed():
 REFUSED = [
     (["run", "air.yaml", "--journal", "a.journal"], "--journal"),
     (["run", "air.yaml", "--executor", "ray"], "--executor"),
+    (["run", "air.yaml", "--executor", "local"], "--executor"),
     (["run", "air.yaml", "--register", "air"], "--register"),
     (["show", "air-tpe-0", "--journal", "a.journal"], "--journal"),
     (["studies", "--journal", "a.journal"], "--journal"),
@@ -162,8 +165,8 @@ def test_notes_about_the_service_stand_among_the_events(monkeypatch):
 
 def test_a_note_about_the_service_is_a_line_of_a_command(capsys, monkeypatch):
     monkeypatch.setenv("TUNER_TOKEN", "unneeded")
-    answer = Answer(200, {"items": [], "next": None}, {"Tuner-Token": "ignored"})
-    with serving([answer]) as server:
+    answer = Answer(200, NONE, {"Tuner-Token": "ignored"})
+    with serving([answer, Answer(200, {"role": "write"})]) as server:
         assert run(["studies", "--server", server.url]) == 0
     line = f"{server.url}: the service needs no token; the one given is ignored"
     assert capsys.readouterr().err == f"tuner: {line}\n"
@@ -172,13 +175,31 @@ def test_a_note_about_the_service_is_a_line_of_a_command(capsys, monkeypatch):
 def test_a_token_in_the_clear_is_warned_about_in_one_line(capsys, monkeypatch):
     monkeypatch.setenv("TUNER_TOKEN", "secret")
     monkeypatch.setattr("tuner.client.connection._is_loopback", lambda host: False)
-    with serving([Answer(200, {"items": [], "next": None})]) as server:
+    with serving([Answer(200, NONE), Answer(200, {"role": "write"})]) as server:
         assert run(["studies", "--server", server.url]) == 0
     printed = capsys.readouterr()
     warning = "the token travels unencrypted to 127.0.0.1; use https://, or a tunnel"
     assert printed.err == f"tuner: warning: {warning}\n"
     start = f"tuner run EXPERIMENT.yaml --server {server.url}"
     assert printed.out == f"no studies at {server.url}; start one: {start}\n"
+
+
+def test_who_may_only_read_is_not_told_to_start_a_search(capsys):
+    with serving([Answer(200, NONE), Answer(200, {"role": "read"})]) as server:
+        assert run(["studies", "--server", server.url]) == 0
+    assert capsys.readouterr().out == f"no studies at {server.url}\n"
+
+
+def test_a_model_folder_predicts_here_though_a_service_is_set(folder, capsys, monkeypatch):
+    raw = {"data": {"path": "air.csv", "target": "passengers"}, "task": {"window": 6}}
+    make_model(raw, folder)
+    monkeypatch.setenv("TUNER_SERVER", "http://127.0.0.1:1")
+    assert run(["predict", "model", "air.csv"]) == 0
+    here = capsys.readouterr().out
+    assert here.startswith("row,step,")
+    monkeypatch.delenv("TUNER_SERVER")
+    assert run(["predict", "model", "air.csv"]) == 0
+    assert capsys.readouterr().out == here
 
 
 def test_studies_of_a_service_are_listed_like_those_here(capsys):

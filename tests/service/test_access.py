@@ -8,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from tuner.cli.app import run
 from tuner.errors import InputError
 from tuner.service import access
 from tuner.service.access import Access, Owner, TokenFile, hash_of, new_token
@@ -202,3 +203,15 @@ def test_a_caller_is_shown_whose_token_it_has(guarded, as_):
     assert answer.json()["limits"]["body_bytes"] == 262144
     assert guarded.get("/v1/me").status_code == 401
     assert guarded.get("/health").json() == {"status": "ok"}
+
+
+def test_a_token_that_sees_nothing_is_noted(tmp_path, capsys):
+    path = tmp_path / "tokens.yaml"
+    asked = ["token", "bob", "--tokens", str(path), "--role"]
+    said = []
+    for role in ("read", "write", "read"):
+        assert run([*asked, role]) == 0
+        said.append(capsys.readouterr().err)
+    assert "bob has no token that may write, so there is nothing to read" in said[0]
+    assert "note" not in said[1] + said[2]
+    assert path.read_text().count("role: read") == 2

@@ -323,7 +323,9 @@ class Run:
     study: str | None = _option("The study's name. [default: EXPERIMENT-STRATEGY-SEED]", "NAME")
     journal: _Journal = None
     server: _Server = None
-    executor: _Executor = "local"
+    executor: str | None = _option(
+        "Where trials run: local, ray or ray://HOST:PORT. [default: local]", "NAME"
+    )
     asynchronous: bool = _flag(
         "Let no worker wait; the search cannot be repeated exactly.", "--asynchronous"
     )

@@ -13,12 +13,16 @@ from tuner.cli.remote import client_of, fetched_model
 from tuner.errors import InputError
 from tuner.outputs import check_file, written_whole
 from tuner.prediction import Model, PredictionWarning, load_model
-from tuner.prediction.model import with_full_times
+from tuner.prediction.model import PIPELINE, with_full_times
 
 
 def predict(command: Predict) -> None:
-    """Predict with an exported model, or that of a service, into a file or on standard output."""
-    if (client := client_of(command)) is None:
+    """Predict with an exported model, or that of a service, into a file or on standard output.
+
+    Where only TUNER_SERVER names the service, a folder of a model is used rather than a study.
+    """
+    is_here = command.server is None and (command.model / PIPELINE).is_file()
+    if is_here or (client := client_of(command)) is None:
         _predict(load_model(command.model, numpy=command.numpy), command)
         return
     with fetched_model(client, str(command.model)) as folder:

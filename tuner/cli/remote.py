@@ -29,7 +29,7 @@ _UNUSED: Mapping[str, str] = {
 }
 """Options, by field, that are about this machine or about a training here."""
 
-_DEFAULTS = (None, False, "local")
+_DEFAULTS = (None, False)
 
 
 def server_of(given: str | None) -> str | None:

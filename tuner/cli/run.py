@@ -153,7 +153,7 @@ def run(command: Run) -> None:
         journal=command.journal,
         start_from=tuple(command.from_ or ()),
         workers=command.workers,
-        executor=command.executor,
+        executor=command.executor or "local",
         tracking=command.tracking,
         register=command.register,
         open_test=command.test,

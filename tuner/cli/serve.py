@@ -9,7 +9,7 @@ import typer
 
 from tuner.cli.app import Serve, Token
 from tuner.errors import InputError, nearest
-from tuner.service.access import Role, new_token
+from tuner.service.access import Role, new_token, roles_of
 from tuner.service.server import check, log_to_stderr
 from tuner.service.server import serve as run_server
 from tuner.service.service import Service
@@ -43,3 +43,7 @@ def token(command: Token) -> None:
         raise InputError(rule, where="--role", remedy=remedy)
     typer.echo(new_token(command.tokens, command.owner, cast("Role", command.role)))
     typer.echo(f"{command.tokens} has its hash; the token is not shown again", err=True)
+    if command.role == "read" and "write" not in roles_of(command.tokens, command.owner):
+        own = f"{command.owner} has no token that may write"
+        remedy = "give the owner whose studies it shall see, or make one with --role write"
+        typer.echo(f"note: {own}, so there is nothing to read; {remedy}", err=True)

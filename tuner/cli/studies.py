@@ -90,7 +90,8 @@ def studies(command: Studies) -> None:
     if (client := client_of(command)) is not None:
         found = [row_of(facts) for facts in client.studies()]
         where = server_option(command.server)
-        _list(found, command.json, f"no studies at {client.server}", where)
+        starts = bool(found) or client.me()["role"] != "read"
+        _list(found, command.json, f"no studies at {client.server}", where, starts=starts)
         return
     journal, rows, unreadable = command.journal, list[dict[str, Any]](), False
     for location in [journal] if journal else sorted(map(str, Path("studies").glob("*.journal"))):
@@ -114,15 +115,30 @@ def studies(command: Studies) -> None:
         raise typer.Exit(InputError.exit_status)
 
 
-def _list(rows: list[dict[str, Any]], as_json: bool, none: str | None, where: str = "") -> None:
-    """Print studies; `none` is the text if there are none, `where` the option for a new one."""
+def _list(
+    rows: list[dict[str, Any]],
+    as_json: bool,
+    none: str | None,
+    where: str = "",
+    *,
+    starts: bool = True,
+) -> None:
+    """Print studies.
+
+    Args:
+        rows: the studies.
+        as_json: whether to print JSON.
+        none: the text if there are none.
+        where: the option for a new one.
+        starts: whether the user may start one.
+    """
     if as_json:
         print_json(rows)
     elif rows:
         _print_studies(rows)
     elif none is not None:
-        start = f"start one: [bold]tuner run EXPERIMENT.yaml{escape(where)}[/]"
-        console.print(f"{escape(none)}; {start}", soft_wrap=True)
+        start = f"; start one: [bold]tuner run EXPERIMENT.yaml{escape(where)}[/]"
+        console.print(escape(none) + (start if starts else ""), soft_wrap=True)
 
 
 def _print_studies(rows: list[dict[str, Any]]) -> None:

@@ -48,7 +48,7 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-def frame_of(rows: list[dict[str, Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
+def frame_of(rows: list[dict[str, Any]], dtypes: Mapping[str, Any]) -> pd.DataFrame:
     """Return rows of JSON as a table whose columns have these types; texts stay as they are."""
     table = pd.DataFrame(rows, columns=list(dtypes))
     for name, dtype in dtypes.items():

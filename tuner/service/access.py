@@ -208,6 +208,11 @@ def new_token(path: Path, owner: str, role: Role) -> str:
     return token
 
 
+def roles_of(path: Path, owner: str) -> set[Role]:
+    """Return the roles of an owner's tokens in a file; raises as `new_token` does."""
+    return {token.role for token in _parse(path).tokens if token.owner == owner}
+
+
 def _write(path: Path, text: str) -> None:
     with written_whole(path) as new:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
