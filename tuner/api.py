@@ -30,7 +30,7 @@ from tuner.results import export
 from tuner.results.summary import Summary, summarize
 from tuner.results.test_score import test_predictions
 from tuner.signals import stopped_by_signals
-from tuner.studies import read, with_data
+from tuner.studies import read, with_changes, with_data
 from tuner.winner import KeptModel, retrained
 
 __all__ = [
@@ -414,12 +414,7 @@ def search(
         reopen_test=reopen_test,
     )
     options.check(in_python=True)
-    experiment = with_data(experiment, data, journal)
-    same = strategy in (None, experiment.strategy.name)  # which keeps its options
-    values = {"strategy": None if same else {"name": strategy}, "budget.trials": trials}
-    values["seed"] = seed
-    if given := {key: value for key, value in values.items() if value is not None}:
-        experiment = experiment.changed(given)
+    experiment = with_changes(with_data(experiment, data, journal), strategy, trials, seed)
     return _searched(experiment, options, progress)
 
 

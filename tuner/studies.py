@@ -276,6 +276,21 @@ def with_data(
     return Experiment.load(experiment, overrides)
 
 
+def with_changes(
+    experiment: Experiment, strategy: str | None, trials: int | None, seed: int | None
+) -> Experiment:
+    """Return the experiment with other values; None leaves one, as its own strategy's name does.
+
+    Raises:
+        InputError: a value breaks a rule.
+    """
+    same = strategy in (None, experiment.strategy.name)  # which keeps its options
+    values = {"strategy": None if same else {"name": strategy}, "budget.trials": trials}
+    values["seed"] = seed
+    given = {key: value for key, value in values.items() if value is not None}
+    return experiment.changed(given) if given else experiment
+
+
 def _name_of(experiment: Experiment | Mapping[str, Any] | str | Path) -> str:
     if isinstance(experiment, Experiment):
         return experiment.name

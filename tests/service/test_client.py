@@ -11,7 +11,9 @@ from helpers.simulated_study import SHORT, SPACE, waves_experiment
 from helpers.thread_pool import ThreadPool
 
 from tuner import Client, Experiment
+from tuner.cli.app import run
 from tuner.client import RefusedError
+from tuner.errors import InputError
 from tuner.planning.check import Check, check_experiment
 from tuner.service.access import Access, TokenFile
 
@@ -124,6 +126,39 @@ def test_a_study_is_extended_cancelled_resumed_and_deleted(client, file):
     with pytest.raises(RefusedError) as error:
         study.facts()
     assert error.value.status == 404
+
+
+def test_a_submission_changes_what_a_search_may(client, file):
+    study = submit(client, file, strategy="tpe", trials=3, seed=4)
+    assert (study.name, study.facts()["trials"]) == ("waves-tpe-4", 3)
+    with pytest.raises(
+        InputError, match="^submit: unknown argument 'trails'; did you mean 'trials'"
+    ):
+        client.submit(VALUES, data=file, trails=2)
+    with pytest.raises(InputError) as refused:
+        client.submit(VALUES, data=file, zzz=2)
+    assert "trials, seed, priority" in str(refused.value)
+    assert "start_from" in str(refused.value)
+    with pytest.raises(InputError, match="budget.trials: must be at least 1"):
+        client.submit(VALUES, data=file, trials=0)
+
+
+def test_a_wrong_column_is_one_of_the_data_frame(client):
+    for call in (client.submit, client.check):
+        with pytest.raises(RefusedError) as refused:
+            call(VALUES, data=FRAME.rename(columns={"y": "x"}))
+        assert str(refused.value).startswith("the data frame: data.target: no column 'y'")
+
+
+def test_an_exported_data_frame_is_to_be_saved(client, file, capsys, monkeypatch):
+    monkeypatch.setenv("TUNER_SERVER", client.server)
+    study = submit(client, FRAME).wait(SOON_S)
+    assert run(["export", study.name, "-o", "best.yaml"]) == 0
+    said = "save its data, which was no file, as FILE; next: tuner train best.yaml --data FILE"
+    assert said in capsys.readouterr().out
+    assert run(["train", "best.yaml"]) == 2
+    remedy = "is an upload to a service; save the data as a file, and write its path"
+    assert f": data.path: {remedy}" in capsys.readouterr().err
 
 
 def test_a_check_and_a_proposal_are_those_of_the_commands(client, file):

@@ -34,6 +34,7 @@ from tuner.results.export import (
 )
 from tuner.results.retraining import Training, epochs_without_score, seeds_of_ensemble, train_again
 from tuner.studies import read_as_it_stands, refuse_for_now
+from tuner.tables.files import is_upload
 
 
 def train(command: Train) -> None:
@@ -174,8 +175,10 @@ def export(command: Export) -> None:
     if output is not None:
         with written_whole(output) as new:
             new.write_text(text, encoding="utf-8")
-        next_ = train_command(str(output), own_code=own_code)
-        _print_wrote(output, f"; next: [bold]{escape(next_)}[/]")
+        next_, first = train_command(str(output), own_code=own_code), ""
+        if is_upload(best["data"]["path"]):  # a data frame that was submitted
+            next_, first = f"{next_} --data FILE", "save its data, which was no file, as FILE; "
+        _print_wrote(output, f"; {first}next: [bold]{escape(next_)}[/]")
     if client is not None and model is not None:
         client.study(record.name).model(model)
         _print_wrote(model)

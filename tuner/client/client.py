@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 from tuner.client.connection import SERVER, TOKEN, Connection, RefusedError, segment
 from tuner.client.external import ExternalStudy
 from tuner.client.study import RemoteStudy
-from tuner.errors import InputError, refusal
+from tuner.errors import InputError, nearest, refusal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 _log = logging.getLogger("tuner.client")
-_REFERENCE = re.compile(r"dataset:[0-9a-f]{64}")
 _CREATED, _NOT_FOUND = 201, 404
 _FILE_KEYS = (("data", "path"), ("data", "split", "test_file"))
+_CHANGES = ("data", "name", "strategy", "trials", "seed")  # arguments of submit besides options
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,17 @@ class SubmitOptions(TypedDict, total=False):
     """Whether to evaluate again after an extended search has another winner."""
     start_from: Sequence[str]
     """Names of studies of the service whose best configurations are the first trials."""
+
+
+@contextmanager
+def _called_a_frame(sent: Dataset | None) -> Iterator[None]:
+    """Let a refusal name a data frame in place of the file in which it was sent."""
+    try:
+        yield
+    except RefusedError as error:
+        if sent is None:
+            raise
+        raise error.with_(rule=error.rule.replace(sent.name, "the data frame")) from None
 
 
 class Client:
@@ -230,8 +241,10 @@ class Client:
         Returns:
             `experiment`, completed, and `check`, what `tuner check` shows.
         """
-        body = self._with_uploads(experiment, data)
-        found: dict[str, Any] = self._connection.json("POST", "/v1/experiments:check", body=body)
+        body, frame = self._with_uploads(experiment, data)
+        with _called_a_frame(frame):
+            answer = self._connection.json("POST", "/v1/experiments:check", body=body)
+        found: dict[str, Any] = answer
         return found
 
     def submit(
@@ -239,6 +252,10 @@ class Client:
         experiment: Experiment | Mapping[str, Any] | str | Path,
         data: Dataset | pd.DataFrame | str | Path | None = None,
         name: str | None = None,
+        *,
+        strategy: str | None = None,
+        trials: int | None = None,
+        seed: int | None = None,
         **options: Unpack[SubmitOptions],
     ) -> RemoteStudy:
         """Submit a search, with its data. It is queued, and runs on the service.
@@ -250,16 +267,24 @@ class Client:
                 first. Its files are uploaded; `data.path` may be a `Dataset.reference`.
             data: replaces `data.path`.
             name: of the study; by default `<experiment>-<strategy>-<seed>`.
+            strategy: as of `tuner.search`, like the next two.
+            trials: number of trials; by default the experiment's `budget.trials`.
+            seed: of the search; by default the experiment's.
             options: see `SubmitOptions`; what is None or left out is the service's default.
 
         Raises:
             InputError: the experiment or the data is refused, or the name is that of another
                 study.
         """
-        body = self._with_uploads(experiment, data)
+        if unknown := set(options) - set(SubmitOptions.__annotations__):
+            word, known = min(unknown), [*_CHANGES, *SubmitOptions.__annotations__]
+            remedy = nearest(word, known)
+            raise InputError(f"unknown argument {word!r}", where="submit", remedy=remedy)
+        body, frame = self._with_uploads(experiment, data, strategy, trials, seed)
         given = {"from": list(options.pop("start_from", ())) or None, "name": name, **options}
         body |= {key: value for key, value in given.items() if value is not None}
-        sent = self._connection.send("POST", "/v1/studies", body=body)
+        with _called_a_frame(frame):
+            sent = self._connection.send("POST", "/v1/studies", body=body)
         facts, is_new = self._connection.parsed(sent), sent.status_code == _CREATED
         return RemoteStudy(self._connection, facts["name"], facts, is_new=is_new)
 
@@ -267,14 +292,20 @@ class Client:
         self,
         experiment: Experiment | Mapping[str, Any] | str | Path,
         data: Dataset | pd.DataFrame | str | Path | None,
-    ) -> dict[str, Any]:
-        """Return an experiment as JSON, with the ids of its uploaded files."""
-        from tuner.studies import with_data  # with optuna
+        strategy: str | None = None,
+        trials: int | None = None,
+        seed: int | None = None,
+    ) -> tuple[dict[str, Any], Dataset | None]:
+        """Return an experiment as JSON, with the ids of its uploaded files, and a sent frame."""
+        from tuner.studies import with_changes, with_data  # with optuna
+        from tuner.tables.files import is_upload  # with pandas
 
+        frame = None
         if data is not None and not isinstance(data, Dataset | str | Path):
-            data = self.upload(data)
+            data = frame = self.upload(data)
         path = data.reference if isinstance(data, Dataset) else data
-        raw = with_data(experiment, path, None).to_dict()
+        chosen = with_changes(with_data(experiment, path, None), strategy, trials, seed)
+        raw = chosen.to_dict()
         uploaded = {}
         for *blocks, key in _FILE_KEYS:
             block = raw
@@ -282,14 +313,14 @@ class Client:
                 block = block[each]
             if (given := block.get(key)) is None:
                 continue
-            if _REFERENCE.fullmatch(Path(given).name):  # made absolute, as every path is
+            if is_upload(given):  # made absolute, as every path is
                 block[key] = Path(given).name
             elif not Path(given).is_file():
                 key = ".".join((*blocks, key))
                 raise refusal(given, key, "no such file", remedy="check the path")
             else:
                 uploaded[given] = self.upload(given).id
-        return {"experiment": raw, "datasets": uploaded}
+        return {"experiment": raw, "datasets": uploaded}, frame
 
     def studies(self, state: str | None = None, q: str | None = None) -> list[dict[str, Any]]:
         """Return what the service lists of each study, the newest first; see `RemoteStudy.facts`.

@@ -182,6 +182,7 @@ _OTHER = {".xls": "xlsx", ".ods": "xlsx", ".feather": "Parquet", ".h5": "Parquet
 _MOST_COLUMNS = 100_000
 _MOST_UNPACKED = 4 << 30  # bytes
 _MOST_CELLS = 100_000_000  # of a table whose cells are mostly empty
+_UPLOAD = re.compile(r"dataset:[0-9a-f]{64}")
 _FIRST = 16 << 20  # bytes in which the names of columns must end
 
 
@@ -193,6 +194,18 @@ def is_typed(path: Path) -> bool:
 def is_workbook(path: Path) -> bool:
     """Return whether a file is a workbook of a spreadsheet."""
     return path.suffix.lower() in _WORKBOOK
+
+
+def is_upload(path: Path | str) -> bool:
+    """Return whether a path stands for data that a service has, and that has no file here."""
+    return _UPLOAD.fullmatch(Path(path).name) is not None
+
+
+def _absence(path: Path) -> tuple[str, None, str]:
+    """Return what is wrong with a path where nothing is, and the remedy."""
+    if is_upload(path):
+        return "is an upload to a service", None, "save the data as a file, and write its path"
+    return "no such file", None, "check the path"
 
 
 def read_bytes(path: Path) -> bytes:
@@ -215,7 +228,7 @@ def read_bytes(path: Path) -> bytes:
                 _check_columns(path, first)
             raw = first + file.read()
     except FileNotFoundError:
-        raise refusal(path, "data.path", "no such file", remedy="check the path") from None
+        raise refusal(path, "data.path", *_absence(path)) from None
     except IsADirectoryError:
         raise refusal(path, "data.path", "is a folder", remedy="give the CSV file in it") from None
     except OSError as error:
