@@ -1,9 +1,14 @@
 """The data of searches, read in processes: the same bit for bit, with limits, stoppable."""
 
 import dataclasses
+import datetime as dt
 import json
 import os
+import select
+import subprocess
+import sys
 import threading
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +20,7 @@ from tuner.data.prepared import DataSource, check_data
 from tuner.errors import DataError, Interrupted
 from tuner.experiment import Experiment
 from tuner.prediction import load_model
-from tuner.service import confined_data
+from tuner.service import confined, confined_data, preparing
 from tuner.service.confined_data import ConfinedData
 from tuner.winner import example_of
 
@@ -200,6 +205,63 @@ def test_the_example_of_a_model_is_the_same(make, tmp_path, monkeypatch):
         confined.example(model, record)
 
 
+def test_an_example_has_the_types_of_the_file(make, tmp_path):
+    days = pd.date_range("2020-01-01", periods=48)
+    frame = pd.DataFrame(
+        {
+            "day": days.date,
+            "sales": [Decimal(i * i) / 8 for i in range(48)],
+            "price": pd.array([i % 5 for i in range(48)], "Int64"),
+            "kind": pd.Categorical(["a", "b"] * 24),
+        }
+    )
+    columns = {"features": ["sales", "price", "kind"], "categories": ["kind"]}
+    raw = {"data": {"time": "day", "target": "sales"} | columns}
+    make_model(raw, tmp_path, frame, "made.parquet")
+    model = load_model(tmp_path / "model")
+    experiment, confined = make(frame, raw)
+    sha256 = check_data(experiment).facts.sha256
+    record = type("Record", (), {"experiment": experiment, "data": {"sha256": sha256}})
+    found = confined.example(model, record)
+    pd.testing.assert_frame_equal(found, example_of(model, experiment.data, sha256))
+    assert isinstance(found["sales"][0], Decimal)
+    assert isinstance(found["day"][0], dt.date)
+
+
+def test_tables_of_every_kind_are_handed_over(tmp_path, monkeypatch):
+    kinds = {
+        "day": [dt.date(2020, 1, 1), None],
+        "decimal": [Decimal("0.10"), Decimal(7)],
+        "time": [dt.time(8, 15), dt.time()],
+        "whole": pd.array([1, None], "Int64"),
+        "boolean": pd.array([True, None], "boolean"),
+        "kind": pd.Categorical(["a", None]),
+        "zoned": IN_AUTUMN[:2].as_unit("ns"),
+        "seconds": from_1960("h", unit="s")[:2],
+        "long": pd.to_timedelta([1, 2], unit="h"),
+        "period": pd.period_range("2020-01", periods=2, freq="M"),
+        "float": np.array([np.inf, np.nan], "float32"),
+        "text": ["a", None],
+        "bytes": [b"\x00\xff", b""],
+        "list": [[1, 2], []],
+        "unsigned": np.array([2**63, 0], "uint64"),
+    }
+    frame = pd.DataFrame(kinds)
+    monkeypatch.setattr(preparing, "example_of", lambda *given: frame)
+    monkeypatch.setattr(preparing, "load_model", lambda folder: None)
+    monkeypatch.chdir(tmp_path)
+    raw = {"name": "e", "data": {"path": str(tmp_path / "x.csv"), "target": "float"}}
+    answer = preparing.example({"experiment": raw, "model": "", "sha256": ""})
+    pd.testing.assert_frame_equal(preparing.table_of(json.loads(json.dumps(answer))), frame)
+
+
+def test_a_reply_that_is_no_json_is_a_failure(monkeypatch):
+    allowed = confined.Allowed(1, None)
+    monkeypatch.setattr(preparing, "baselines", lambda given: {"found": {1, 2}})
+    answer = json.loads(confined._done(confined.OF_SEARCHES, "baselines", {}, allowed))
+    assert answer["failed"] == "TypeError: Object of type set is not JSON serializable"
+
+
 def test_refused_data_is_refused_in_the_same_words(make, tmp_path):
     experiment, confined = make(months(), {"data": {"target": "sale"}})
     with pytest.raises(DataError) as refused:
@@ -240,6 +302,51 @@ def test_a_process_that_hangs_is_killed(make, tmp_path):
         assert raised
         with pytest.raises(BrokenPipeError):
             writer.writelines([bytes(4096)] * 1000)
+
+
+SERVICE = """
+import json, sys, threading
+from pathlib import Path
+from tuner.experiment import Experiment
+from tuner.service.confined import Confined
+from tuner.service.confined_data import ConfinedData
+
+experiment = Experiment.from_dict(json.loads(sys.argv[1]))
+data = ConfinedData(Confined(Path(sys.argv[2])), "ana", threading.Event())
+data.prepare(experiment, Path(sys.argv[2]) / "there")
+"""
+
+
+@pytest.mark.real_processes
+def test_a_task_ends_with_a_service_that_is_killed(make, tmp_path):
+    experiment, _ = make(months(), CASES["rows"][1])
+    pipe = Path(experiment.data.path)
+    pipe.unlink()
+    os.mkfifo(pipe)
+    given = [json.dumps(experiment.to_dict()), str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-c", SERVICE, *given]) as service:
+        try:
+            with pipe.open("wb", buffering=0) as writer:  # once the task reads
+                service.kill()
+                service.wait()
+                no_reader = select.poll()
+                no_reader.register(writer, 0)
+                [(_, event)] = no_reader.poll(SOON_S * 1000)
+                assert event & select.POLLERR
+        finally:
+            service.kill()
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="needs Linux")
+def test_the_kernel_kills_tasks_before_the_service():
+    code = """
+from pathlib import Path
+from tuner.service.confined import Allowed, _limit
+_limit(Allowed(60, None))
+print(Path("/proc/self/oom_score_adj").read_text())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert int(found.stdout) == 1000
 
 
 def test_a_search_that_waits_for_its_turn_is_stopped(make, tmp_path, shared):

@@ -256,8 +256,7 @@ class _Fork:
         try:
             self._connection.settimeout(seconds)
             with contextlib.suppress(OSError):
-                self._connection.sendall(content)
-                self._connection.shutdown(socket.SHUT_WR)
+                self._connection.sendall(content + b"\n")
                 reply = self._receive(_MOST_REPLY + 1, seconds)
         finally:
             if not reply.endswith(b"\n"):
@@ -362,21 +361,30 @@ def _serve(connection: socket.socket) -> NoReturn:
         os.setpgid(0, 0)
         connection.sendall(_STARTED.pack(os.getpid()))
         with connection.makefile("rb") as file:
-            request = json.loads(file.read())
+            request = json.loads(file.readline())
+        threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         allowed = Allowed(**request["allowed"])
         _limit(allowed)
         module, task = request["task"]
-        reply = _done(module, task, request["given"], allowed)
-        connection.sendall(json.dumps(reply).encode() + b"\n")
+        connection.sendall(_done(module, task, request["given"], allowed) + b"\n")
         status = 0
     finally:
         os._exit(status)
+
+
+def _end_with(connection: socket.socket) -> None:
+    """End this process, and those that it has started, once nobody waits for its reply."""
+    with contextlib.suppress(OSError):
+        connection.recv(1)  # nothing comes after the request but the end
+    os.killpg(0, signal.SIGKILL)
 
 
 def _limit(allowed: Allowed) -> None:
     """Have the kernel kill this process when it takes too much."""
     seconds, file_bytes = int(allowed.seconds), allowed.file_bytes
     os.nice(5)
+    with contextlib.suppress(OSError):  # Linux alone has it: where memory is short, tasks go first
+        Path("/proc/self/oom_score_adj").write_text("1000")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
@@ -387,18 +395,21 @@ def _limit(allowed: Allowed) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + allowed.memory, used + allowed.memory))
 
 
-def _done(module: str, task: str, given: dict[str, Any], allowed: Allowed) -> dict[str, Any]:
+def _done(module: str, task: str, given: dict[str, Any], allowed: Allowed) -> bytes:
+    """Return the answer of a task, as JSON."""
     tasks = importlib.import_module(module)
+    answer: dict[str, Any]
     try:
-        return {"result": getattr(tasks, task)(given)}
+        return json.dumps({"result": getattr(tasks, task)(given)}).encode()
     except TunerError as error:
-        return {"error": _fields(error)}
+        answer = {"error": _fields(error)}
     except MemoryError:
         rule = f"takes more than {_mib(allowed.memory or 0)} of memory to be {allowed.use}"
-        return {"error": {"rule": rule, "remedy": allowed.smaller}}
+        answer = {"error": {"rule": rule, "remedy": allowed.smaller}}
     except Exception as error:  # whatever a library does with a damaged file
         failed = one_line(f"{type(error).__name__}: {error}")[:_LONGEST_TEXT]
-        return {"failed": failed, "traceback": traceback.format_exc()[-4000:]}
+        answer = {"failed": failed, "traceback": traceback.format_exc()[-4000:]}
+    return json.dumps(answer).encode()
 
 
 def _fields(error: TunerError) -> dict[str, str]:

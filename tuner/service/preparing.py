@@ -1,10 +1,11 @@
 """The tasks that prepare the data of searches; `tuner.service.confined` runs them within limits.
 
-Arrays are handed over as .npy files, and what is known of them as JSON.
+Arrays are handed over as .npy files, tables in the format of Arrow, all else as JSON.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import importlib
 import json
@@ -82,7 +83,7 @@ def baselines(given: dict[str, Any]) -> dict[str, Any]:
     return baselines_record(given["metric"], folds, given["season"], others)
 
 
-def example(given: dict[str, Any]) -> list[Any]:
+def example(given: dict[str, Any]) -> str:
     """Return the first rows from which a model can predict; `table_of` makes them a table.
 
     Args:
@@ -91,16 +92,24 @@ def example(given: dict[str, Any]) -> list[Any]:
     Raises:
         InputError: the data cannot be read any more, or has changed.
     """
+    import pyarrow
+
     experiment = Experiment.from_dict(given["experiment"])
     _enter(experiment)
     frame = example_of(load_model(given["model"]), experiment.data, given["sha256"])
-    return [[str(name), str(frame[name].dtype), _values(frame[name])] for name in frame]
+    table, content = pyarrow.Table.from_pandas(frame), pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(content, table.schema) as stream:
+        stream.write_table(table)
+    return base64.b64encode(content.getvalue()).decode()
 
 
-def table_of(columns: list[Any]) -> pd.DataFrame:
+def table_of(text: str) -> pd.DataFrame:
     """Return the table of an `example`."""
-    made = {name: pd.Series(values, dtype=object).astype(kind) for name, kind, values in columns}
-    return pd.DataFrame(made)
+    import pyarrow
+
+    with pyarrow.ipc.open_stream(base64.b64decode(text)) as stream:
+        table: pd.DataFrame = stream.read_pandas()
+    return table
 
 
 def read_prepared(folder: str) -> Prepared:
@@ -127,10 +136,3 @@ def _write(prepared: Prepared, folder: Path) -> str:
 def _enter(experiment: Experiment) -> None:
     """Enter the folder of the data: messages then have its name alone."""
     os.chdir(Path(experiment.data.path).parent)
-
-
-def _values(column: pd.Series) -> list[Any]:
-    if column.dtype.kind == "M" or isinstance(column.dtype, pd.DatetimeTZDtype):
-        return [None if pd.isna(value) else value.isoformat() for value in column]
-    values: list[Any] = column.tolist()
-    return values
