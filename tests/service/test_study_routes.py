@@ -295,3 +295,14 @@ def test_data_that_run_refuses_is_refused_before_queueing(served):
     long = {"task": {"window": 6, "horizon": 40}}
     assert submit(served, 422, long)["key"] == "data.split.validation"
     assert served.get("/v1/studies").json()["items"] == []
+
+
+@pytest.mark.parametrize("path", ["studies", "studies/a/trials", "queue", "datasets", "me"])
+def test_an_unknown_parameter_is_refused(client, path):
+    answer = client.get(f"/v1/{path}?sort=score")
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("query: sort: unknown parameter")
+
+
+def test_a_probe_may_send_any_parameter(client):
+    assert client.get("/health?from=balancer").status_code == 200

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.dependencies.models import Dependant
 
 from tuner import __version__
+from tuner.errors import ExperimentError, nearest
 from tuner.service import problems
 from tuner.service.access import Access
 from tuner.service.audit import AuditLog
@@ -61,7 +63,8 @@ def make_app(
     metrics.add_source(lambda: figures(service, condition))
     problems.add_handlers(app, settings.root)
     for router in _routers():
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(_check_query)])
+    app.include_router(page.router)  # an old link of a view still opens
     describe(app)
     app.add_middleware(
         Guard,
@@ -74,5 +77,25 @@ def make_app(
 
 
 def _routers() -> list[APIRouter]:
-    parts = (external, workers, health, datasets, experiments, studies, events, page)
+    parts = (external, workers, health, datasets, experiments, studies, events)
     return [part.router for part in parts]
+
+
+async def _check_query(request: Request) -> None:
+    """Refuse a parameter of the URL that the route does not have; probes may send any."""
+    route = request.scope["route"]
+    if not request.query_params or not route.path.startswith("/v1/"):
+        return
+    known = _parameters(route.dependant)
+    if (unknown := next((key for key in request.query_params if key not in known), None)) is None:
+        return
+    error = ExperimentError(
+        "unknown parameter", where="query", key=unknown[:80], remedy=nearest(unknown, known) or None
+    )
+    raise problems.Problem.of(error, status=422)
+
+
+def _parameters(dependant: Dependant) -> list[str]:
+    """Return the names of the parameters of a route and of what it depends on."""
+    own = [field.alias for field in dependant.query_params]
+    return own + [name for inner in dependant.dependencies for name in _parameters(inner)]
