@@ -421,7 +421,7 @@ def test_an_ended_study_goes_on_only_where_there_is_room(tmp_path, data):
     first = bench.submit(owner, name="a")
     bench.searches.cancel(first)
     second = bench.submit(owner, name="b")
-    longer = {"budget": {"trials": 90}}
+    longer = {"budget": {"trials": 90, "epochs": 3}}
     for go_on in (
         lambda: bench.searches.resume(first, owner),
         lambda: bench.searches.extend(first, {"trials": 90}, owner),
