@@ -155,7 +155,6 @@ SAME = [
     ["export", STUDY, "--trial", "77"],
     ["report", STUDY],
     [*RUN, "--trials", "8"],
-    [*RUN, "--trials", "4"],
     [*RUN, "--set", "task.window=7"],
     [*RUN, "--seed", "1", "--strategy", "pso"],
     ["studies"],

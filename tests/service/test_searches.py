@@ -247,6 +247,25 @@ def test_a_submission_that_was_there_before_lowers_nothing(bench):
     assert again.submissions == study.submissions
 
 
+def test_a_running_search_keeps_its_budget(slow_bench):
+    study = slow_bench.submit()
+    until(lambda: study.progress.trained >= 2)
+    spec = study.spec
+    with pytest.raises(Problem, match="has 8, and a budget is only raised, got 2; ") as refused:
+        slow_bench.searches.extend(study, {"trials": 2}, ANA)
+    assert refused.value.status == 422
+    with pytest.raises(Problem, match="timeout: .* has no limit"):
+        slow_bench.searches.extend(study, {"timeout": "1s"}, ANA)
+    smaller = {"trials": 2, "epochs": 3, "timeout": 1}
+    for changes in ({"budget": smaller}, {"finalists": {"top": 1, "refit": False}}):
+        assert slow_bench.submit(changes=changes) is study
+    assert study.spec == spec
+    until(lambda: study.state is State.DONE)
+    assert len(slow_bench.record(study).trained) == 8
+    names = [event["event"] for event in slow_bench.events_of(study)]
+    assert names.count("begun") == 1  # nothing has interrupted it
+
+
 def test_extend_keeps_to_the_limits(bench):
     study = bench.submit()
     with pytest.raises(Problem, match="at most 9 here"):

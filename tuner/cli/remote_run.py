@@ -61,7 +61,7 @@ def run(command: Run, experiment: Experiment, options: SearchOptions, client: Cl
     with _detached(study, reporter, command):
         stop = threading.Event()
         with stopped_by_signals(stop), reporter:
-            watch = _Watch(study, reporter, after, stop)
+            watch = _Watch(study, reporter, after, stop, experiment.n_trials)
             client.note_to(watch.note)
             ended = watch.until_ended(show)
     if ended["state"] != "done":
@@ -123,7 +123,7 @@ def _write_end(reporter: Reporter, error: TunerError) -> None:
 def _submitted(
     client: Client, experiment: Experiment, options: SearchOptions
 ) -> tuple[RemoteStudy, str | None]:
-    """Submit a search; the service extends one that was submitted with another budget.
+    """Submit a search; the service extends one that was submitted with a smaller budget.
 
     Returns:
         The study, and the id of the last event before this run of it; None for its first run, and
@@ -169,9 +169,15 @@ class _Watch:
     """Follows a study in a thread of its own, so that signals are noticed."""
 
     def __init__(
-        self, study: RemoteStudy, reporter: Reporter, after: str | None, stop: threading.Event
+        self,
+        study: RemoteStudy,
+        reporter: Reporter,
+        after: str | None,
+        stop: threading.Event,
+        n_trials: int | None,  # that were asked for; None: no limit
     ) -> None:
         self._study, self._reporter, self._after, self._stop = study, reporter, after, stop
+        self._n_trials = n_trials
         self._events: queue.Queue[dict[str, Any] | Exception | str | None] = queue.Queue()
         self._has_begun, self._place, self._asked = False, "", 0.0
 
@@ -228,9 +234,15 @@ class _Watch:
                 "exit_status": status}  # fmt: skip
 
     def _note_joined(self) -> None:
-        if self._study.is_new or self._after is not None:
+        if self._study.is_new:
             return
         facts = self._study.facts()
+        most, asked_for = (math.inf if n is None else n for n in (facts["trials"], self._n_trials))
+        if asked_for < most:
+            keeps = "no limit of trials" if facts["trials"] is None else f"{most} trials"
+            self._reporter.note(f"{self._study.name} keeps its {keeps}, not {asked_for}")
+        if self._after is not None:
+            return
         if facts["state"] == "running" and facts["trained"]:
             of = "" if facts["trials"] is None else f" of {facts['trials']}"
             self._reporter.note(

@@ -260,7 +260,8 @@ class Client:
     ) -> RemoteStudy:
         """Submit a search, with its data. It is queued, and runs on the service.
 
-        The same submission again returns the same study.
+        The same submission again returns the same study. A larger budget extends it, a smaller one
+        leaves it as it is.
 
         Args:
             experiment: an experiment, the path of its file, or nested dicts; it is checked here
@@ -305,7 +306,7 @@ class Client:
             data = frame = self.upload(data)
         path = data.reference if isinstance(data, Dataset) else data
         chosen = with_changes(with_data(experiment, path, None), strategy, trials, seed)
-        raw = chosen.to_dict()
+        raw = chosen.to_submit()
         uploaded = {}
         for *blocks, key in _FILE_KEYS:
             block = raw

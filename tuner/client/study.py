@@ -212,7 +212,7 @@ class RemoteStudy:
         return self._change("resume")
 
     def extend(self, trials: int | None = None, timeout: float | None = None) -> dict[str, Any]:
-        """Give the search a larger budget, and queue it again.
+        """Give the search a larger budget, and queue it again; a smaller one is refused.
 
         Args:
             trials: the number of trials in all; None leaves it.

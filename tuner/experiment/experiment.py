@@ -159,9 +159,7 @@ class Experiment(Section):
         Raises:
             ExperimentError: a value breaks a rule.
         """
-        raw = self.to_dict()
-        if "population" not in self.strategy.model_fields_set:
-            raw["strategy"].pop("population", None)
+        raw = self.to_submit()
         for key, value in values.items():
             apply_override(raw, Override(key, value, self.name))
         return self._checked(raw, self.name, [])
@@ -331,6 +329,13 @@ class Experiment(Section):
             for name in searched - getattr(self, block).model_fields_set:
                 record[block].pop(name, None)
         return record
+
+    def to_submit(self) -> dict[str, Any]:
+        """Return the mapping of `to_dict` without a population that follows the budget."""
+        raw = self.to_dict()
+        if "population" not in self.strategy.model_fields_set:
+            raw["strategy"].pop("population", None)
+        return raw
 
     def to_yaml(self) -> str:
         """Return the experiment as an experiment file.

@@ -6,7 +6,6 @@ trials are the same, and a search that a dying service left behind goes on when 
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 from collections import Counter
@@ -19,10 +18,10 @@ from typing import Any
 
 from tuner.coordination.coordinator import Asked, Observer, SearchStart
 from tuner.coordination.finalists import find_winner
-from tuner.coordination.opening import CHANGEABLE, Earlier
+from tuner.coordination.opening import Earlier
 from tuner.errors import Interrupted, JournalAway, TunerError
 from tuner.executors.choice import ExecutorChoice
-from tuner.experiment import Experiment, flat
+from tuner.experiment import Experiment
 from tuner.jobs import Outcome, OutcomeState
 from tuner.journal.records import StudyRecord, read_study
 from tuner.journal.storage import Role, TrialKey, read_journal
@@ -46,6 +45,7 @@ from tuner.service.models import ServedModel, as_client_wrote
 from tuner.service.pool import NO_WORKERS, SharedPool, StudyExecutor
 from tuner.service.problems import Problem, unexpected
 from tuner.service.records import ServiceJournal
+from tuner.service.resubmission import check_raised, resubmitted, with_values
 from tuner.service.studies import Facts, Kind, Progress, State, Studies, Study
 from tuner.service.submissions import Submission, check_trials, client_paths, load_experiment
 from tuner.service.trial_table import TrialTables
@@ -133,7 +133,8 @@ class Searches:
     def submit(self, owner: Owner, submission: Submission) -> tuple[Study, bool]:
         """Queue a search, or return the one of this name if it is the same.
 
-        The same search with another budget is extended, as `tuner run` extends it.
+        The same search with a larger budget is extended, as `tuner run` extends it; with a
+        smaller one it stays as it is.
 
         Returns:
             The study, and whether it is new.
@@ -143,22 +144,29 @@ class Searches:
                 study; 429, too many studies are queued.
             RunError: the journal cannot be written.
         """
-        facts, spec = _facts(submission.experiment), submission.spec
+        spec = submission.spec
         with self._studies.changing():
             known = self._studies.find(owner.name, submission.name)
             if known is not None:
                 self._studies.check_stays(known)
                 if not known.was_submitted(spec):
-                    _check_same(known, submission)
-                    self._studies.check_room(owner, known)
-                    self._change(known, spec, facts)
+                    self._submit_again(owner, known, submission)
                 return known, False
             for source in spec["from"]:
                 self._studies.get(owner.name, source)
             self._studies.check_room(owner)
+            facts = _facts(submission.experiment)
             study = self._studies.add(owner.name, submission.name, Kind.SEARCH, spec, facts)
         self._wake()
         return study, True
+
+    def _submit_again(self, owner: Owner, study: Study, submission: Submission) -> None:
+        spec = resubmitted(study, self._experiment(study.spec, study.owner), submission)
+        if spec | {"datasets": study.spec["datasets"]} != study.spec:
+            self._studies.check_room(owner, study)
+            self._change(study, spec)
+        elif spec != study.spec:  # its client has the same file elsewhere
+            self._studies.respecify(study, spec, study.facts)
 
     def cancel(self, study: Study) -> None:
         """End a search now, whatever it does; it can be resumed.
@@ -188,7 +196,7 @@ class Searches:
         self._wake()
 
     def extend(self, study: Study, changes: Mapping[str, Any], owner: Owner) -> None:
-        """Give a search another budget; a running one begins again from what it has.
+        """Give a search a larger budget; a running one begins again from what it has.
 
         Args:
             study: the search.
@@ -197,20 +205,19 @@ class Searches:
 
         Raises:
             InputError: a value is not allowed.
-            Problem: 422, too many trials.
+            Problem: 422, a smaller budget, or too many trials.
         """
         budget = {f"budget.{k}": changes[k] for k in ("trials", "timeout") if k in changes}
         with self._studies.changing():
-            experiment = load_experiment(study.spec, study.owner, self._datasets).changed(budget)
-            spec = copy.deepcopy(study.spec)
-            raw = spec["experiment"].setdefault("budget", {})
-            for key in budget:
-                name = key.removeprefix("budget.")
-                raw[name] = getattr(experiment.budget, name)
+            before = self._experiment(study.spec, study.owner)
+            after = before.changed(budget)
+            check_trials(after, owner.limits)
+            check_raised(study, before, after)
+            values = {key: getattr(after.budget, key.removeprefix("budget.")) for key in budget}
+            spec = with_values(study.spec, values)
             spec["reopen_test"] = spec["reopen_test"] or bool(changes.get("reopen_test"))
-            check_trials(experiment, owner.limits)
             self._studies.check_room(owner, study)
-            self._change(study, spec, _facts(experiment))
+            self._change(study, spec)
 
     @contextmanager
     def closed(self, study: Study) -> Iterator[None]:
@@ -226,9 +233,10 @@ class Searches:
                 raise Problem(409, detail, headers={"Retry-After": "5"})
         yield
 
-    def _change(self, study: Study, spec: dict[str, Any], facts: Facts) -> None:
+    def _change(self, study: Study, spec: dict[str, Any]) -> None:
         if spec == study.spec and not study.state.has_ended:
             return
+        facts = _facts(self._experiment(spec, study.owner))
         # In this order: a service that dies between them runs the old search to its end again,
         # and the request, which has no answer, is sent again.
         self._studies.change(study, State.QUEUED)
@@ -412,7 +420,7 @@ class Searches:
 
     def _search(self, running: _Running, reporter: EventReporter) -> StudyRecord:
         study, spec, executor = running.study, running.study.spec, running.executor
-        experiment, tracking = load_experiment(spec, study.owner, self._datasets), spec["tracking"]
+        experiment, tracking = self._experiment(spec, study.owner), spec["tracking"]
         executor.on_wait = note = reporter.note
         source = ConfinedData(self._datasets.confined, study.owner, running.stop)
 
@@ -470,6 +478,9 @@ class Searches:
                 model.log(record, None, to_sync, source.example)
             return record
 
+    def _experiment(self, spec: Mapping[str, Any], owner: str) -> Experiment:
+        return load_experiment(spec, owner, self._datasets)
+
     def _paths(self, study: Study) -> Mapping[str, str]:
         return client_paths(study.spec, study.owner, self._datasets)
 
@@ -497,25 +508,6 @@ def _facts(experiment: Experiment) -> Facts:
         direction=experiment.objective.direction,
         trials=experiment.n_trials,
     )
-
-
-_MAY_CHANGE = ("priority", "max_workers", "tracking", "reopen_test", "datasets")
-
-
-def _check_same(study: Study, submission: Submission) -> None:
-    """Raise a Problem unless a submission is a study's search, but for its budget."""
-    new = dict(flat({k: v for k, v in submission.spec.items() if k not in _MAY_CHANGE}))
-    old = dict(flat({k: v for k, v in study.spec.items() if k not in _MAY_CHANGE}))
-    may_change = {f"experiment.{key}" for key in CHANGEABLE if not key.startswith("data.")}
-    for key in sorted((new.keys() | old.keys()) - may_change):
-        if new.get(key) != old.get(key):
-            was, got = old.get(key, "nothing"), new.get(key, "nothing")
-            name = key.removeprefix("experiment.")
-            raise Problem(
-                409,
-                f"study {study.name!r} was submitted with {name}={was!r}, got {got!r}; give "
-                "another name",
-            )
 
 
 def priority(study: Study) -> int:

@@ -282,7 +282,7 @@ class Studies:
         """
         with self.changing():
             self.check_stays(study)
-            submissions = [*study.submissions, _digest(spec)]
+            submissions = list(dict.fromkeys([*study.submissions, _digest(spec)]))
             self._write_spec(study, spec, facts, submissions)
             with self._lock:
                 study.spec, study.facts, study.submissions = spec, facts, submissions

@@ -238,6 +238,20 @@ def load_experiment(spec: Mapping[str, Any], owner: str, datasets: DatasetStore)
     return Experiment.from_dict(placed)
 
 
+def completed(spec: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """Return the experiment of a submission with all defaults, and `dataset:ID` for its data.
+
+    Args:
+        spec: of the submission.
+        experiment: the checked one.
+    """
+    whole = experiment.to_dict()
+    given = {dotted: holder[key] for holder, key, dotted in _paths(spec["experiment"])}
+    for holder, key, dotted in _paths(whole):
+        holder[key] = given[dotted]
+    return whole
+
+
 def datasets_of(spec: Mapping[str, Any]) -> list[str]:
     """Return the ids of the datasets of a kept submission; an external study has none."""
     raw = spec.get("experiment")

@@ -92,7 +92,7 @@ class Queue(BaseModel):
 
 
 class Extension(BaseModel):
-    """Another budget."""
+    """A larger budget."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -131,9 +131,9 @@ def _service(request: Request) -> Service:
 async def submit(
     request: Request, response: Response, owner: Writer, body: SubmissionBody
 ) -> StudyAnswer:
-    """Queue a search; the same search again is the same study, and another budget extends it.
+    """Queue a search; the same search again is the same study, and a larger budget extends it.
 
-    Its data is checked first, as `tuner run` does.
+    A smaller budget leaves it as it is. Its data is checked first, as `tuner run` does.
     """
     service = _service(request)
     answer, is_new = await threads.READING.run(owner.name, _submitted, service, owner, body)
@@ -205,7 +205,7 @@ def resume(request: Request, owner: Writer, name: Name) -> StudyAnswer:
 @router.post("/studies/{name}/extend", status_code=202)
 @threads.in_threads(threads.CHANGES)
 def extend(request: Request, owner: Writer, name: Name, body: Extension) -> StudyAnswer:
-    """Give a study another budget of trials or time, and queue it."""
+    """Give a study a larger budget of trials or time, and queue it."""
     service = _service(request)
     found = service.studies.get(owner.name, name)
     changes = body.model_dump(exclude_none=True)
