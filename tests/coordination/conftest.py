@@ -1,7 +1,7 @@
 import pytest
 from helpers.simulated_study import Case
 
-from tuner.results import test_score
+from tuner.data import prepared
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,11 +22,11 @@ def case(make_case):
 @pytest.fixture
 def openings(monkeypatch):
     """What was known before each evaluation on the test set: the study's record."""
-    seen, really = [], test_score.open_test_part
+    seen, really = [], prepared.open_test_part
 
     def opened(experiment, folder, **keys):
         seen.append(folder)
         return really(experiment, folder, **keys)
 
-    monkeypatch.setattr(test_score, "open_test_part", opened)
+    monkeypatch.setattr(prepared, "open_test_part", opened)
     return seen

