@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from helpers.running_service import running_service
@@ -95,3 +96,36 @@ def test_who_follows_a_search_follows_the_extended_one(follow, permits):
     assert set(range(2, 9)) <= set(trials_of(ends[0][0]))
     assert "result" in ends[0][0]
     assert Client().study(STUDY).facts()["trained"] == 9
+
+
+def printed(process):
+    out, error = process.communicate(timeout=SOON_S)
+    assert process.returncode == 0, error
+    return out
+
+
+def test_fewer_trials_join_a_search_as_it_is(follow, permits):
+    first = follow("--json")
+    permits.release(2)
+    until(first, '"finished"')
+    second = follow("--trials", "2")
+    until(second, f"{STUDY} keeps its 6 trials, not 2")
+    permits.release(10_000)
+    printed(first)
+    ended = printed(second)
+    assert "asked for" not in ended
+    assert Client().study(STUDY).facts()["trained"] == 6
+    assert f"{STUDY} keeps its 6 trials, not 2" in printed(follow("--trials", "2"))
+
+
+def test_an_experiment_as_text_is_that_of_the_command(service, follow, permits):
+    permits.release(10_000)
+    client = Client()
+    dataset, text = client.upload("waves.csv"), Path("waves.yaml").read_text()
+    body = {"experiment": text, "datasets": {"waves.csv": dataset.id}, "tracking": False}
+    study = client.study(client._connection.json("POST", "/v1/studies", body=body)["name"])
+    ended = study.wait(SOON_S).facts()["ended"]
+    assert "best" in printed(follow())
+    assert study.facts()["ended"] == ended  # it was not queued again
+    printed(follow("--trials", "7"))
+    assert study.facts()["trained"] == 7
