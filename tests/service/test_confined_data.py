@@ -251,8 +251,12 @@ def test_tables_of_every_kind_are_handed_over(tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "load_model", lambda folder: None)
     monkeypatch.chdir(tmp_path)
     raw = {"name": "e", "data": {"path": str(tmp_path / "x.csv"), "target": "float"}}
-    answer = preparing.example({"experiment": raw, "model": "", "sha256": ""})
+    given = {"experiment": raw, "model": "", "sha256": ""}
+    answer = preparing.example(given)
     pd.testing.assert_frame_equal(preparing.table_of(json.loads(json.dumps(answer))), frame)
+    many = ["a", *map(str, range(1 << 16))]
+    frame["kind"] = frame["kind"].cat.set_categories(many)
+    assert preparing.example(given) == answer  # without the names of other rows
 
 
 def test_a_reply_that_is_no_json_is_a_failure(monkeypatch):
