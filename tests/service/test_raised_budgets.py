@@ -70,10 +70,13 @@ def follow(service):
 
 
 def until(process, text):
-    for line in process.stdout:
-        if text in line:
-            return
-    pytest.fail(f"no {text!r}: {process.stderr.read()}")
+    late = threading.Timer(SOON_S, process.kill)
+    late.start()
+    try:
+        if not any(text in line for line in process.stdout):
+            pytest.fail(f"no {text!r}: {process.stderr.read()}")
+    finally:
+        late.cancel()
 
 
 def trials_of(printed):

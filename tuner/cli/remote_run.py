@@ -243,7 +243,7 @@ class _Watch:
             self._reporter.note(f"{self._study.name} keeps its {keeps}, not {asked_for}")
         if self._after is not None:
             return
-        if facts["state"] == "running" and facts["trained"]:
+        if facts["state"] not in ENDED and facts["trained"]:  # queued: it was extended just now
             of = "" if facts["trials"] is None else f" of {facts['trials']}"
             self._reporter.note(
                 f"joining {self._study.name}: {facts['trained']}{of} trials trained"
