@@ -4,6 +4,7 @@ import json
 
 import pytest
 from helpers.external_service import running_external
+from helpers.threads import in_thread, wait_until
 
 FEW = {"kind": {"type": "categorical", "choices": ["a", "b", "c"]}}
 ONLY = "the space has only 3 configurations, and all were tried"
@@ -45,20 +46,17 @@ def test_a_space_that_is_used_is_no_used_budget(client):
     assert "/extend" not in page
 
 
-def test_the_ask_in_the_group_of_the_last_tell_says_why(client):
+def test_an_ask_that_waits_is_told_that_the_space_is_used(client):
     client.create(space=FEW, trials=5)
-    trials = client.trials(n=3)
-    study = client.service.studies.get("local", "s")
-    for trial in trials[:2]:
+    first, *others = client.trials(n=3)
+    for trial in others:
         client.tell(trial, 1.0)
-
-    def tell_and_ask(open_study):
-        open_study.tell(trials[2]["number"], trials[2]["lease"], 1.0)
-        return open_study.progress.done, study.state.value
-
-    done = client.http.portal.call(client.service.external.call, study, tell_and_ask)
-    assert done == (True, "running")
-    assert ONLY in client.ask().json()["detail"]
+    asked = in_thread(lambda: client.ask(wait_s=20))
+    study = client.service.studies.get("local", "s")
+    wait_until(lambda: client.service.external._open[study]._waiting)
+    client.tell(first, 1.0)
+    answer = asked()
+    assert (answer.status_code, ONLY in answer.json()["detail"]) == (410, True)
 
 
 def test_a_budget_of_the_whole_space_is_not_extended(client):

@@ -156,7 +156,6 @@ REPORT = {
     "a value that is a text": (1, "leased", {"step": 3, "values": ["nan"]}),
     "values that are deep": (1, "leased", {"step": 3, "values": [nested(200)]}),
     "values that are a number": (1, "leased", {"step": 3, "values": 1.0}),
-    "no values": (1, "leased", {}),
 }
 TELL = {
     "another value": (0, "told", {"value": 1.5}),
