@@ -1,6 +1,9 @@
 """Open external studies have threads: an owner has few, and all owners together too."""
 
+import collections
+import contextlib
 import threading
+from pathlib import Path
 
 import pytest
 from helpers.external_service import running_external
@@ -8,6 +11,7 @@ from helpers.gates import Gate
 from helpers.threads import in_thread, wait_until
 
 from tuner.coordination.ask_tell import AskTell
+from tuner.service.external_limits import FILES, most_open
 from tuner.service.settings import Limits, Settings
 
 MOST = 3
@@ -50,6 +54,40 @@ def test_a_thousand_ended_studies_are_not_all_open(client):
     wait_until(lambda: threads_of_studies() == client.service.external.n_open == MOST)
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files")
+def test_a_study_that_is_closed_has_no_open_file(client):
+    root = client.service.settings.root
+    for n in range(12):
+        client.create(f"s{n}")
+        client.trials(f"s{n}")
+    wait_until(lambda: threads_of_studies() == client.service.external.n_open == MOST)
+    names = names_of(client)
+    assert files_of_studies(root) == dict.fromkeys(names, FILES)
+
+
+def test_a_study_that_opens_again_goes_on_with_its_events(client):
+    client.create("a")
+    [trial] = client.trials("a")
+    log, n_events = client.service.events.of("local", "a"), len(client.events("a"))
+    for name in "bcd":
+        client.create(name)
+        client.trials(name)
+    wait_until(lambda: "a" not in names_of(client))
+    assert log._file is None
+    position = log.end
+    assert client.tell(trial, 1.0, "a").status_code == 200
+    assert [event["event"] for event in client.events("a")[n_events:]] == ["finished"]
+    assert log.position(position) == position
+    assert log.end > position
+    assert not log.closed  # its streams go on
+
+
+def test_studies_take_a_quarter_of_the_files_at_most():
+    for files in (256, 1024, 4096):
+        assert most_open(files) * FILES == files // 4
+    assert most_open(1 << 20) == 1000
+
+
 def test_where_no_open_study_is_idle_another_is_refused(client):
     for name in "abcd":
         client.create(name, strategy={"name": "pso", "population": 2})
@@ -85,3 +123,14 @@ def test_studies_that_cannot_close_are_limited_too(client, monkeypatch):
 
 def opened(client):
     return list(client.service.external._open.values())
+
+
+def files_of_studies(root):
+    """Return how many files of each study this process has open."""
+    found = collections.Counter()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # that of the folder itself is gone
+            path = descriptor.readlink()
+            if path.is_relative_to(root) and path.parent.name == "local":
+                found[path.stem] += 1
+    return found

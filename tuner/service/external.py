@@ -418,6 +418,7 @@ class _OpenStudy:
         observers: list[Observer] = [table]
         if not study.state.has_ended:  # after `ended` nothing follows
             self._reporter = ExternalReporter(log, external.settings.root)
+            stack.callback(log.close)  # the next append opens it again
             observers.append(self._reporter)
         held = HeldObservers(observers)
         storage = stack.enter_context(place.open(lambda note: None))

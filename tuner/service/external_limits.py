@@ -1,4 +1,4 @@
-"""How many external studies are open at a time: each has a thread and a file."""
+"""How many external studies are open at a time: each has a thread and two files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from tuner.service.studies import Study
 
 MOST_OPEN = 1_000
 """Of all owners; fewer where files are scarce."""
+
+FILES = 2
+"""Of an open study: its journal and its events."""
 
 
 class Opened(Protocol):
@@ -28,8 +31,8 @@ class Opened(Protocol):
 
 
 def most_open(files: int) -> int:
-    """Return how many studies may be open in a process that may open so many files."""
-    return min(MOST_OPEN, files // 4)
+    """Return how many studies may be open in a process that may open so many files: a quarter."""
+    return min(MOST_OPEN, files // (4 * FILES))
 
 
 def make_room(opened: Iterable[Opened], owner: str, most_of_owner: int, most_of_all: int) -> None:

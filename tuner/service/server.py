@@ -22,7 +22,7 @@ from tuner.service import connections
 from tuner.service.access import Access
 from tuner.service.app import make_app
 from tuner.service.audit import AuditLog
-from tuner.service.external_limits import most_open
+from tuner.service.external_limits import FILES, most_open
 from tuner.service.guard import Condition
 from tuner.service.settings import Settings
 
@@ -116,6 +116,7 @@ def serve(settings: Settings, service: Served, show: Callable[[str], None]) -> N
     """
     check(settings)
     most_files = connections.allow_open_files()
+    of_studies = FILES * most_open(most_files)
     with (
         contextlib.closing(connections.listen(settings.host, settings.port)) as listening,
         contextlib.closing(AuditLog(settings.root / "audit.log")) as audit,
@@ -131,7 +132,7 @@ def serve(settings: Settings, service: Served, show: Callable[[str], None]) -> N
             access_log=False,
             server_header=False,
             forwarded_allow_ips=["127.0.0.1", "::1"],
-            limit_concurrency=max(most_files - most_open(most_files) - _SPARE_FILES, 100),
+            limit_concurrency=max(most_files - of_studies - _SPARE_FILES, 100),
             timeout_keep_alive=30,
             timeout_graceful_shutdown=2,
         )

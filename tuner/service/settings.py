@@ -32,7 +32,7 @@ class Limits:
     """Studies of an owner that have not ended."""
 
     studies_open: int = 256
-    """External studies of an owner that are open at a time: each has a thread and a file."""
+    """External studies of an owner that are open at a time: each has a thread and two files."""
 
     streams: int = 250
     """Event streams that an owner has open at a time."""
