@@ -82,7 +82,35 @@ RAISED = {
     "no limit of time": ({"budget": {"timeout": "5m"}}, {}, True),
     "more finalists": ({}, {"finalists": {"top": 4}}, True),
     "fewer repeats": ({}, {"finalists": {"repeats": 1}}, False),
-    "fewer retries": ({}, {"budget": {"retries": 0}}, True),  # no budget
+    "fewer retries": ({}, {"budget": {"retries": 0}}, False),
+    "more retries": ({}, {"budget": {"retries": 3}}, True),
+    "less time of a trial": ({}, {"budget": {"trial_timeout": 5}}, False),
+    "more time of a trial": (
+        {"budget": {"trial_timeout": 5}},
+        {"budget": {"trial_timeout": 6}},
+        True,
+    ),
+    "fewer trials, no limit of time": (
+        {"budget": {"trials": 50, "timeout": 60, "trial_timeout": 5}},
+        {"budget": {"trials": 40}},
+        False,
+    ),
+    "a limit of trials for one of time": (
+        {"budget": {"trials": None, "timeout": 60}},
+        {"budget": {"trials": 50}},
+        False,
+    ),
+    "a limit of time for one of trials": (
+        {"budget": {"trials": 50}},
+        {"budget": {"trials": None, "timeout": 60}},
+        False,
+    ),
+    "no limit at all": (
+        {"budget": {"trials": None, "timeout": 60}},
+        {"budget": {"trials": None}},
+        True,
+    ),
+    "other resources": ({}, {"resources": {"cpus": 2}}, True),  # no budget
 }
 
 
@@ -106,11 +134,23 @@ def test_a_population_follows_the_first_budget(submit, again):
         again(first, submit(strategy={"name": "pso", "population": 5}))
 
 
+OPTIONS = {"priority": 3, "max_workers": 2, "tracking": False, "reopen_test": True}
+
+
 def test_the_newest_options_of_a_submission_count(submit, again):
-    body = {"priority": 3, "max_workers": 2, "tracking": False, "reopen_test": True}
     first = submit()
-    spec = again(first, submit(body=body))
-    assert spec == first.spec | body
+    spec = again(first, submit(body=OPTIONS))
+    assert spec == first.spec | OPTIONS
+    defaults = {"priority": 0, "max_workers": None, "tracking": True, "reopen_test": False}
+    assert again(submit(body=OPTIONS), submit(body=defaults)) == spec | {
+        **defaults,
+        "reopen_test": True,  # somebody asked for it
+    }
+
+
+def test_options_that_are_left_out_stay(submit, again):
+    first = submit(body=OPTIONS | {"datasets": {"air.csv": SHA}})
+    assert again(first, submit(budget={"trials": 2})) == first.spec
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from tuner.service.problems import Problem
 from tuner.service.records import hold_records
 from tuner.service.searches import Searches
 from tuner.service.settings import Limits, Settings
-from tuner.service.studies import State, Studies
+from tuner.service.studies import Facts, Kind, State, Studies
 from tuner.service.submissions import SubmissionBody, parse_submission
 from tuner.service.trial_table import TrialTables
 
@@ -207,6 +207,39 @@ def test_another_search_of_the_same_name_is_refused(bench):
         bench.submit(changes={"strategy": {"name": "random", "batch": 2}})
     assert problem.value.status == 409
     assert bench.studies.of("ana") == [study]
+
+
+def test_an_external_study_of_the_same_name_is_another(bench):
+    facts = Facts("waves", "random", 0, "rmse", "minimize", 8)
+    bench.studies.add("ana", "taken", Kind.EXTERNAL, {"name": "taken"}, facts)
+    with pytest.raises(Problem, match="'taken' is external: .*; give another name") as refused:
+        bench.submit(name="taken")
+    assert refused.value.status == 409
+
+
+def test_options_alone_interrupt_nothing(slow_bench):
+    study = slow_bench.submit(priority=5, max_workers=2)
+    until(lambda: study.progress.trained >= 2)
+    slow_bench.submit(changes={"budget": {"trials": 2, "epochs": 3}})  # without options
+    assert (study.spec["priority"], study.spec["max_workers"]) == (5, 2)
+    slow_bench.submit(priority=3)
+    assert (study.state, study.spec["priority"], study.spec["max_workers"]) == ("running", 3, 2)
+    until(lambda: study.state is State.DONE)
+    ended = study.ended
+    slow_bench.submit(max_workers=1, changes={"budget": {"trials": 2, "epochs": 3}})
+    assert (study.state, study.ended, study.spec["max_workers"]) == (State.DONE, ended, 1)
+    names = [event["event"] for event in slow_bench.events_of(study)]
+    assert names.count("begun") == 1
+    assert Studies(slow_bench.records).get("ana", study.name).spec == study.spec
+
+
+def test_a_larger_submission_keeps_to_the_limits(bench):
+    study = bench.submit(changes={"budget": {"trials": 8, "epochs": 3}})
+    few = Owner("ana", limits=Limits(trials=7))
+    retries = {"budget": {"trials": 4, "epochs": 3, "retries": 9}}
+    with pytest.raises(Problem, match="at most 7 here, got 8"):
+        bench.submit(few, changes=retries)
+    assert bench.submit(few, changes={"budget": {"trials": 4, "epochs": 3}}) is study
 
 
 def test_owners_may_use_the_same_names(bench):

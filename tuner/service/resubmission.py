@@ -1,7 +1,7 @@
 """A search that is submitted again: whether it is the same, and what changes of the study.
 
 A budget is only raised: several clients may follow a study, and none cuts off what others asked
-for.
+for. For the same reason an option that a client leaves out stays.
 """
 
 from __future__ import annotations
@@ -17,9 +17,18 @@ from tuner.service.studies import Study
 from tuner.service.submissions import Submission, completed
 
 _BUDGET = ("budget.trials", "budget.timeout")  # of a search; None is no limit
-_RAISED = (*_BUDGET, "finalists.top", "finalists.repeats")
+_RAISED = (
+    *_BUDGET,
+    "budget.trial_timeout",
+    "budget.retries",
+    "finalists.top",
+    "finalists.repeats",
+)
 _POPULATION = "experiment.strategy.population"  # follows the first budget unless it was given
-_MAY_CHANGE = ("priority", "max_workers", "tracking", "reopen_test", "datasets")
+AT_NEXT_RUN = ("priority", "max_workers", "tracking", "datasets")
+"""Of a specification: with another value the search is the same, and what runs is not ended."""
+
+_MAY_CHANGE = (*AT_NEXT_RUN, "reopen_test")
 
 
 def resubmitted(study: Study, experiment: Experiment, submission: Submission) -> dict[str, Any]:
@@ -48,10 +57,16 @@ def resubmitted(study: Study, experiment: Experiment, submission: Submission) ->
         was_with = f"study {study.name!r} was submitted with {name}={was!r}"
         raise Problem(409, f"{was_with}, got {got!r}; give another name")
     changes = {key.removeprefix("experiment."): new.get(key) for key in changed}
+    is_larger = not any(
+        _is_less(new.get(key), old.get(key)) for key in (f"experiment.{key}" for key in _BUDGET)
+    )
     for key in changes.keys() & set(_RAISED):
-        if _is_less(changes[key], old.get(f"experiment.{key}")):
+        # A smaller budget without one of the limits takes none away: together they have no end.
+        no_limit = changes[key] is None and not is_larger
+        if no_limit or _is_less(changes[key], old.get(f"experiment.{key}")):
             del changes[key]
-    spec = study.spec | {key: submission.spec[key] for key in _MAY_CHANGE}
+    spec = study.spec | {key: submission.spec[key] for key in submission.given & set(AT_NEXT_RUN)}
+    spec["reopen_test"] = study.spec["reopen_test"] or submission.spec["reopen_test"]
     return with_values(spec, changes)
 
 

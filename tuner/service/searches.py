@@ -45,7 +45,7 @@ from tuner.service.models import ServedModel, as_client_wrote
 from tuner.service.pool import NO_WORKERS, SharedPool, StudyExecutor
 from tuner.service.problems import Problem, unexpected
 from tuner.service.records import ServiceJournal
-from tuner.service.resubmission import check_raised, resubmitted, with_values
+from tuner.service.resubmission import AT_NEXT_RUN, check_raised, resubmitted, with_values
 from tuner.service.studies import Facts, Kind, Progress, State, Studies, Study
 from tuner.service.submissions import Submission, check_trials, client_paths, load_experiment
 from tuner.service.trial_table import TrialTables
@@ -134,14 +134,14 @@ class Searches:
         """Queue a search, or return the one of this name if it is the same.
 
         The same search with a larger budget is extended, as `tuner run` extends it; with a
-        smaller one it stays as it is.
+        smaller one it stays as it is. Other options that were given count from its next run on.
 
         Returns:
             The study, and whether it is new.
 
         Raises:
             Problem: 404, a study to start from does not exist; 409, the name belongs to another
-                study; 429, too many studies are queued.
+                study; 422, too many trials; 429, too many studies are queued.
             RunError: the journal cannot be written.
         """
         spec = submission.spec
@@ -149,6 +149,9 @@ class Searches:
             known = self._studies.find(owner.name, submission.name)
             if known is not None:
                 self._studies.check_stays(known)
+                if known.kind is not Kind.SEARCH:
+                    rule = f"study {known.name!r} is external: its models train elsewhere"
+                    raise Problem(409, f"{rule}; give another name")
                 if not known.was_submitted(spec):
                     self._submit_again(owner, known, submission)
                 return known, False
@@ -162,10 +165,11 @@ class Searches:
 
     def _submit_again(self, owner: Owner, study: Study, submission: Submission) -> None:
         spec = resubmitted(study, self._experiment(study.spec, study.owner), submission)
-        if spec | {"datasets": study.spec["datasets"]} != study.spec:
+        if spec | {key: study.spec[key] for key in AT_NEXT_RUN} != study.spec:
+            check_trials(self._experiment(spec, study.owner), owner.limits)
             self._studies.check_room(owner, study)
             self._change(study, spec)
-        elif spec != study.spec:  # its client has the same file elsewhere
+        elif spec != study.spec:
             self._studies.respecify(study, spec, study.facts)
 
     def cancel(self, study: Study) -> None:

@@ -80,11 +80,13 @@ class Submission:
         name: of the study.
         experiment: with the absolute paths of the data in this service.
         spec: what the service keeps, as JSON; its experiment has `dataset:ID` in place of paths.
+        given: keys of `spec` that the body had; the others have their defaults.
     """
 
     name: str
     experiment: Experiment
     spec: dict[str, Any]
+    given: frozenset[str]
 
 
 def parse_submission(
@@ -111,7 +113,7 @@ def parse_submission(
         "reopen_test": body.reopen_test,
         "from": list(body.from_),
     }
-    return Submission(name, experiment, spec)
+    return Submission(name, experiment, spec, frozenset(body.model_fields_set & spec.keys()))
 
 
 def parse_experiment(
