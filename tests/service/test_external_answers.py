@@ -1,5 +1,6 @@
 """What the routes of external studies say: of used spaces, budgets, steps, and what they lack."""
 
+import dataclasses
 import json
 
 import pytest
@@ -61,9 +62,34 @@ def test_an_ask_that_waits_is_told_that_the_space_is_used(client):
 
 def test_a_budget_of_the_whole_space_is_not_extended(client):
     client.create(space=FEW, trials=3)
-    assert "its budget is used" in try_all(client).json()["detail"]
+    assert ONLY in try_all(client).json()["detail"]
+    assert get(client).json()["exhausted"] == ONLY
+    assert "/extend" not in client.http.get("/page/view?study=s").text
     refused = extend(client, 9)
     assert (refused.status_code, ONLY in refused.json()["detail"]) == (409, True)
+
+
+def test_a_larger_budget_that_was_not_used_is_no_used_space(client):
+    client.create(trials=1)
+    try_all(client)
+    studies, study = client.service.studies, client.service.studies.get("local", "s")
+    facts = dataclasses.replace(study.facts, trials=5)
+    studies.respecify(study, study.spec | {"trials": 5}, facts)
+    assert get(client).json()["exhausted"] is None
+    assert extend(client, 9).status_code == 202
+    assert len(client.trials()) == 1
+
+
+def test_an_external_study_has_no_test_to_open_again(client):
+    client.create(trials=4)
+    again = {"trials": 5, "reopen_test": True}
+    refused = client.http.post("/v1/studies/s/extend", json=again)
+    assert (refused.status_code, refused.json()["key"]) == (422, "reopen_test")
+    detail = "reopen_test: an external study has no test; leave it out, got true"
+    assert refused.json()["detail"] == detail
+    assert get(client).json()["trials"] == 4
+    again["reopen_test"] = False
+    assert client.http.post("/v1/studies/s/extend", json=again).status_code == 202
 
 
 def test_a_space_may_be_tried_again_where_repeats_count(client):

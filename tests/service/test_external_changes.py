@@ -9,6 +9,7 @@ from helpers.gates import Gate
 from helpers.threads import in_thread, wait_until
 
 from tuner.coordination.ask_tell import AskTell
+from tuner.errors import JournalAway
 from tuner.journal.storage import write_journal
 from tuner.service.external import _Request
 from tuner.service.settings import Settings
@@ -123,6 +124,32 @@ def test_budgets_that_are_raised_at_once_are_never_lowered(client, gated):
     assert first().status_code == 202
     assert second().status_code in (202, 422)
     assert study_of(client).spec["trials"] == study_of(client).facts.trials == 5
+
+
+@pytest.mark.parametrize("method", ["respecify", "change"])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_extension_that_is_cut_off_is_sent_again(root, monkeypatch, method, restarts):
+    def refuse(*args, **keys):
+        raise JournalAway("it is away", remedy="try again")
+
+    with running_external(root) as client:
+        client.create(trials=1)
+        client.tell(client.trials()[0], 1.0)
+        with monkeypatch.context() as away:
+            away.setattr(client.service.studies, method, refuse)
+            assert post(client, "extend", trials=5).status_code == 503
+        if not restarts:
+            goes_on_with_a_longer_budget(client)
+    if restarts:
+        with running_external(root) as client:
+            goes_on_with_a_longer_budget(client)
+
+
+def goes_on_with_a_longer_budget(client):
+    assert client.ask().status_code == 410
+    assert client.http.get("/v1/studies/s").json()["exhausted"] is None
+    assert post(client, "extend", trials=3).status_code == 202
+    assert [trial["number"] for trial in client.trials(n=5)] == [1, 2]
 
 
 def test_a_request_while_a_study_is_deleted_leaves_nothing(client, root, gated):

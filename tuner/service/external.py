@@ -39,6 +39,7 @@ from tuner.service.external_problems import (
     check_not_exhausted,
     is_cancelled,
     is_done,
+    new_budget,
     problem_of,
     still_writes,
 )
@@ -219,9 +220,7 @@ class ExternalStudies:
             Problem: 422, another key, fewer trials than before, or too many; 409, all of the
                 space is tried; 429, too many studies are open.
         """
-        trials, most = changes.get("trials"), owner.limits.trials
-        if set(changes) - {"trials", "reopen_test"} or trials is None:
-            raise Problem(422, "an external study has no budget but trials; give trials")
+        trials, most = new_budget(changes), owner.limits.trials
         with self.closed(study), self.studies.changing():
             self.studies.check_room(owner, study)
             if not study.spec["trials"] <= trials <= most:
@@ -229,8 +228,11 @@ class ExternalStudies:
                 raise Problem(422, f"trials: {rule}, got {trials}", key="trials")
             check_not_exhausted(study)
             spec = study.spec | {"trials": trials}
-            self.studies.respecify(study, spec, _facts(ExternalSpec.model_validate(spec)))
+            facts = _facts(ExternalSpec.model_validate(spec))
+            # In this order: a study that runs with the old budget ends again when it is opened,
+            # and the request, which has no answer, is sent again.
             self.studies.change(study, State.RUNNING)
+            self.studies.respecify(study, spec, facts)
 
     @contextmanager
     def closed(self, study: Study) -> Iterator[None]:

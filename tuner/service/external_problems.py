@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
+from typing import Any
 
 from tuner.coordination.leases import LeaseConflict, NoSuchTrial
 from tuner.errors import JournalAway, RunError, TunerError
-from tuner.experiment import space_size
-from tuner.experiment.external import ExternalSpec
 from tuner.service.problems import Problem
 from tuner.service.settings import Settings
-from tuner.service.studies import State, Study, all_tried
+from tuner.service.studies import Study
 
 
 def still_writes(study: Study) -> JournalAway:
@@ -25,21 +25,29 @@ def is_cancelled(study: Study) -> Problem:
 
 
 def is_done(study: Study, trained: int) -> Problem:
-    """Return that a study gives out no further trial: its budget is used, or its space before."""
+    """Return that a study gives out no further trial: its space is used, or its budget alone."""
     why = study.exhausted_by(trained) or "its budget is used"
     return Problem(410, f"study {study.name!r} is done: {why}")
 
 
+def new_budget(changes: Mapping[str, Any]) -> int:
+    """Return the trials to which an external study is extended.
+
+    Raises:
+        Problem: 422, another key is given, or none.
+    """
+    trials: int | None = changes.get("trials")
+    if set(changes) - {"trials", "reopen_test"} or trials is None:
+        raise Problem(422, "an external study has no budget but trials; give trials")
+    if changes.get("reopen_test"):
+        detail = "reopen_test: an external study has no test; leave it out, got true"
+        raise Problem(422, detail, key="reopen_test")
+    return trials
+
+
 def check_not_exhausted(study: Study) -> None:
     """Raise a Problem, 409, if all of a space is tried, also where that was the budget."""
-    if study.state is not State.DONE:
-        return
-    n, why = study.progress.trained, study.exhausted
-    if why is None:
-        spec = ExternalSpec.model_validate(study.spec)
-        size = space_size(spec.space) if spec.distinct else None
-        why = all_tried(n) if size is not None and n >= size else None
-    if why is not None:
+    if (why := study.exhausted) is not None:
         raise Problem(409, f"study {study.name!r} cannot be extended: {why}", key="trials")
 
 

@@ -12,9 +12,12 @@ from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from tuner.errors import JournalAway, near_miss
+from tuner.experiment import space_size
+from tuner.experiment.external import ExternalSpec
 from tuner.service.access import Owner
 from tuner.service.problems import Problem
 from tuner.service.records import WRITE_S, ServiceJournal
@@ -120,9 +123,17 @@ class Study:
         return self.exhausted_by(self.progress.trained)
 
     def exhausted_by(self, trained: int) -> str | None:
-        """Return that a study that is done after some trials has no more configurations."""
-        budget = self.facts.trials
-        return None if budget is None or trained >= budget else all_tried(trained)
+        """Return that an external study's space has no more configurations than were trained."""
+        n = self._n_configurations
+        if n is None or trained < n:
+            return None
+        return f"the space has only {n} configuration{'s' * (n != 1)}, and all were tried"
+
+    @cached_property  # an extension changes neither
+    def _n_configurations(self) -> int | None:
+        """How many trials an external study can have; None where there is no end."""
+        spec = ExternalSpec.model_validate(self.spec)
+        return space_size(spec.space) if spec.distinct else None
 
     def check_can_cancel(self) -> None:
         """Raise a Problem, 409, if it is done or has failed."""
@@ -133,11 +144,6 @@ class Study:
         """Raise a Problem, 409, if it is done."""
         if self.state is State.DONE:
             raise Problem(409, f"study {self.name!r} is done; extend it to go on")
-
-
-def all_tried(n: int) -> str:
-    """Return that a space has no further configuration, in words."""
-    return f"the space has only {n} configuration{'s' * (n != 1)}, and all were tried"
 
 
 def now() -> str:

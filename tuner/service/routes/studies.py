@@ -61,8 +61,8 @@ class StudyAnswer(BaseModel):
     max_workers: int | None
     position: int | None = Field(description="Place in the owner's queue, from 1.")
     exhausted: str | None = Field(
-        description="That an external study has tried all configurations of its space, and is done "
-        "before its budget is used."
+        description="That an external study has tried all configurations of its space, and is "
+        "done: no budget adds a trial."
     )
     waits: str | None = Field(description="Why nothing happens: there are no workers, or clients.")
     datasets: list[str]
