@@ -67,7 +67,8 @@ def _check_study_name(name: str) -> str:
 
 def _only_scalars(raw: Any) -> Any:
     """Refuse choices that are lists or mappings: an experiment file would make texts of them."""
-    for choice in raw.get("choices", ()) if isinstance(raw, dict) else ():
+    choices = raw.get("choices") if isinstance(raw, dict) else None
+    for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, list | dict):
             rule, remedy = "must be numbers, texts, true or false", "name it by a text"
             raise ExperimentError(rule, key="choices", got=shown(choice), remedy=remedy)
