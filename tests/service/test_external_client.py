@@ -13,6 +13,7 @@ from helpers.thread_pool import ThreadPool
 
 from tuner import Best, Client, InputError, RunError
 from tuner.client import ExternalStudy, ObjectiveError, Pruned, RefusedError, ServiceError
+from tuner.errors import NotReadyError
 
 SPACE = {
     "x": {"type": "float", "low": -1.0, "high": 1.0},
@@ -76,6 +77,40 @@ def test_a_function_is_minimized_until_the_budget_is_used(make_study, client):
     assert f"done, 12 of 12 trials, best value {best.search_score:.6g} in trial" in repr(study)
     assert study.done
     assert (study.ask(), study.ask_many(2)) == (None, [])
+
+
+@pytest.mark.parametrize("how", ["optimize", "iterate"])
+def test_an_extended_study_goes_on_from_the_same_object(make_study, how):
+    study = make_study(trials=2).optimize(objective)
+    study.extend(trials=5)
+    assert not study.done
+    if how == "optimize":
+        study.optimize(objective)
+    else:
+        for trial in study:
+            trial.tell(objective(trial))
+    assert list(study.trials.status) == ["complete"] * 5
+    assert study.done
+
+
+def test_a_study_that_another_client_extends_goes_on(make_study, client):
+    study = make_study(trials=1, strategy={"name": "tpe"}).optimize(objective)
+    client.study(study.name).extend(trials=2)
+    trial = study.ask()
+    assert (trial.number, study.done) == (1, False)
+    trial.tell(objective(trial))
+    assert (study.ask(), study.done) == (None, True)
+
+
+def test_nothing_to_ask_yet_is_not_the_end():
+    nothing = Answer(204)
+    gone = problem(410, "study 's' is done: its budget is used")
+    with serving([Answer(200, EXTERNAL), gone, Answer(200, EXTERNAL), nothing]) as server:
+        study = Client(server.url).study("s")
+        assert study.ask() is None
+        with pytest.raises(NotReadyError, match="there is nothing to ask yet"):
+            study.ask(wait_s=0)
+        assert not study.done
 
 
 def test_a_study_without_a_value_has_no_best_trial(make_study):

@@ -249,7 +249,7 @@ class ExternalStudy(RemoteStudy):
 
     @property
     def done(self) -> bool:
-        """Whether `ask` was answered that the budget is used."""
+        """Whether the last `ask` was answered that the budget is used; `extend` makes it false."""
         return self._done
 
     def ask(self, wait_s: float = _WAIT_S) -> ExternalTrial | None:
@@ -265,10 +265,11 @@ class ExternalStudy(RemoteStudy):
             NotReadyError: there is nothing to ask yet. In the repeatable mode the next trial
                 depends on trials that are running, here or at other clients.
         """
-        if trials := self.ask_many(1, wait_s):
-            return trials[0]
-        if self._done:
+        trials = self._answered(1, wait_s)
+        if trials is None:
             return None
+        if trials:
+            return trials[0]
         remedy = "tell the trials that you have, or wait longer"
         raise NotReadyError("there is nothing to ask yet", where=self.name, remedy=remedy)
 
@@ -283,33 +284,46 @@ class ExternalStudy(RemoteStudy):
             The trials; an empty list if there is nothing to ask yet, or if the budget is used:
             then `done` is true.
         """
+        return self._answered(n, wait_s) or []
+
+    def _answered(self, n: int, wait_s: float) -> list[ExternalTrial] | None:
+        """Return the trials of an answer; None if it is that the budget is used."""
         body = {"n": n, "client": self._client, "wait_s": wait_s}
         try:
             answer = self._connection.json("POST", self._asks, body=body)
         except RefusedError as error:
-            if error.status != _GONE:
+            self._done = error.status == _GONE
+            if not self._done:
                 raise
-            self._done = True
             with contextlib.suppress(InputError, RunError):  # for the text of this object
                 self.facts()
-            return []
+            return None
+        self._done = False
         trials = [ExternalTrial(self._connection, self.name, facts)
                   for facts in (answer or {}).get("trials", ())]  # fmt: skip
         self._leases.add(trials)
         return trials
 
+    def extend(self, trials: int | None = None, timeout: float | None = None) -> dict[str, Any]:
+        """Give the study a larger budget, as `RemoteStudy.extend`; `ask` goes on."""
+        found = super().extend(trials, timeout)
+        self._done = False
+        return found
+
     def __iter__(self) -> Iterator[ExternalTrial]:
         return self._asked(threading.Event())
 
     def _asked(self, stop: threading.Event) -> Iterator[ExternalTrial]:
-        while not self._done and not stop.is_set():
+        while not stop.is_set():
             begun = time.monotonic()
-            trials = self.ask_many(1, _WAIT_S)
+            trials = self._answered(1, _WAIT_S)
+            if trials is None:
+                return
             if trials and stop.is_set():
                 trials.pop().release()
             elif trials:
                 yield trials.pop()
-            elif not self._done and time.monotonic() - begun < _PAUSE_S:
+            elif time.monotonic() - begun < _PAUSE_S:
                 time.sleep(_PAUSE_S)
 
     def optimize(
