@@ -98,6 +98,7 @@ FRAMES = [
     pd.DataFrame({"day": TIMES.tz_localize("UTC"), "n": [1, 2, 3]}),
     pd.DataFrame({"hour": TIMES.as_unit("s"), "y": np.float32([0.1, 0.2, 0.3])}),
     pd.DataFrame({"day": TIMES, "y": [1.0, 2.0, 3.0]})[:0],
+    pd.DataFrame({"time": pd.date_range("2024-01-01", periods=3, freq="500ms")}),
     pd.DataFrame({"y": [np.nan] * 3}),
 ]
 

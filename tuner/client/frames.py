@@ -53,7 +53,7 @@ def frame_of(rows: list[dict[str, Any]], dtypes: Mapping[str, Any]) -> pd.DataFr
     table = pd.DataFrame(rows, columns=list(dtypes))
     for name, dtype in dtypes.items():
         if dtype.startswith("datetime64"):
-            table[name] = pd.to_datetime(table[name])
+            table[name] = pd.to_datetime(table[name], format="ISO8601")
         if dtype.startswith(("datetime64", "int", "float", "bool")):
             table[name] = table[name].astype(dtype)
     return table
