@@ -224,6 +224,8 @@ def test_options_alone_interrupt_nothing(slow_bench):
     assert (study.spec["priority"], study.spec["max_workers"]) == (5, 2)
     slow_bench.submit(priority=3)
     assert (study.state, study.spec["priority"], study.spec["max_workers"]) == ("running", 3, 2)
+    slow_bench.submit(priority=5, max_workers=2)  # as at first
+    assert (study.state, study.spec["priority"]) == ("running", 5)
     until(lambda: study.state is State.DONE)
     ended = study.ended
     slow_bench.submit(max_workers=1, changes={"budget": {"trials": 2, "epochs": 3}})

@@ -57,17 +57,21 @@ def resubmitted(study: Study, experiment: Experiment, submission: Submission) ->
         was_with = f"study {study.name!r} was submitted with {name}={was!r}"
         raise Problem(409, f"{was_with}, got {got!r}; give another name")
     changes = {key.removeprefix("experiment."): new.get(key) for key in changed}
-    is_larger = not any(
-        _is_less(new.get(key), old.get(key)) for key in (f"experiment.{key}" for key in _BUDGET)
-    )
+    limits = [f"experiment.{key}" for key in _BUDGET]
+    is_larger = not any(_is_less(new.get(key), old.get(key)) for key in limits)
     for key in changes.keys() & set(_RAISED):
         # A smaller budget without one of the limits takes none away: together they have no end.
         no_limit = changes[key] is None and not is_larger
         if no_limit or _is_less(changes[key], old.get(f"experiment.{key}")):
             del changes[key]
-    spec = study.spec | {key: submission.spec[key] for key in submission.given & set(AT_NEXT_RUN)}
-    spec["reopen_test"] = study.spec["reopen_test"] or submission.spec["reopen_test"]
-    return with_values(spec, changes)
+    return with_values(with_options(study.spec, submission), changes)
+
+
+def with_options(spec: Mapping[str, Any], submission: Submission) -> dict[str, Any]:
+    """Return a specification with the options that a submission of the same search gives."""
+    given = {key: submission.spec[key] for key in submission.given & set(AT_NEXT_RUN)}
+    reopens = spec["reopen_test"] or submission.spec["reopen_test"]
+    return {**spec, **given, "reopen_test": reopens}
 
 
 def check_raised(study: Study, before: Experiment, after: Experiment) -> None:

@@ -45,7 +45,13 @@ from tuner.service.models import ServedModel, as_client_wrote
 from tuner.service.pool import NO_WORKERS, SharedPool, StudyExecutor
 from tuner.service.problems import Problem, unexpected
 from tuner.service.records import ServiceJournal
-from tuner.service.resubmission import AT_NEXT_RUN, check_raised, resubmitted, with_values
+from tuner.service.resubmission import (
+    AT_NEXT_RUN,
+    check_raised,
+    resubmitted,
+    with_options,
+    with_values,
+)
 from tuner.service.studies import Facts, Kind, Progress, State, Studies, Study
 from tuner.service.submissions import Submission, check_trials, client_paths, load_experiment
 from tuner.service.trial_table import TrialTables
@@ -152,8 +158,7 @@ class Searches:
                 if known.kind is not Kind.SEARCH:
                     rule = f"study {known.name!r} is external: its models train elsewhere"
                     raise Problem(409, f"{rule}; give another name")
-                if not known.was_submitted(spec):
-                    self._submit_again(owner, known, submission)
+                self._submit_again(owner, known, submission)
                 return known, False
             for source in spec["from"]:
                 self._studies.get(owner.name, source)
@@ -164,7 +169,10 @@ class Searches:
         return study, True
 
     def _submit_again(self, owner: Owner, study: Study, submission: Submission) -> None:
-        spec = resubmitted(study, self._experiment(study.spec, study.owner), submission)
+        if study.was_submitted(submission.spec):
+            spec = with_options(study.spec, submission)
+        else:
+            spec = resubmitted(study, self._experiment(study.spec, study.owner), submission)
         if spec | {key: study.spec[key] for key in AT_NEXT_RUN} != study.spec:
             check_trials(self._experiment(spec, study.owner), owner.limits)
             self._studies.check_room(owner, study)
