@@ -11,6 +11,7 @@ import pytest
 from helpers.model_folders import make_model, months
 from starlette.testclient import TestClient
 
+from tuner.client import RemoteStudy
 from tuner.client.frames import frame_of as frame_of_answer
 from tuner.prediction import load_model
 from tuner.service import reading
@@ -99,6 +100,9 @@ FRAMES = [
     pd.DataFrame({"hour": TIMES.as_unit("s"), "y": np.float32([0.1, 0.2, 0.3])}),
     pd.DataFrame({"day": TIMES, "y": [1.0, 2.0, 3.0]})[:0],
     pd.DataFrame({"time": pd.date_range("2024-01-01", periods=3, freq="500ms")}),
+    pd.DataFrame({"day": pd.date_range("2024-03-30", periods=3, tz="Europe/Berlin")}),
+    pd.DataFrame({"day": pd.date_range("2024-03-30", periods=3, tz="UTC-03:30", unit="ns")}),
+    pd.DataFrame({"day": pd.DatetimeIndex([None, None]).tz_localize("Europe/Berlin")}),
     pd.DataFrame({"y": [np.nan] * 3}),
 ]
 
@@ -109,6 +113,55 @@ def test_an_answer_is_the_frame_that_was_predicted(frame):
     items = [dict(zip(frame.columns, row, strict=True)) for row in zip(*sent, strict=True)]
     found = frame_of_answer(items, {name: str(frame[name].dtype) for name in frame})
     pd.testing.assert_frame_equal(found, frame, check_exact=True)
+
+
+class PostsTo:
+    """The connection of a `RemoteStudy` to the service of a test client."""
+
+    def __init__(self, client):
+        self._client = client
+
+    def json(self, method, path, body):
+        answer = self._client.request(method, path, json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+def timed(start, n, freq, tz=None, unit="us"):
+    times = pd.date_range(start, periods=n, freq=freq, tz=tz, unit=unit)
+    return pd.DataFrame({"time": times, "y": 2 + np.sin(np.arange(n))})
+
+
+TIMED = {
+    "days before the change": timed("2019-11-01", 149, "D", "Europe/Berlin"),
+    "days over the change": timed("2019-11-01", 160, "D", "Europe/Berlin"),
+    "hours over the change": timed("2020-10-23", 120, "h", "Europe/Berlin"),
+    "half seconds": timed("2020-01-01", 121, "500ms"),
+    "nanoseconds": timed("2020-01-01", 120, "D", unit="ns"),
+    "nanoseconds in a zone": timed("2019-12-02", 120, "D", "Europe/Berlin", unit="ns"),
+    "seconds": timed("2020-01-01", 120, "D", unit="s"),
+    "UTC": timed("2020-01-01", 120, "h", "UTC"),
+    "a fixed offset": timed("2020-01-01", 120, "h", "UTC+05:30"),
+    "an index without a name": timed("2019-12-02", 120, "D", "Europe/Berlin").set_index("time"),
+}
+TIMED["an index without a name"].index.name = None
+
+
+@pytest.mark.parametrize("case", TIMED)
+def test_a_client_gets_what_the_model_gives(client, settings, tmp_path, case):
+    frame = TIMED[case]
+    table = frame if "time" in frame else frame.rename_axis("time").reset_index()
+    data = {"time": "time", "target": "y", "features": ["y"]}
+    raw = {"data": data, "task": {"window": 6, "horizon": 3}}
+    make_model(raw, tmp_path, table[:80])  # in CSV, so before clocks change
+    folder = settings.root / "models" / "local" / "sales"
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "model", folder)
+    study, model = RemoteStudy(PostsTo(client), "sales", {}), load_model(folder)
+    for all_windows in (False, True):
+        found = study.predict(frame, all_windows)
+        expected = model.predict(frame, all_windows=all_windows)
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
 def test_csv_gives_what_rows_give(client, expected):
@@ -170,6 +223,27 @@ REFUSED = [
     ({"json": {"rows": [{"sales": 1.0}]}}, 422, "month"),
     ({"json": {"rows": rows()[:1]}}, 422, "rows: the model needs 6 rows, got 1"),
     ({"json": {"rows": [{f"k{i}": 1} for i in range(9000)]}}, 422, "k0: the data has no such"),
+    *(
+        ({"json": {"rows": rows(), "dtypes": dtypes}}, 422, says)
+        for dtypes, says in [
+            ({"month": 1}, "dtypes.month"),
+            ({"month": "float64"}, "dtypes.month: must be a type of times, got 'float64'"),
+            ({"month": "datetime64[us, dateutil//etc/passwd]"}, "must be a type of times"),
+            ({"month": "datetime64[us, ../../etc/passwd]"}, "must be a type of times"),
+            ({"month": "datetime64[us, UTC+99:00]"}, "must be a type of times"),
+            ({"month": "datetime64[us, UTC]"}, "in ISO 8601 with an offset from UTC, got '"),
+            ({"price": "datetime64[us]"}, "dtypes.price: datetime64[us] needs times in ISO"),
+            ({"mont": "datetime64[us]"}, "dtypes.mont: no row has this column; did you mean"),
+        ]
+    ),
+    *(
+        (
+            {"json": {"rows": [{"month": v}], "dtypes": {"month": "datetime64[ns]"}}},
+            422,
+            "dtypes.month: datetime64[ns] needs times in ISO 8601 without an offset from UTC, got",
+        )
+        for v in ["now", 5, True, [1], {}, "2020-13-01", "0001-01-01", "2020-01-01T00:00:00Z"]
+    ),
     ({"content": "month,sale\n2020-01-01,1\n", "headers": AS_CSV}, 422, "sales"),
     ({"content": "", "headers": AS_CSV}, 422, "empty"),
     ({"content": b"\xff\x00\n", "headers": AS_CSV}, 422, "rows.csv"),
@@ -196,6 +270,7 @@ def test_cells_are_counted_before_they_are_made(made, monkeypatch):
     monkeypatch.setattr(reading, "_MOST_CELLS", 3)
     monkeypatch.setattr(pd, "DataFrame", None)
     given = {"model": str(made), "path": None, "known": [], "all": False, "csv": False}
+    given["dtypes"] = {}
     with pytest.raises(reading.DataError, match="2 rows of 2 columns are more than 3 cells"):
         reading.predict(given | {"data": [{"sales": 1.0}, {"price": 1.0}]})
 
@@ -203,6 +278,7 @@ def test_cells_are_counted_before_they_are_made(made, monkeypatch):
 def test_an_answer_has_a_limit(made, monkeypatch):
     monkeypatch.setattr(reading, "_MOST_VALUES", 8)
     given = {"model": str(made), "path": None, "known": ["remark"], "all": False, "csv": False}
+    given["dtypes"] = {}
     with pytest.raises(reading.DataError, match="gives 9 values, more than the 8 of an answer"):
         reading.predict(given | {"data": rows()})
 

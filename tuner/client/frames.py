@@ -11,10 +11,15 @@ import pandas as pd
 
 from tuner.errors import InputError
 from tuner.tables.table import RawTable
+from tuner.tables.timestamps import time_dtype, times_of_type
 
 
-def rows_of(data: pd.DataFrame | Mapping[str, Any]) -> list[dict[str, Any]]:
+def rows_of(
+    data: pd.DataFrame | Mapping[str, Any],
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Return the rows of a table as JSON, with its named index as columns.
+
+    The second result has the type of each column of times, of which the rows lose zone and unit.
 
     Args:
         data: a data frame, (rows, columns), or columns by name.
@@ -30,7 +35,9 @@ def rows_of(data: pd.DataFrame | Mapping[str, Any]) -> list[dict[str, Any]]:
     table = RawTable.from_frame(data).frame
     names = [str(name) for name in table.columns]
     columns = [[_plain(value) for value in table[name]] for name in table.columns]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    dtypes = {str(name): str(table[name].dtype) for name in table.columns}
+    return rows, {name: dtype for name, dtype in dtypes.items() if time_dtype(dtype) is not None}
 
 
 def _plain(value: Any) -> Any:
@@ -53,7 +60,7 @@ def frame_of(rows: list[dict[str, Any]], dtypes: Mapping[str, Any]) -> pd.DataFr
     table = pd.DataFrame(rows, columns=list(dtypes))
     for name, dtype in dtypes.items():
         if dtype.startswith("datetime64"):
-            table[name] = pd.to_datetime(table[name], format="ISO8601")
-        if dtype.startswith(("datetime64", "int", "float", "bool")):
+            table[name] = times_of_type(table[name], dtype, name)
+        elif dtype.startswith(("int", "float", "bool")):
             table[name] = table[name].astype(dtype)
     return table

@@ -197,7 +197,8 @@ class RemoteStudy:
         """
         from tuner.client.frames import frame_of, rows_of
 
-        body = {"rows": rows_of(data), "all": all_windows, "other_columns": True}
+        rows, dtypes = rows_of(data)
+        body = {"rows": rows, "dtypes": dtypes, "all": all_windows, "other_columns": True}
         answer = self._connection.json("POST", f"{self._path}/predict", body=body)
         for note in answer.get("notes", ()):
             warnings.warn(note, PredictionWarning, stacklevel=2)

@@ -26,6 +26,7 @@ from tuner.prediction import Model, PredictionWarning, load_model
 from tuner.prediction.model import with_full_times
 from tuner.tables.files import is_typed, is_workbook
 from tuner.tables.table import RawTable
+from tuner.tables.timestamps import times_of_type
 
 _READ = "data.read."
 _LONGEST_NAME = 1000  # characters
@@ -123,10 +124,11 @@ def predict(given: dict[str, Any]) -> dict[str, Any]:
     """Predict with a model.
 
     Args:
-        given: `model`, its folder; `data`, rows as objects by column, or the `path` of a file, with
-            the limits `rows` and `columns`; `known`, the columns that the data of the search has,
-            None where rows may have others; `all`, whether to forecast after every row that has
-            enough rows before it; `csv`, whether to answer in CSV.
+        given: `model`, its folder; `data`, rows as objects by column, and `dtypes`, those of
+            columns of times; or the `path` of a file, with the limits `rows` and `columns`;
+            `known`, the columns that the data of the search has, None where rows may have others;
+            `all`, whether to forecast after every row that has enough rows before it;
+            `csv`, whether to answer in CSV.
 
     Returns:
         `csv`, a text, or `columns`, the values of each by its name: times in ISO 8601, None for
@@ -169,7 +171,13 @@ def _frame_of(given: dict[str, Any], model: Model) -> pd.DataFrame:
     if len(rows) * len(names) > _MOST_CELLS:
         rule = f"{len(rows):,} rows of {len(names):,} columns are more than {_MOST_CELLS:,} cells"
         raise DataError(rule, remedy="give fewer rows, or download the model")
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    for name, dtype in given["dtypes"].items():
+        key = f"dtypes.{name[:80]}"
+        if name not in names:
+            raise DataError("no row has this column", key=key, remedy=nearest(name, names[:_NAMED]))
+        table[name] = times_of_type(table[name], dtype, key)
+    return table
 
 
 def _plain(values: pd.Series) -> list[Any]:

@@ -218,6 +218,7 @@ class Results:
         *,
         all_windows: bool = False,
         other_columns: bool = False,
+        dtypes: Mapping[str, str] | None = None,
         as_csv: bool = False,
     ) -> dict[str, Any]:
         """Predict with the winner's model, in a process with limits.
@@ -228,6 +229,7 @@ class Results:
             all_windows: of a forecast, whether to begin after every row that has enough rows before
                 it.
             other_columns: whether rows may have columns that the data of the search lacks.
+            dtypes: of columns of times in rows, as pandas names them; others are found as in CSV.
             as_csv: whether to return CSV.
 
         Returns:
@@ -247,6 +249,7 @@ class Results:
             "known": None if other_columns else [column.name for column in known.columns],
             "all": all_windows,
             "csv": as_csv,
+            "dtypes": dict(dtypes or {}),
             **self._datasets.size_limits,
         }
         with scratch_folder() as folder:

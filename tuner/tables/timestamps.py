@@ -6,6 +6,8 @@ import contextlib
 import datetime as dt
 import re
 import warnings
+import zoneinfo
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +16,7 @@ import pandas as pd
 from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 from pandas.tseries.api import guess_datetime_format
 
-from tuner.errors import nearest, refusal
+from tuner.errors import DataError, nearest, refusal
 from tuner.pipeline_steps import Dialect
 
 _MONTHS = (
@@ -431,3 +433,54 @@ def localized(times: pd.DatetimeIndex, bounds: np.ndarray, timezone: str) -> pd.
         return times.tz_convert(timezone)
     parts = [times[start:end].tz_localize(timezone, ambiguous="infer") for start, end in bounds]
     return pd.DatetimeIndex(parts[0].append(parts[1:]))
+
+
+_DTYPE = re.compile(r"datetime64\[(s|ms|us|ns)(?:, (.+))?\]")
+_FIXED_ZONE = re.compile(r"UTC[+-]\d\d:\d\d")
+_ISO_DATE, _ISO_TIME = r"\d{4}-\d\d-\d\d", r"[T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?"
+_ISO_LOCAL = re.compile(f"{_ISO_DATE}({_ISO_TIME})?")
+_ISO_WITH_OFFSET = re.compile(rf"{_ISO_DATE}{_ISO_TIME}(Z|[+-]\d\d:?\d\d)")
+
+
+def time_dtype(name: str) -> np.dtype[Any] | pd.DatetimeTZDtype | None:
+    """Return the type of times that pandas calls so; None if there is none, or no such zone."""
+    if (parts := _DTYPE.fullmatch(name)) is None:
+        return None
+    zone = parts[2]
+    try:
+        if zone is not None and not _FIXED_ZONE.fullmatch(zone):
+            zoneinfo.ZoneInfo(zone)  # opens no other file, as pandas does for dateutil/PATH
+        found = pd.api.types.pandas_dtype(name)
+    except (OSError, TypeError, ValueError, zoneinfo.ZoneInfoNotFoundError):
+        return None
+    return found if isinstance(found, np.dtype | pd.DatetimeTZDtype) else None
+
+
+def times_of_type(values: Iterable[Any], dtype: str, key: str) -> pd.Series:
+    """Return times in ISO 8601, and None for missing ones, as a column of a type.
+
+    A column in a zone needs the type: the offsets of its times do not tell the zone.
+
+    Args:
+        values: texts: with an offset from UTC if the type has a zone, else without.
+        dtype: the type, as pandas names it: `datetime64[us, Europe/Berlin]`.
+        key: of the column, for messages.
+
+    Raises:
+        DataError: it is no such type, or a value is no such time.
+    """
+    if (found := time_dtype(dtype)) is None:
+        remedy = "write datetime64[us] or datetime64[us, Europe/Berlin], say"
+        raise DataError("must be a type of times", key=key, got=repr(dtype[:80]), remedy=remedy)
+    has_zone = isinstance(found, pd.DatetimeTZDtype)
+    pattern, which = (_ISO_WITH_OFFSET, "with") if has_zone else (_ISO_LOCAL, "without")
+    rule = f"{dtype} needs times in ISO 8601 {which} an offset from UTC"
+    texts = [None if value is None or value != value else value for value in values]
+    for text in texts:
+        if text is not None and not (isinstance(text, str) and pattern.fullmatch(text)):
+            raise DataError(rule, key=key, got=repr(text)[:80])
+    try:
+        times = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", utc=has_zone)
+        return times.astype(found)
+    except ValueError:  # 25:61, or a time too far for nanoseconds
+        raise DataError(rule, key=key, got="a time that pandas cannot hold") from None

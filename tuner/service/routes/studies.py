@@ -112,6 +112,10 @@ class Rows(BaseModel):
     """Whether to forecast after every row that has a full window before it."""
     other_columns: Annotated[bool, Field(strict=True)] = False
     """Whether rows may have columns that the data of the search lacks; they are ignored."""
+    dtypes: Annotated[
+        dict[str, str], Field(examples=[{"day": "datetime64[us, Europe/Berlin]"}])
+    ] = {}
+    """The types of columns of times, as pandas names them: offsets from UTC do not tell a zone."""
 
 
 class Predictions(BaseModel):
@@ -326,7 +330,7 @@ def _predicted(
     service: Service,
     study: Study,
     rows: list[dict[str, Any]] | bytes | None,
-    options: dict[str, bool],
+    options: dict[str, Any],
 ) -> Response:
     """Return the answer; it may be long, so it is written in a thread too."""
     predicted = service.results.predict(study, rows, **options)
@@ -343,7 +347,7 @@ def _predicted(
 
 async def _rows_to_predict(
     request: Request, all_windows: bool
-) -> tuple[list[dict[str, Any]] | bytes | None, dict[str, bool]]:
+) -> tuple[list[dict[str, Any]] | bytes | None, dict[str, Any]]:
     """Return the rows of a body, objects or CSV, and options of `Results.predict`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     content = await request.body()
@@ -356,8 +360,12 @@ async def _rows_to_predict(
     except ValidationError as error:
         broken = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
         raise RequestValidationError(broken) from None
-    options = {"all_windows": body.all or all_windows, "other_columns": body.other_columns}
-    return body.rows, options
+    all_windows = body.all or all_windows
+    return body.rows, {
+        "all_windows": all_windows,
+        "other_columns": body.other_columns,
+        "dtypes": body.dtypes,
+    }
 
 
 def _accepts_csv(accept: str) -> bool:
