@@ -157,7 +157,7 @@ def test_notes_about_the_service_stand_among_the_events(monkeypatch):
         note = staticmethod(lambda text: shown.append(text))
 
     shown = []
-    watch = _Watch(Study(), Notes(), None, threading.Event())
+    watch = _Watch(Study(), Notes(), None, threading.Event(), None)
     ended = watch.until_ended(lambda event: shown.append(event.get("text", event["event"])))
     assert ended["state"] == "done"
     assert shown == ["the service does not answer", "it goes on", "the service is back", "ended"]

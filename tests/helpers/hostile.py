@@ -15,10 +15,10 @@ class Clock:
         self._began = time.monotonic(), time.process_time()
 
     def check(self) -> None:
-        """Check that a second has not passed."""
+        """Check that a second has not passed, or two where other work takes the machine."""
         wall, cpu = time.monotonic() - self._began[0], time.process_time() - self._began[1]
-        # The process may have other threads, and the machine other work; alone both are below.
-        assert min(wall, cpu) < 1, f"{wall:.2f} s, of which the process ran {cpu:.2f} s"
+        # Alone, none takes more than half a second; beside other tests a processor is slower.
+        assert min(wall, cpu) < 2, f"{wall:.2f} s, of which the process ran {cpu:.2f} s"
         assert wall < 10, f"{wall:.2f} s"
 
 
