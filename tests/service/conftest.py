@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from tuner.cli.app import run
 from tuner.data.prepared import DataSource
 from tuner.service.access import Access, TokenFile, new_token
 from tuner.service.app import make_app
@@ -66,3 +67,15 @@ def quick_baselines(monkeypatch):
     """Searches fit no classical baselines, which take longer than the rest of a small search."""
     monkeypatch.setattr("tuner.data.baselines.CLASSICAL", {})
     monkeypatch.setattr(ConfinedData, "baselines", DataSource.baselines)  # in this process
+
+
+@pytest.fixture
+def tuner(capsys):
+    """Runs a command; returns status, standard output and standard error."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        status = run(list(arguments))
+        return status, *capsys.readouterr()
+
+    return call

@@ -10,7 +10,6 @@ from helpers.running_service import running_service
 from helpers.thread_pool import ThreadPool
 
 from tuner import Client, InputError
-from tuner.cli.app import run
 
 ROOT = Path(__file__).parents[2]
 SPACE = {
@@ -28,18 +27,6 @@ def service(settings, tmp_path, monkeypatch, no_mlflow_settings):
     with running_service(settings, lambda n: ThreadPool(n)) as running:
         monkeypatch.setenv("TUNER_SERVER", running.url)
         yield running
-
-
-@pytest.fixture
-def tuner(capsys):
-    """Runs a command; returns status, standard output and standard error."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        status = run(list(arguments))
-        return status, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from helpers.simulated_study import SHORT, WAVES, waves_experiment
 from helpers.thread_pool import ThreadPool
 
 from tuner import Client
-from tuner.cli.app import run
 from tuner.report.page import id_of
 
 STUDY = "waves-random-0"
@@ -55,18 +54,6 @@ def service(settings, go, tmp_path, monkeypatch, baselines_fitted_once, no_mlflo
 @pytest.fixture
 def study(service):
     return Client().submit(waves_experiment("waves.csv", **SHORT), tracking=False)
-
-
-@pytest.fixture
-def tuner(capsys):
-    """Runs a command; returns status, standard output and standard error."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        status = run(list(arguments))
-        return status, *capsys.readouterr()
-
-    return call
 
 
 def test_a_study_is_cancelled_resumed_and_deleted(go, study, tuner):
