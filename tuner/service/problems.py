@@ -94,12 +94,7 @@ class Problem(Exception):
             root: the server's folder, of which nothing is shown; see `for_clients`.
         """
         if status is None:
-            full = isinstance(error, RunError) and _disk_is_full(error)
-            status = (
-                507
-                if full
-                else next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
-            )
+            status = _status_of(error)
         shown = public(error, root)
         members: dict[str, Any] = _fields(shown)
         others = error.others if isinstance(error, ExperimentError) else ()
@@ -124,6 +119,12 @@ class Problem(Exception):
         """Return the answer."""
         content = json.dumps(self.body, ensure_ascii=False).encode(errors="replace")
         return Response(content, self.status, self.headers, MEDIA_TYPE)
+
+
+def _status_of(error: TunerError) -> int:
+    if isinstance(error, RunError) and _disk_is_full(error):
+        return 507
+    return next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
