@@ -32,9 +32,9 @@ from tuner.data.linear_models import (
     why_no_linear,
 )
 from tuner.data.metrics import score
-from tuner.data.one_thread import one_thread
 from tuner.data.reference import DataRef, SeriesRef
 from tuner.metrics import METRICS
+from tuner.one_thread import one_thread
 
 if TYPE_CHECKING:
     from tuner.experiment import Experiment

@@ -6,9 +6,9 @@ import scipy.linalg  # noqa: F401  # has a library of its own
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from tuner.data.baselines import Baselines, baselines_record, choose
-from tuner.data.one_thread import one_thread
 from tuner.data.prepared import check_data
 from tuner.experiment import Experiment
+from tuner.one_thread import one_thread
 
 
 def n_threads():
