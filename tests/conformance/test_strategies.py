@@ -96,13 +96,18 @@ class Subject:
 pytestmark = pytest.mark.usefixtures("quiet_optuna")
 
 
-@pytest.fixture(params=STRATEGIES)
+WITH_CANDIDATES = [name for name, s in STRATEGIES.items() if "candidates" in s.model_fields]
+
+
+@pytest.fixture(params=[*STRATEGIES, *(f"{name}, candidates" for name in WITH_CANDIDATES)])
 def subject(request):
+    name, *candidates = request.param.split(", ")
     small = {"population": 5, "batch": 4, "n_startup_trials": 4}
-    model = STRATEGIES[request.param]
+    small |= dict.fromkeys(candidates, 6)
+    model = STRATEGIES[name]
     options = model(**{k: v for k, v in small.items() if k in model.model_fields})
-    space = FINITE_SPACE if request.param == "brute" else SPACE
-    return Subject(options, space, n_trials=8 if request.param == "gp" else 12)
+    space = FINITE_SPACE if name == "brute" else SPACE
+    return Subject(options, space, n_trials=8 if name == "gp" else 12)
 
 
 def value_of(params):

@@ -20,7 +20,11 @@ SPACE = {name: FloatDistribution(0, 1) for name in "uvwxyz"}
 N = 4
 
 
-@pytest.fixture(params=[ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler, CmaSampler])
+SAMPLERS = [ParticleSwarmSampler, QuantumSwarmSampler, WhaleSampler, CmaSampler]
+CANDIDATES = functools.partial(ParticleSwarmSampler, candidates=4)
+
+
+@pytest.fixture(params=[*SAMPLERS, pytest.param(CANDIDATES, id="candidates")])
 def make(request):
     def made(**options):
         defaults = {"population_size": N, "seed": 3, "search_space": SPACE}
@@ -130,6 +134,7 @@ def full(n_trials):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("make", SAMPLERS, indirect=True)
 @pytest.mark.parametrize("space", [SPACE, None])
 def test_asking_stays_cheap_with_many_trials(make, space):
     def cost_s(n_trials):

@@ -73,7 +73,8 @@ def test_a_conditional_parameter_moves_only_inside_its_branch(given):
 
 def test_a_sampler_prints_as_the_call_that_makes_it():
     sampler = WhaleSampler(population_size=10, n_generations=20, seed=0)
-    text = "WhaleSampler(population_size=10, n_generations=20, b=1.0, a_start=2.0, a_end=0.0, seed="
+    options = "n_generations=20, candidates=1, b=1.0, a_start=2.0, a_end=0.0"
+    text = f"WhaleSampler(population_size=10, {options}, seed="
     assert str(sampler) == repr(sampler) == text + "0)"
     assert repr(WhaleSampler(seed=7, search_space=SPACE)) == text + "7, search_space=['rate'])"
 

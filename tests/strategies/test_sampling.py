@@ -182,6 +182,20 @@ def test_encoded_values_decode_to_themselves(space, data):
     assert codec.decode(codec.encode(params)) == params
 
 
+@given(space=st.dictionaries(st.sampled_from("uvwxyz"), discrete, max_size=6), data=st.data())
+def test_a_snapped_position_is_that_of_its_configuration(space, data):
+    codec = Codec(space)
+    position = position_in(codec, data)
+    placed = codec.snap(position[np.newaxis])[0]
+    assert placed == pytest.approx(codec.encode(codec.decode(position)), abs=1e-9)
+
+
+def test_a_real_number_keeps_its_place():
+    codec = Codec({"u": FloatDistribution(0, 9), "v": FloatDistribution(1, 9, log=True)})
+    position = np.array([[0.3, 0.7], [0.1, 1.0]])
+    assert (codec.snap(position) == position).all()
+
+
 @given(distribution=continuous, z=st.floats(0, 1))
 def test_encoded_reals_decode_to_themselves(distribution, z):
     codec = Codec({"x": distribution})

@@ -5,6 +5,7 @@ Nothing here imports Optuna: reading an experiment and listing strategies do wit
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from abc import abstractmethod
@@ -187,15 +188,22 @@ class Turn:
     individual: int  # from 0 on
     n_generations: int  # in a cycle of the schedules
     seed: int
+    candidate: int = 0  # from 0 on; a swarm may propose several places for an individual
 
     @property
     def done(self) -> float:
         """The share of the cycle that is done, from 0 to below 1."""
         return (self.generation % self.n_generations) / self.n_generations
 
+    @property
+    def key(self) -> tuple[int, ...]:
+        """What keys its random numbers; that of candidate 0 is the same with and without others."""
+        turn = (self.generation, self.individual)
+        return (*turn, self.candidate) if self.candidate else turn
+
     def rng(self, role: str) -> np.random.Generator:
         """Return this turn's random numbers for a role, such as the strategy's name."""
-        return generator(self.seed, role, self.generation, self.individual)
+        return generator(self.seed, role, *self.key)
 
 
 class GenerationalStrategy(Strategy):
@@ -274,7 +282,8 @@ class PopulationStrategy(GenerationalStrategy):
         """Return where an individual goes, given all earlier generations.
 
         Called from several threads, for generations from 1 on. It must depend on the arguments,
-        the options and random numbers of the turn alone, and not change `past`.
+        the options and random numbers of the turn alone, and not change `past`. A swarm that
+        proposes several candidates calls it for each, with random numbers of its own.
         """
 
 
@@ -292,6 +301,14 @@ class Past:
 
 class SwarmStrategy(PopulationStrategy):
     """Individuals that move by their positions, their own bests and the leader."""
+
+    candidates: Annotated[int, Field(ge=1, le=1_000, strict=True)] = 1
+    """Places proposed for each individual; from 2 on, a model of earlier trials picks one."""
+
+    def move_all(self, past: Past, turn: Turn) -> list[Record]:
+        """Return where each individual goes, as `move` does for one at a time."""
+        turns = (dataclasses.replace(turn, individual=i) for i in range(self.population))
+        return [self.move(past, one) for one in turns]
 
     def learn(
         self, past: Past | None, generation: int, records: list[Record], costs: FloatArray

@@ -81,6 +81,15 @@ class Codec:
         z = [x for name, (scale, _) in self._scales.items() for x in scale.encode(params[name])]
         return np.clip(np.array(z, dtype=np.float64), 0.0, 1.0)
 
+    def snap(self, positions: FloatArray) -> FloatArray:
+        """Return each position's configuration as one position, `(n, n_columns)` as given.
+
+        Where positions decode to the same discrete values they are equal afterwards: the centre
+        of the bin, the column of the choice. What is continuous stays as it is.
+        """
+        parts = [scale.snap(positions[:, columns]) for scale, columns in self._scales.values()]
+        return np.hstack(parts) if parts else positions
+
 
 def count_of(distribution: BaseDistribution) -> int | None:
     """Return the number of values of a distribution; None for a continuum."""
@@ -104,6 +113,10 @@ class _Scale(ABC):
 
     @abstractmethod
     def encode(self, value: Any) -> list[float]: ...
+
+    def snap(self, z: FloatArray) -> FloatArray:
+        """Return columns, `(n, width)`, that are equal where the decoded values are."""
+        return z
 
 
 @dataclass(frozen=True)
@@ -142,6 +155,12 @@ class _LogInt(_Log):
         value = round(super().decode(z))
         return min(max(value, round(self.low + 0.5)), round(self.high - 0.5))
 
+    def snap(self, z: FloatArray) -> FloatArray:
+        start, end = math.log(self.low), math.log(self.high)
+        values = np.rint(np.exp(start + z * (end - start)))
+        values = np.clip(values, self.low + 0.5, self.high - 0.5)
+        return (np.log(values) - start) / (end - start)
+
 
 @dataclass(frozen=True)
 class _Bins(_Scale):
@@ -157,6 +176,10 @@ class _Bins(_Scale):
     def encode(self, value: Any) -> list[float]:
         return [(self.index(value) + 0.5) / self.n]
 
+    def snap(self, z: FloatArray) -> FloatArray:
+        n = float(self.n)  # it may exceed numpy's integers
+        return (np.clip(np.floor(z * n), 0, n - 1) + 0.5) / n
+
 
 class _OneHot(_Scale):
     """One column a choice; the highest wins, of equals the first."""
@@ -171,6 +194,11 @@ class _OneHot(_Scale):
     def encode(self, value: Any) -> list[float]:
         chosen = int(self.choices.to_internal_repr(value))
         return [float(i == chosen) for i in range(self.width)]
+
+    def snap(self, z: FloatArray) -> FloatArray:
+        highest: FloatArray = np.zeros_like(z)
+        highest[np.arange(len(z)), z.argmax(axis=1)] = 1.0
+        return highest
 
 
 def _scale_of(distribution: BaseDistribution, one_hot: bool) -> _Scale:

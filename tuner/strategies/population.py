@@ -28,10 +28,19 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field, InstanceOf, ValidationError
 
 from tuner.errors import ExperimentError, nearest
-from tuner.strategies.base import PopulationStrategy, Record, Section, Turn, broken_rule
+from tuner.strategies.base import (
+    Past,
+    PopulationStrategy,
+    Record,
+    Section,
+    SwarmStrategy,
+    Turn,
+    broken_rule,
+)
 from tuner.strategies.cma import CmaEsStrategy
 from tuner.strategies.codec import Codec
 from tuner.strategies.samplers import KeyedSampler, Space, all_trials
+from tuner.strategies.surrogate import Told, candidates_of, choose
 from tuner.strategies.swarms import ParticleSwarmStrategy, QuantumSwarmStrategy, WhaleStrategy
 
 _KEY = "swarm"
@@ -214,6 +223,8 @@ class PopulationSampler(KeyedSampler):
             if past is None:
                 spread = self.options.spread(self.seed, generation, codec.n_columns)
                 record = spread[individual]
+            elif isinstance(self.options, SwarmStrategy) and self.options.candidates > 1:
+                record = self._chosen(study, self.options, past, generation, codec)[individual]
             else:
                 record = self.move(past, generation, individual)
             stored: dict[str, Any] = {"space": codec.digest, "position": record.position.tolist()}
@@ -266,6 +277,38 @@ class PopulationSampler(KeyedSampler):
 
         direction = study.direction
         return self._memory.after(study, codec.digest, generation, self.population_size, learn)
+
+    def _chosen(
+        self, study: Study, swarm: SwarmStrategy, past: Past, generation: int, codec: Codec
+    ) -> list[Record]:
+        """Return where the individuals go, each to the best of its candidates.
+
+        All of a generation are chosen at once: no two shall take the same configuration.
+        """
+        told = self._told(study, generation, codec)
+        if told.chosen is None:  # another thread may be about it too, with the same result
+            turn = Turn(generation, 0, self.n_generations, self.seed)
+            told.chosen = choose(told, candidates_of(swarm, past, turn), codec)
+        return told.chosen
+
+    def _told(self, study: Study, generation: int, codec: Codec) -> Told:
+        """Return what is known of the trials of the generations before this one."""
+
+        def learn(told: Told | None, g: int, trials: Sequence[FrozenTrial]) -> Told:
+            known = [(t, record) for t in trials if (record := _where(t, codec)) is not None]
+            if told is None:
+                told = Told(np.empty((0, codec.n_columns)), np.empty(0))
+            if not known:
+                return told.plus(told.places[:0], [])
+            places = codec.snap(np.array([record.position for _, record in known]))
+            costs = [_cost(t, direction) if t.state.is_finished() else np.nan for t, _ in known]
+            return told.plus(places, costs)
+
+        direction = study.direction
+        key = ("told", codec.digest)
+        told = self._memory.after(study, key, generation, self.population_size, learn)
+        assert told is not None  # a swarm that moves has a past
+        return told
 
     def _refuse_several_objectives(self, study: Study) -> None:
         if (n := len(study.directions)) > 1:

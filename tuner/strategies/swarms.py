@@ -94,6 +94,9 @@ class ParticleSwarmStrategy(SwarmStrategy):
         return [Record(place.position, v) for place, v in zip(places, velocities, strict=True)]
 
     def move(self, past: Past, turn: Turn) -> Record:
+        return self.move_all(past, turn)[turn.individual]
+
+    def move_all(self, past: Past, turn: Turn) -> list[Record]:
         parts = _pyswarms()
         n_columns = len(past.leader)
         bounds = (np.zeros(n_columns), np.ones(n_columns))
@@ -119,13 +122,14 @@ class ParticleSwarmStrategy(SwarmStrategy):
                 swarm.best_pos, _ = parts.ring.compute_gbest(swarm, p=2, k=self.neighbors)
         else:
             swarm.best_pos, _ = parts.star.compute_gbest(swarm)
+        key = (turn.generation, turn.candidate) if turn.candidate else (turn.generation,)
         compute_velocity = _drawing_from(
             parts.backend.compute_velocity,
-            np.random.RandomState(seed32(turn.seed, "pso", turn.generation)),
+            np.random.RandomState(seed32(turn.seed, "pso", *key)),
         )
         swarm.velocity = compute_velocity(swarm, self.clamp, parts.unmodified, bounds)
         swarm.position = parts.backend.compute_position(swarm, bounds, parts.reflect)
-        return Record(swarm.position[turn.individual], swarm.velocity[turn.individual])
+        return [Record(x, v) for x, v in zip(swarm.position, swarm.velocity, strict=True)]
 
 
 @functools.cache
