@@ -59,7 +59,9 @@ def experiment(**strategy):
 
 @pytest.mark.parametrize("law", LAWS)
 def test_the_example_conforms(hill, law):
-    law(conformance.Subject(hill(population=5), conformance.SPACE, n_trials=12))
+    for candidates in (1, 3):
+        options = hill(population=5, candidates=candidates)
+        law(conformance.Subject(options, conformance.SPACE, n_trials=12))
 
 
 def test_an_installed_strategy_is_found_by_name(hill):
@@ -67,7 +69,8 @@ def test_an_installed_strategy_is_found_by_name(hill):
     assert found.strategy == hill(step=0.2).paced(20)
     assert found.strategy.population == 5
     assert Experiment.model_validate(found.to_dict()) == found
-    assert found.to_dict()["strategy"] == {"name": "hill", "population": 5, "step": 0.2}
+    expected = {"name": "hill", "population": 5, "candidates": 1, "step": 0.2}
+    assert found.to_dict()["strategy"] == expected
     assert "hill" not in STRATEGIES
 
 
