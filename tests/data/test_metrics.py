@@ -127,6 +127,34 @@ def test_r2_of_one_value_and_a_score_of_nothing_are_nan():
     assert [math.isnan(score(m, *nothing, classes(3))) for m in OF_CLASSES] == [True] * 4
 
 
+OF_SKLEARN = {
+    "rmse": metrics.root_mean_squared_error,
+    "mae": metrics.mean_absolute_error,
+    "mape": metrics.mean_absolute_percentage_error,
+}
+
+
+@given(metric=st.sampled_from(sorted(OF_SKLEARN)), seed=st.integers(0, 10**6), some=st.booleans())
+def test_scores_of_values_are_scikit_learns(metric, seed, some):
+    random = np.random.default_rng(seed)
+    truth, predicted = random.normal(size=(2, 2, 2, 2))
+    truth[0, 0, 0] = 0.0 if seed % 2 else 1.0  # mape divides by the smallest number
+    weights = random.uniform(0, 1, (2, 2)) if some else None
+    found = score(metric, truth, predicted, values(), weights=weights)
+    rows = truth.reshape(-1, 2), predicted.reshape(-1, 2)
+    of_rows = None if weights is None else weights.ravel() / weights.max()
+    assert found == pytest.approx(OF_SKLEARN[metric](*rows, sample_weight=of_rows), rel=1e-14)
+    spread = np.stack([predicted - 1, predicted, predicted + 2], axis=-1)
+    found = score("pinball", truth, spread, values(quantiles=(0.1, 0.5, 0.9)), weights=weights)
+    losses = [
+        metrics.mean_pinball_loss(
+            rows[0], spread[..., i].reshape(-1, 2), alpha=q, sample_weight=of_rows
+        )
+        for i, q in enumerate((0.1, 0.5, 0.9))
+    ]
+    assert found == pytest.approx(np.mean(losses), rel=1e-14)
+
+
 @given(n=st.integers(2, 5), seed=st.integers(0, 10**6), single=st.booleans())
 def test_scores_of_classes_are_scikit_learns(n, seed, single):
     random = np.random.default_rng(seed)
