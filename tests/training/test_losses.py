@@ -19,7 +19,7 @@ from tuner.training import predict, train
 from tuner.training.device import TrainingError
 from tuner.training.losses import balanced_weights, make_loss
 from tuner.training.model import Model, WeightAverage
-from tuner.training.trainer import make_optimizer, make_schedule
+from tuner.training.optimizers import make_optimizer, make_schedule
 
 CPU = torch.device("cpu")
 LEVELS = (0.1, 0.5, 0.9)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 import time
@@ -12,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn, optim
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch import Tensor, nn
 
 from tuner.data import DataRef, PairsRef, SeriesRef, Shape
 from tuner.data.metrics import score
@@ -35,63 +33,15 @@ from tuner.training.layers import with_unknown_categories
 from tuner.training.linear_path import fit_path, fit_sequence_path
 from tuner.training.losses import make_loss
 from tuner.training.model import Model, WeightAverage, in_units, model_outputs, predict, translate
+from tuner.training.optimizers import make_optimizer, make_schedule
 from tuner.training.samples import open_samples, split
-
-Schedule = Callable[[float], None]
-"""Called with the validation loss after every epoch; sets the learning rate of the next epoch."""
 
 Report = Callable[[Epoch], bool]
 """Called with every finished epoch; returns False to prune the trial."""
 
-_PLATEAU_EPOCHS = 5  # without a better validation loss, before the learning rate is halved
-_MOMENTUM = 0.9
 _TEXTS = 256  # of an evaluation batch
 _REPEATS = 15  # predictions that are timed
 _MOST_S = 0.1  # seconds for timing, after the first two predictions
-
-
-def make_optimizer(parameters: Hyperparameters, weights: list[nn.Parameter]) -> optim.Optimizer:
-    """Return the optimizer of the parameters, fused where torch supports it."""
-    rate, decay = parameters.learning_rate, parameters.weight_decay
-    match parameters.optimizer:
-        case "adam":
-            return optim.Adam(weights, lr=rate, weight_decay=decay, fused=True)
-        case "adamw":
-            return optim.AdamW(weights, lr=rate, weight_decay=decay, fused=True)
-        case "rmsprop":
-            return optim.RMSprop(weights, lr=rate, weight_decay=decay)
-        case "sgd":
-            return optim.SGD(weights, lr=rate, momentum=_MOMENTUM, weight_decay=decay, fused=True)
-
-
-def make_schedule(
-    parameters: Hyperparameters, optimizer: optim.Optimizer, *, epochs: int
-) -> Schedule:
-    """Return the schedule of the parameters for so many epochs."""
-    match parameters.schedule:
-        case "none":
-            return lambda val_loss: None
-        case "cosine":
-            return _cosine(optimizer, parameters.learning_rate, epochs)
-        case "plateau":
-            plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=_PLATEAU_EPOCHS)
-            return lambda val_loss: plateau.step(val_loss)
-
-
-def _cosine(optimizer: optim.Optimizer, rate: float, epochs: int) -> Schedule:
-    """Return cosine annealing to 0: epoch k of n has (1 + cos(pi k/n)) / 2 of the learning rate.
-
-    Torch's own schedule makes a reference cycle with the optimizer, which keeps a model in memory
-    until the next garbage collection.
-    """
-    numbers = itertools.count(1)
-
-    def anneal(val_loss: float) -> None:
-        done = next(numbers)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * (1 + math.cos(math.pi * done / epochs)) / 2
-
-    return anneal
 
 
 class Fit:
