@@ -19,7 +19,7 @@ from tuner.training import predict, train
 from tuner.training.device import TrainingError
 from tuner.training.losses import balanced_weights, make_loss
 from tuner.training.model import Model, WeightAverage
-from tuner.training.optimizers import make_optimizer, make_schedule
+from tuner.training.optimizers import joined, make_optimizer, make_schedule
 
 CPU = torch.device("cpu")
 LEVELS = (0.1, 0.5, 0.9)
@@ -217,7 +217,7 @@ def rows(n=90):
 
 def test_the_average_is_the_recursion_of_its_docstring():
     model = Model(Hyperparameters(hidden_size=2), Shape("forecast", 1, window=4))
-    average = WeightAverage(model, epochs=0.5, steps=10)
+    average = WeightAverage(model, joined(model), epochs=0.5, steps=10)
     expected = model.head.bias.detach().double().clone()
     for k in range(1, 101):
         with torch.no_grad():

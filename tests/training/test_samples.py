@@ -23,6 +23,7 @@ from tuner.training import trainer as fit
 from tuner.training.device import Generators, pick_device
 from tuner.training.model import Ensemble, mean_outputs
 from tuner.training.onnx_export import to_onnx
+from tuner.training.optimizers import SeparateSteps, trained_weights
 from tuner.training.samples import Sequences, Windows, open_samples, split, unfold
 
 CPU = torch.device("cpu")
@@ -189,7 +190,9 @@ def test_mixed_precision_learns(request, make_job, cell, data):
     parameters = Hyperparameters(**job.hyperparameters)
     generators = Generators(torch.Generator(), torch.Generator())
     trained = fit.Fit(job, parameters, ref, torch.device("cpu"), generators)
-    trained.half, trained.scaler = True, torch.amp.GradScaler("cpu", init_scale=4.0)
+    trained.half = True
+    trained.steps = SeparateSteps(trained_weights(trained.model), parameters, half=True)
+    trained.steps.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     losses = [trained.train_epoch() for _ in range(20)]
     assert losses[-1] < 0.7 * losses[0]
     assert math.isfinite(trained.evaluate()[1])

@@ -21,6 +21,7 @@ from tuner.metrics import METRICS, short_name
 from tuner.training import Model, run_job
 from tuner.training.device import TrainingError
 from tuner.training.model import WeightAverage
+from tuner.training.optimizers import joined
 from tuner.training.recurrent import make_layers, read
 from tuner.training.user_models import inspect_loss
 
@@ -127,7 +128,7 @@ def test_a_whole_model_gets_embeddings_behind_the_numbers():
 def test_untrained_counters_are_kept_and_averaged():
     values = {"cell": "own_classes:Counting", "kernel": 3}
     model = drawn(FORECAST, **values)
-    average = WeightAverage(model, epochs=1, steps=2)
+    average = WeightAverage(model, joined(model), epochs=1, steps=2)
     model.train()
     for _ in range(3):
         model(torch.randn(8, 7, 3) + 5)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +17,8 @@ from tuner.training.device import TrainingError
 
 def real_steps(lengths: Tensor, steps: int, device: torch.device) -> Tensor:
     """Return a mask of the real steps, (batch, steps), of sequences of the lengths (batch,)."""
-    return torch.arange(steps, device=device) < lengths.to(device).unsqueeze(1)
+    lengths = lengths.to(device, non_blocking=True)
+    return torch.arange(steps, device=device) < lengths.unsqueeze(1)
 
 
 def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -30,7 +33,7 @@ def reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return x.flip(1)
     step = torch.arange(x.shape[1], device=x.device)
-    length = lengths.to(x.device).unsqueeze(1)
+    length = lengths.to(x.device, non_blocking=True).unsqueeze(1)
     order = torch.where(step < length, length - 1 - step, step)  # (batch, steps)
     return x.gather(1, order.unsqueeze(2).expand_as(x))
 
@@ -205,6 +208,17 @@ def columns_of_targets(shape: Shape, key: str) -> list[int]:
     return columns
 
 
+def pick(x: Tensor, columns: Sequence[int]) -> Tensor:
+    """Return columns of (..., inputs): a view if they follow one another, otherwise a copy.
+
+    A list as an index would first be copied to the device, for which a GPU would wait.
+    """
+    first, n = columns[0], len(columns)
+    if list(columns) == list(range(first, first + n)):
+        return x.narrow(-1, first, n)
+    return torch.stack([x.select(-1, column) for column in columns], dim=-1)
+
+
 @dataclass(frozen=True)
 class Level:
     """Shift and spread of the windows of a batch, in scaled units."""
@@ -256,10 +270,12 @@ class Normalization(nn.Module):
         self.of = nn.Buffer(torch.tensor(of), persistent=False)
         self.takes = nn.Buffer(torch.tensor(takes), persistent=False)
         self.over = nn.Buffer(torch.tensor(over), persistent=False)
+        self.only_targets = self.columns == list(range(shape.inputs))
+        """Whether the columns are the targets, in their order."""
 
     def level(self, x: Tensor) -> Level:
         """Return the level of windows, (batch, window, features)."""
-        own = x[:, :, self.columns]  # (batch, window, targets)
+        own = pick(x, self.columns)  # (batch, window, targets)
         if self.kind == "last":
             return Level(own[:, -1:], None)
         mean = own.mean(dim=1, keepdim=True)
@@ -271,9 +287,11 @@ class Normalization(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Level]:
         """Return normalized windows, and their level."""
         level = self.level(x)
-        x = x - level.shift[:, :, self.of] * self.takes
+        if self.only_targets:
+            return level.normalize(x), level
+        x = x - level.shift.index_select(2, self.of) * self.takes
         if level.spread is not None:
-            x = x / (level.spread[:, :, self.of] * self.over + (1 - self.over))
+            x = x / (level.spread.index_select(2, self.of) * self.over + (1 - self.over))
         return x, level
 
 
@@ -304,7 +322,7 @@ class Decomposition(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, window, inputs) to (batch, window, width)."""
-        own = x[:, :, self.columns]  # (batch, window, targets)
+        own = pick(x, self.columns)  # (batch, window, targets)
         rest = x.index_select(2, self.others)
         if not self.length:
             first = self.inputs - self.modes * len(self.columns)
@@ -384,7 +402,8 @@ def with_unknown_categories(
         generator: on the CPU.
     """
     sizes = [size for _, size in shape.categories]
-    drawn = torch.rand(len(x), sum(sizes), generator=generator).to(x.device) < rate
+    drawn = torch.rand(len(x), sum(sizes), generator=generator) < rate
+    drawn = drawn.to(x.device, non_blocking=True)
     x = x.clone()
     for (column, _), unknown in zip(
         shape.categories, torch.split(drawn, sizes, dim=1), strict=True
@@ -407,10 +426,16 @@ def split_future(x: Tensor, shape: Shape) -> tuple[Tensor, Tensor | None]:
         Categorical columns are 0.
     """
     if shape.categories:
-        x = x * torch.tensor(numeric_columns(shape), dtype=x.dtype, device=x.device)
+        x = x * _numeric(shape, x.dtype, x.device)
     if not shape.ahead:
         return x, None
-    return x[:, : -shape.ahead], x[:, -shape.ahead :, list(shape.known_columns)]
+    return x[:, : -shape.ahead], pick(x[:, -shape.ahead :], shape.known_columns)
+
+
+@functools.lru_cache(maxsize=16)
+def _numeric(shape: Shape, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # it also serves training
+        return torch.tensor(numeric_columns(shape), dtype=dtype, device=device)
 
 
 def numeric_columns(shape: Shape) -> list[float]:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from tuner.data import SeriesRef, Shape
 from tuner.data.linear_models import deal_folds
 from tuner.training.device import TrainingError
-from tuner.training.layers import columns_of_targets, split_future
+from tuner.training.layers import columns_of_targets, pick, split_future
 from tuner.training.losses import balanced_weights
 from tuner.training.recurrent import Decoder
 from tuner.training.samples import Samples, some_samples, split
@@ -91,8 +91,10 @@ class LinearPath(nn.Module):
 
     def windows(self, x: Tensor, coming: Tensor | None) -> Tensor:
         """Return the inputs of each target, (batch, targets, inputs)."""
-        columns = x.transpose(1, 2)  # (batch, features, window)
-        read = columns.flatten(1).unsqueeze(1) if self.reads_all else columns[:, self.columns]
+        if self.reads_all:
+            read = x.transpose(1, 2).flatten(1).unsqueeze(1)
+        else:
+            read = pick(x, self.columns).transpose(1, 2)
         if coming is None or not self.n_coming:
             return read
         known = coming.transpose(1, 2).flatten(1)  # (batch, known * horizon)

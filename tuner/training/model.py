@@ -35,6 +35,7 @@ from tuner.training.layers import (
     zero_padding,
 )
 from tuner.training.linear_path import LinearPath, SequencePath, make_path
+from tuner.training.optimizers import joined
 from tuner.training.recurrent import Decoder, InSegments, Recurrent, Recursive, State, Translator
 from tuner.training.samples import Samples, open_samples, split
 from tuner.training.user_models import UserModel, is_whole, load_class
@@ -409,20 +410,21 @@ class WeightAverage:
 
     Args:
         model: in training.
+        weights: those of it that are trained, as `joined` returned them; the others stay as they
+            are in both.
         epochs: the mean age of the averaged weights, above 0.
         steps: of the optimizer in an epoch.
     """
 
-    def __init__(self, model: Model, *, epochs: float, steps: int) -> None:
+    def __init__(
+        self, model: Model, weights: Sequence[Tensor], *, epochs: float, steps: int
+    ) -> None:
         self.model = copy.deepcopy(model)
         for module in self.model.modules():
             if isinstance(module, nn.RNNBase):  # cuDNN needs contiguous weights
                 module.flatten_parameters()
-        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
-        # Views of the weights; frozen ones are the same in both.
-        moving = [(a.detach(), w.detach()) for a, w in pairs if w.requires_grad]
-        self._averages = [a for a, _ in moving]
-        self._weights = [w for _, w in moving]
+        self._averages = [average.detach() for average in joined(self.model)]
+        self._weights = [weight.detach() for weight in weights]
         kept = set(model.state_dict())  # buffers are copied, not averaged
         others = zip(self.model.named_buffers(), model.buffers(), strict=True)
         self._buffers = [(a, b) for (name, a), b in others if name in kept]

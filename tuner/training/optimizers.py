@@ -1,15 +1,23 @@
-"""Optimizers and schedules of the learning rate."""
+"""Optimizers, their steps, and schedules of the learning rate.
+
+A step of a small model is short: what it computes takes less time than to call an operation for
+each of its weights. So on a CPU all weights are views of one tensor. The norm of the gradient, the
+optimizer and the average of the weights then are a call each; benchmarks/training.py measures it.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from torch import nn, optim
+import torch
+from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.training.user_models import UserLayer, UserModel
 
 Schedule = Callable[[float], None]
 """Called with the validation loss after every epoch; sets the learning rate of the next epoch."""
@@ -18,7 +26,7 @@ _PLATEAU_EPOCHS = 5  # without a better validation loss, before the learning rat
 _MOMENTUM = 0.9
 
 
-def make_optimizer(parameters: Hyperparameters, weights: list[nn.Parameter]) -> optim.Optimizer:
+def make_optimizer(parameters: Hyperparameters, weights: Sequence[Tensor]) -> optim.Optimizer:
     """Return the optimizer of the parameters, fused where torch supports it."""
     rate, decay = parameters.learning_rate, parameters.weight_decay
     match parameters.optimizer:
@@ -60,3 +68,133 @@ def _cosine(optimizer: optim.Optimizer, rate: float, epochs: int) -> Schedule:
             group["lr"] = rate * (1 + math.cos(math.pi * done / epochs)) / 2
 
     return anneal
+
+
+def trained_weights(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a model that are trained: all but the frozen ones."""
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def joined(model: nn.Module) -> list[Tensor]:
+    """Return the weights of a model that are trained, in as few tensors as is sound.
+
+    On a CPU they become views of one tensor, (weights,), in the order of `trained_weights`; call
+    this once for a model. On a GPU they stay what they are, as cuDNN needs the weights of its
+    layers in memory of their own, and an optimizer updates many tensors in one kernel. So do those
+    of user code, which may share memory, differ in type, or get their shape from the first batch.
+    """
+    weights = trained_weights(model)
+    of_user = any(isinstance(module, UserLayer | UserModel) for module in model.modules())
+    if of_user or not weights or any(weight.device.type != "cpu" for weight in weights):
+        return list(weights)
+    whole = torch.cat([weight.detach().flatten() for weight in weights])
+    sizes = [weight.numel() for weight in weights]
+    for weight, part in zip(weights, torch.split(whole, sizes), strict=True):
+        weight.data = part.view_as(weight)
+    return [whole]
+
+
+class Steps(Protocol):
+    """The steps of an optimizer on the weights of a model."""
+
+    optimizer: optim.Optimizer
+    parts: list[Tensor]
+    """The weights that are trained, as `joined` returns them."""
+
+    def take(self, loss: Tensor) -> None:
+        """Clip the gradient of a loss, a scalar, to the largest norm, and update the weights."""
+
+
+def make_steps(model: nn.Module, parameters: Hyperparameters, *, half: bool = False) -> Steps:
+    """Return the steps of the parameters' optimizer; `model` is on its device.
+
+    Args:
+        half: whether the loss is computed in half precision, so that it must be scaled.
+    """
+    parts = joined(model)
+    if len(parts) == 1 and not isinstance(parts[0], nn.Parameter):
+        return JoinedSteps(trained_weights(model), parts[0], parameters)
+    return SeparateSteps(parts, parameters, half=half)
+
+
+class JoinedSteps(Steps):
+    """Steps on weights that are views of one tensor.
+
+    The gradients of a loss are concatenated, which is faster than to accumulate them in views.
+    Adam's kernel is called without its optimizer, which takes three times as long. It also divides
+    the gradient, so that clipping costs no more than the norm.
+
+    Args:
+        weights: the views, in their order.
+        whole: all weights, (weights,), which is no parameter.
+        parameters: of the optimizer.
+    """
+
+    def __init__(
+        self, weights: Sequence[nn.Parameter], whole: Tensor, parameters: Hyperparameters
+    ) -> None:
+        self.parts, self._weights, self._whole = [whole], list(weights), whole
+        self.optimizer = make_optimizer(parameters, self.parts)
+        self._clip = parameters.gradient_clip
+        kernels = {"adam": torch._fused_adam_, "adamw": torch._fused_adamw_}
+        self._kernel = kernels.get(parameters.optimizer)
+        self._moments = [torch.zeros_like(whole)], [torch.zeros_like(whole)]
+        self._done = torch.zeros(())
+
+    def take(self, loss: Tensor) -> None:
+        """See `Steps.take`."""
+        found = torch.autograd.grad(loss, self._weights, allow_unused=True, materialize_grads=True)
+        gradient = torch.cat([each.reshape(-1) for each in found])
+        # Of a norm above the largest; a norm that is not finite makes the weights so, as it should.
+        divisor = torch.linalg.vector_norm(gradient).div_(self._clip).clamp_(min=1.0)
+        if self._kernel is None:
+            self._whole.grad = gradient.div_(divisor)
+            self.optimizer.step()
+            return
+        (group,) = self.optimizer.param_groups
+        beta1, beta2 = group["betas"]
+        self._done += 1
+        self._kernel(
+            self.parts,
+            [gradient],
+            *self._moments,
+            [],  # amsgrad's
+            [self._done],
+            lr=group["lr"],
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+            grad_scale=divisor,
+        )
+
+
+class SeparateSteps(Steps):
+    """Steps on weights that are tensors of their own.
+
+    Args:
+        weights: to train.
+        parameters: of the optimizer.
+        half: whether the loss is computed in half precision, so that it must be scaled.
+    """
+
+    def __init__(
+        self, weights: Sequence[Tensor], parameters: Hyperparameters, *, half: bool
+    ) -> None:
+        self.parts = list(weights)
+        self.optimizer = make_optimizer(parameters, self.parts)
+        self._clip = parameters.gradient_clip
+        device = self.parts[0].device.type if self.parts else "cpu"
+        self._foreach = device != "cpu"  # there one by one is faster
+        self.scaler = torch.amp.GradScaler(device, enabled=half)
+
+    def take(self, loss: Tensor) -> None:
+        """See `Steps.take`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(self.scaler.scale(loss))
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parts, self._clip, foreach=self._foreach)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()

