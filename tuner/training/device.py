@@ -16,11 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuner.errors import TunerError
+from tuner.errors import TunerError, one_line
 
 
 class TrainingError(TunerError):
     """A job fails; its text is the reason in the outcome."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason in the outcome of a job that fails with an error."""
+    kind = "" if isinstance(error, TrainingError) else f"{type(error).__name__}: "
+    return kind + one_line(error)
 
 
 def pick_device(name: str) -> torch.device:
@@ -68,6 +74,20 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array).to(device)
+
+
+def check_cuda() -> None:
+    """Raise RuntimeError if CUDA was used and is broken; a lack of memory does not break it."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        problem, _, _ = str(error).partition("\n")  # advice follows
+    else:
+        return
+    # Neither torch's class nor a cause: Ray would import torch in the search to show them.
+    raise RuntimeError(f"CUDA does not work in this process any more: {problem}")
 
 
 def give_memory_back() -> None:

@@ -16,17 +16,19 @@ from torch import Tensor
 from tuner.data import DataRef, PairsRef, SeriesRef, Shape
 from tuner.data.metrics import score
 from tuner.data.vocabulary import UNKNOWN
-from tuner.errors import Interrupted, one_line
+from tuner.errors import Interrupted
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Epoch, ExportJob, Job, Outcome, OutcomeState, PredictJob, TrainJob, Weights
 from tuner.metrics import METRICS
 from tuner.training.device import (
     Generators,
     TrainingError,
+    check_cuda,
     describe_device,
     give_memory_back,
     peak_memory_mb,
     pick_device,
+    reason_of,
     seeded,
 )
 from tuner.training.layers import with_unknown_categories
@@ -230,7 +232,7 @@ def train(job: TrainJob, report: Report) -> Outcome:
     except _PrunedError:
         state = OutcomeState.PRUNED
     except (TrainingError, MemoryError, RuntimeError) as error:  # torch: RuntimeError for memory
-        state, reason = OutcomeState.FAILED, _reason(error)
+        state, reason = OutcomeState.FAILED, reason_of(error)
     give_memory_back()
 
     complete = state is OutcomeState.COMPLETE
@@ -348,19 +350,14 @@ def run_job(job: Job, report: Report) -> Outcome:
     except Exception as error:
         outcome = Outcome(
             OutcomeState.FAILED,
-            reason=_reason(error),
+            reason=reason_of(error),
             seconds=time.perf_counter() - started,
             finished_at=time.time(),
             peak_memory_mb=peak_memory_mb(),
         )
     if outcome.state is OutcomeState.FAILED:
-        _check_cuda()
+        check_cuda()
     return outcome
-
-
-def _reason(error: Exception) -> str:
-    kind = "" if isinstance(error, TrainingError) else f"{type(error).__name__}: "
-    return kind + one_line(error)
 
 
 def _do(job: Job, report: Report) -> Outcome:
@@ -372,20 +369,6 @@ def _do(job: Job, report: Report) -> Outcome:
 
             return export(job)
     return train(job, report)
-
-
-def _check_cuda() -> None:
-    """Raise RuntimeError if CUDA was used and is broken; a lack of memory does not break it."""
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return
-    try:
-        torch.cuda.synchronize()
-    except RuntimeError as error:
-        problem, _, _ = str(error).partition("\n")  # advice follows
-    else:
-        return
-    # Neither torch's class nor a cause: Ray would import torch in the search to show them.
-    raise RuntimeError(f"CUDA does not work in this process any more: {problem}")
 
 
 def warm_up() -> None:
