@@ -15,8 +15,9 @@ HEAVY_OF_SEARCH = {"optuna", "pyswarms", "mlflow"}
 # From the bottom up: a part imports those before it. `base` is the errors and the version.
 ORDER = """
     base outputs pipeline_steps user_code metrics processes signals one_thread strategies
-    experiment tables data jobs training executors journal coordination prediction tracking
-    results report progress winner studies orchestrator planning api client service cli forecaster
+    experiment tables data jobs batching training executors journal coordination prediction
+    tracking results report progress winner studies orchestrator planning api client service cli
+    forecaster
 """
 LAYERS = ORDER.split()
 

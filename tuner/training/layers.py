@@ -159,12 +159,16 @@ class Segments(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, steps, inputs), zeros at padded steps, to (batch, segments, width)."""
+        return functional.relu(self.linear(self.join(x)))
+
+    def join(self, x: Tensor) -> Tensor:
+        """Lay the steps of a segment side by side: (batch, segments, length * inputs)."""
         missing = -x.shape[1] % self.length
         if missing and self.in_front:
             x = torch.cat((x[:, :1].expand(-1, missing, -1), x), dim=1)
         elif missing:
             x = functional.pad(x, (0, 0, 0, missing))
-        return functional.relu(self.linear(x.reshape(x.shape[0], -1, self.linear.in_features)))
+        return x.reshape(x.shape[0], -1, self.linear.in_features)
 
     def count(self, lengths: Tensor) -> Tensor:
         """Return the number of segments of sequences of some lengths, (batch,)."""

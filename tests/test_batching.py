@@ -1,0 +1,127 @@
+"""Which trainings are done together, and which are not."""
+
+import dataclasses
+import itertools
+
+import pytest
+
+from tuner.batching import MOST_MEMBERS, WIDEST, groups_of, why_single
+from tuner.data import SequencesRef, SeriesRef, Shape
+from tuner.experiment import Experiment
+from tuner.jobs import TrainJob
+
+DATA = SeriesRef("somewhere", Shape("forecast", 1, target_columns=(0,)), window=12)
+
+
+def make_job(key="0", data=DATA, **hyperparameters):
+    return TrainJob(key, hyperparameters, 0, epochs=5, patience=5, metric="rmse", folds=(data,))
+
+
+def with_shape(**fields):
+    return dataclasses.replace(DATA, shape=dataclasses.replace(DATA.shape, **fields))
+
+
+def keys(groups):
+    return [[job.key for job in group] for group in groups]
+
+
+CLASSES = SequencesRef("somewhere", Shape("classify", 1, classes=2))
+SINGLE = {
+    "the cell gru": make_job(cell="gru"),
+    "bidirectional": make_job(bidirectional=True),
+    "without bias": make_job(bias=False),
+    "proj_size": make_job(proj_size=2),
+    "pooling attention": make_job(pooling="attention"),
+    "decoder recursive": make_job(decoder="recursive"),
+    "convolutions": make_job(conv_channels=4),
+    "optimizer sgd": make_job(optimizer="sgd"),
+    "loss from user code": make_job(loss="mean(abs(truth - forecast))"),
+    "only forecasts": make_job(data=CLASSES),
+    "categories": make_job(data=with_shape(categories=((0, 3),))),
+    "known ahead": make_job(data=with_shape(known_columns=(0,))),
+    "several folds": dataclasses.replace(make_job(), folds=(DATA, DATA)),
+    "no validation": dataclasses.replace(make_job(), validates=False),
+    "trial_timeout": dataclasses.replace(make_job(), timeout_s=9.0),
+    "mixed precision": dataclasses.replace(make_job(), mixed_precision=True),
+}
+
+
+@pytest.mark.parametrize("part", SINGLE)
+def test_what_is_not_batched_says_so_and_trains_singly(part):
+    job = SINGLE[part]
+    assert part in why_single(job)
+    other = dataclasses.replace(job, key="1")
+    assert keys(groups_of([job, other], gpu=True, always=True)) == [["0"], ["1"]]
+
+
+@pytest.mark.parametrize(
+    "file", ["experiments/air_passengers.yaml", "experiments/sunspots.yaml"]
+)  # with forecast.yaml
+def test_examples_of_forecasts_are_batched(file):
+    experiment = Experiment.load(file)
+    for kind in ("none", "last", "mean", "standard"):
+        assert why_single(make_job(**experiment.configuration({"normalize": kind}))) is None
+    for layers in (1, 3):  # as of lstm_grid.yaml
+        assert why_single(make_job(num_layers=layers, hidden_size=64)) is None
+
+
+def test_members_have_one_size_of_batches_and_the_same_layers():
+    varied = itertools.product((8, 16), (1, 2), ("mse", "mae"), ("last", "mean"), (1, 3))
+    names = ("batch_size", "num_layers", "loss", "pooling", "segment")
+    jobs = [
+        make_job(str(at), **dict(zip(names, values, strict=True)))
+        for at, values in enumerate(list(varied) * 2)
+    ]
+    assert keys(groups_of(jobs, gpu=False)) == [[str(k), str(k + 32)] for k in range(32)]
+
+
+def test_members_read_the_same_data():
+    others = (dataclasses.replace(DATA, folder="elsewhere"), with_shape(trend=3))
+    jobs = [make_job(str(at), data) for at, data in enumerate((DATA, *others, DATA))]
+    jobs += [make_job("4", window=9), make_job("5", window=12)]
+    assert keys(groups_of(jobs, gpu=False)) == [["0", "3", "5"], ["1"], ["2"], ["4"]]
+
+
+def test_members_may_differ_in_all_else():
+    varied = {
+        "hidden_size": [4, 32], "dropout": [0.0, 0.5], "learning_rate": [1e-3, 1e-2],
+        "normalize": ["none", "standard"], "linear_path": [False, True], "schedule": ["cosine"],
+        "weight_decay": [0.1], "optimizer": ["adamw"], "gradient_clip": [9.0],
+        "weight_averaging": [2.0],
+    }  # fmt: skip
+    each = [{name: value} for name, values in varied.items() for value in values]
+    for own in each:
+        jobs = [make_job("0"), make_job("1", **own)]
+        assert keys(groups_of(jobs, gpu=False)) == [["0", "1"]], own
+
+
+def test_groups_are_of_even_sizes_and_similar_widths():
+    widths = [4, 30, 5, 29, 6, 28, 7, 27, 8, 26]
+    jobs = [make_job(str(w), hidden_size=w) for w in widths]
+    n = -(-len(jobs) // MOST_MEMBERS)
+    groups = groups_of(jobs, gpu=False)
+    assert [len(group) for group in groups] == [5] * n
+    assert keys(groups) == [["4", "5", "6", "7", "8"], ["30", "29", "28", "27", "26"]]
+
+
+def test_groups_have_so_many_members_at_most():
+    jobs = [make_job(str(at)) for at in range(40)]
+    assert max(len(group) for group in groups_of(jobs, gpu=False)) <= MOST_MEMBERS
+    assert [len(group) for group in groups_of(jobs, gpu=True)] == [40]
+
+
+def test_wide_models_are_grouped_only_on_demand_or_on_a_gpu():
+    jobs = [make_job(str(at), hidden_size=WIDEST + 1) for at in range(2)]
+    assert keys(groups_of(jobs, gpu=False)) == [["0"], ["1"]]
+    assert keys(groups_of(jobs, gpu=True)) == [["0", "1"]]
+    assert keys(groups_of(jobs, gpu=False, always=True)) == [["0", "1"]]
+
+
+def test_groups_follow_from_configurations_not_from_keys():
+    jobs = [make_job(str(at), hidden_size=4 + at % 7, batch_size=8 + at % 2) for at in range(30)]
+    places = {job.key: at for at, job in enumerate(jobs)}
+    renamed = [dataclasses.replace(job, key=f"x{99 - at}") for at, job in enumerate(jobs)]
+    other = {job.key: at for at, job in enumerate(renamed)}
+    ours = [[places[key] for key in group] for group in keys(groups_of(jobs, gpu=False))]
+    assert ours == [[other[key] for key in g] for g in keys(groups_of(renamed, gpu=False))]
+    assert sorted(itertools.chain(*ours)) == list(range(30))

@@ -1,0 +1,502 @@
+"""A group of trainings as one: a batch of each member, one forward pass, one step of Adam.
+
+`tuner.batching` says which jobs can be members, and which train together. A member has its own
+first weights, order of samples, dropout masks, learning rate and end. All are those of its
+training alone, so that both give the same numbers up to rounding; on a GPU the masks have the same
+distribution.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tuner.data.metrics import score
+from tuner.errors import Interrupted
+from tuner.experiment.hyperparameters import Hyperparameters
+from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights
+from tuner.metrics import METRICS
+from tuner.training.device import (
+    TrainingError,
+    check_cuda,
+    describe_device,
+    give_memory_back,
+    peak_memory_mb,
+    pick_device,
+    reason_of,
+    seeded,
+)
+from tuner.training.layers import as_values, split_future
+from tuner.training.samples import split
+from tuner.training.stack import Sizes, Stack, stack_weights, write_weights
+from tuner.training.trainer import Fit, latency_ms
+
+GroupReport = Callable[[Sequence[tuple[str, Epoch]]], Sequence[bool]]
+"""Called with the keys and newest epochs of members; returns for each whether it goes on."""
+
+_BATCH = 1024  # windows that are prepared or evaluated at a time
+_NUMBERS = 2**23  # numbers in a layer of all members, in an evaluation
+_KEPT = 2**24  # numbers in the windows of all kinds that are kept
+_BETAS = (0.9, 0.999)
+_EPSILON = 1e-8
+_WARMUP = 3  # as of `WeightAverage`
+
+
+def train_group(jobs: Sequence[TrainJob], report: GroupReport) -> list[Outcome]:
+    """Train jobs that `tuner.batching.groups_of` puts together.
+
+    A member that diverges fails alone. An unexpected error, such as a lack of memory, fails all
+    members that have not ended. The seconds of an outcome are the member's preparation and its
+    share of each epoch, the same for all that trained in it; they add up to the group's.
+
+    Args:
+        jobs: of one group; each has one fold, and validates.
+        report: called after every epoch with all members that still train, in the order of `jobs`.
+            The answer for a job that cannot be pruned must be True.
+
+    Returns:
+        The outcomes, in the order of `jobs`.
+
+    Raises:
+        Interrupted: the process is to end.
+        RuntimeError: CUDA is broken in this process.
+    """
+    members = [Member(job) for job in jobs]
+    try:
+        _train(members, report)
+    except Interrupted:
+        raise
+    except Exception as error:
+        for member in members:
+            if member.state is None:
+                member.fail(error)
+    give_memory_back()
+    if any(member.state is OutcomeState.FAILED for member in members):
+        check_cuda()
+    return [member.outcome() for member in members]
+
+
+class Member:
+    """The course of one training in a group, and its outcome."""
+
+    def __init__(self, job: TrainJob) -> None:
+        self.job = job
+        self.parameters = Hyperparameters(**job.hyperparameters)
+        self.state: OutcomeState | None = None  # once it has ended
+        self.reason: str | None = None
+        self.history: list[Epoch] = []
+        self.best: Epoch | None = None
+        self.weights: Weights | None = None  # of the best epoch, if the job keeps them
+        self.seconds = 0.0
+        self.device = ""
+        self.latency_ms: float | None = None
+        self.n_weights: int | None = None
+        self._sign = METRICS[job.metric].sign  # sign * metric is what gets smaller
+
+    def prepare(self, device: torch.device) -> bool:
+        """Make the model and its data; return whether that succeeded."""
+        started = time.perf_counter()
+        self.device = describe_device(device)
+        try:
+            with seeded(self.job.seed, device) as generators:
+                fit = Fit(self.job, self.parameters, self.job.folds[0], device, generators)
+                # Dropout goes on where the first weights end, as in a training alone.
+                self.dropout = torch.Generator(device)
+                if device.type == "cpu":
+                    self.dropout.set_state(torch.default_generator.get_state())
+                else:
+                    self.dropout.set_state(torch.cuda.get_rng_state(device))
+        except (TrainingError, MemoryError, RuntimeError) as error:
+            self.fail(error)
+            return False
+        finally:
+            self.seconds += time.perf_counter() - started
+        self.fit = fit
+        self.sizes = Sizes.of(fit.model)
+        self.n_weights = sum(parameter.numel() for parameter in fit.model.parameters())
+        return True
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next epoch."""
+        return float(self.fit.optimizer.param_groups[0]["lr"])
+
+    def fail(self, error: Exception) -> None:
+        """End the training as failed."""
+        self.state, self.reason = OutcomeState.FAILED, reason_of(error)
+
+    def add(self, train_loss: float, val_loss: float, metric: float) -> Epoch | None:
+        """Add an epoch, and return it; None where a number is not finite: the member has failed."""
+        number = len(self.history)
+        numbers = {"train_loss": train_loss, "val_loss": val_loss, self.job.metric: metric}
+        for name, value in numbers.items():
+            if not math.isfinite(value):
+                rate = f"learning_rate {self.parameters.learning_rate:g}"
+                self.fail(TrainingError(f"{name} is {value} at epoch {number} ({rate})"))
+                return None
+        self.fit.schedule(val_loss)
+        epoch = Epoch(number, train_loss, val_loss, metric, time.time())
+        self.history.append(epoch)
+        if self.best is None or self._rank(epoch) < self._rank(self.best):
+            self.best = epoch
+        return epoch
+
+    def _rank(self, epoch: Epoch) -> tuple[float, float]:
+        return self._sign * epoch.metric, epoch.val_loss
+
+    def decide(self, go_on: bool) -> None:
+        """End the training if it was pruned, or the newest epoch was the last one."""
+        assert self.best is not None, "an epoch was added"
+        number = self.history[-1].epoch
+        if not go_on:
+            self.state = OutcomeState.PRUNED
+        elif number == self.job.epochs - 1 or number - self.best.epoch >= self.job.patience:
+            self.state = OutcomeState.COMPLETE
+            self.latency_ms = latency_ms(self.fit)
+
+    def outcome(self) -> Outcome:
+        """Return the outcome of the training, which has ended."""
+        assert self.state is not None
+        complete = self.state is OutcomeState.COMPLETE
+        best = self.best if complete else None
+        return Outcome(
+            self.state,
+            objective=None if best is None else best.metric,
+            best_epoch=None if best is None else best.epoch,
+            history=tuple(self.history),
+            reason=self.reason,
+            seconds=self.seconds,
+            finished_at=time.time(),
+            peak_memory_mb=peak_memory_mb(),
+            device=self.device,
+            n_weights=self.n_weights if complete else None,
+            latency_ms=self.latency_ms,
+            weights=self.weights if complete else None,
+        )
+
+
+def _train(members: Sequence[Member], report: GroupReport) -> None:
+    device = pick_device(members[0].job.device)
+    training = [member for member in members if member.prepare(device)]
+    group = Group(training, device) if training else None
+    while group is not None:
+        started = time.perf_counter()
+        train_losses = group.train_epoch()
+        ends: list[tuple[Member, Epoch]] = []
+        for member, train_loss, (val_loss, metric) in zip(
+            training, train_losses, group.evaluate(), strict=True
+        ):
+            if (epoch := member.add(train_loss, val_loss, metric)) is not None:
+                ends.append((member, epoch))
+                if member.job.keep_weights and member.best is epoch:
+                    member.weights = group.weights_of(training.index(member))
+        share = (time.perf_counter() - started) / len(training)
+        for member in training:
+            member.seconds += share
+        if ends:
+            answers = report([(member.job.key, epoch) for member, epoch in ends])
+            for (member, _), go_on in zip(ends, answers, strict=True):
+                member.decide(go_on)
+        going = [member for member in training if member.state is None]
+        if len(going) < len(training):
+            group = group.of(going) if going else None
+            training = going
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of all members, the first member's first.
+
+    What has no trained weights, from the window to the layers and around them, is known
+    beforehand: the outputs of a model are those of its head times `spread`, plus `base`.
+    """
+
+    read: Tensor  # by the layers, (members * batch, steps, inputs)
+    base: Tensor  # (members * batch, horizon, targets)
+    spread: Tensor  # (members * batch, 1, targets)
+    targets: Tensor  # (members * batch, horizon, targets)
+    weights: Tensor | None  # of the targets, (members * batch, horizon); None if all count alike
+
+
+class Windows:
+    """The windows of one part of the data, as the layers of each kind of model read them.
+
+    Members that normalize alike, and have a linear path or none, are of one kind. Of small data
+    all windows of all kinds are kept; of large data each batch is made when it is needed.
+    """
+
+    def __init__(self, members: Sequence[Member], *, train: bool) -> None:
+        first = members[0].fit
+        self.index = first.train_index if train else first.scored_index
+        self.n = n = len(self.index)
+        self._samples = first.samples
+        self._relative: Tensor | None = None  # weights of the scored samples, their mean 1
+        if not train and (weights := first.scored_weights) is not None:
+            relative = np.asarray(weights / weights.mean(), np.float32)
+            self._relative = torch.from_numpy(relative).to(first.device)
+        kinds: dict[tuple[str, bool], Fit] = {}
+        for member in members:
+            kinds.setdefault(_kind(member), member.fit)
+        self._begins = {kind: at * n for at, kind in enumerate(kinds)}
+        shape = first.model.shape
+        numbers = shape.window * shape.inputs + 2 * shape.horizon * shape.targets
+        self._kept: Batch | None = None
+        if n * numbers * len(kinds) <= _KEPT:
+            every = torch.arange(n, dtype=torch.int32)
+            self._kept = self._make([(fit, every) for fit in kinds.values()])
+        self.steps = len(self._make([(first, torch.zeros(1, dtype=torch.int32))]).read[0])
+        """That the layers read of a window: rows, or segments."""
+        self.of(members)
+
+    def of(self, members: Sequence[Member]) -> None:
+        """Make batches for these members from now on."""
+        self._fits = [member.fit for member in members]
+        begins = [[self._begins[_kind(member)]] for member in members]
+        self._first = torch.tensor(begins, dtype=torch.int64)  # (members, 1)
+
+    def batch(self, samples: Tensor) -> Batch:
+        """Return windows of each member, (members, batch) numbers below `n`, on the CPU."""
+        if self._kept is None:
+            return self._make(list(zip(self._fits, samples, strict=True)))
+        kept = self._kept
+        at = (samples + self._first).flatten().to(kept.read.device)
+        weights = None if kept.weights is None else kept.weights.index_select(0, at)
+        read, base, spread, targets = (
+            part.index_select(0, at) for part in (kept.read, kept.base, kept.spread, kept.targets)
+        )
+        return Batch(read, base, spread, targets, weights)
+
+    def _make(self, parts: Sequence[tuple[Fit, Tensor]]) -> Batch:
+        """Make windows from some of each model's samples, one after another."""
+        made: list[tuple[Tensor, ...]] = []
+        weights: list[Tensor] = []
+        for fit, samples in parts:
+            for some in split(samples, _BATCH):
+                index = self.index.index_select(0, some.to(self.index.device))
+                made.append((*_read(fit, index), self._samples.targets(index)))
+                if self._relative is not None:
+                    weights.append(self._relative.index_select(0, some.to(self._relative.device)))
+                elif (own := self._samples.weights(index)) is not None:
+                    weights.append(own)
+        read, base, spread, targets = (torch.cat(tensors) for tensors in zip(*made, strict=True))
+        return Batch(read, base, spread, targets, torch.cat(weights) if weights else None)
+
+
+def _kind(member: Member) -> tuple[str, bool]:
+    return member.parameters.normalize, member.parameters.linear_path
+
+
+@torch.no_grad()
+def _read(fit: Fit, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the layers of a model read of samples, and base and spread of its outputs."""
+    model, shape = fit.model, fit.model.shape
+    x, _ = split_future(fit.samples.inputs(index)[0], shape)
+    base = x.new_zeros(len(x), shape.horizon, shape.targets)
+    spread, level = x.new_ones(len(x), 1, shape.targets), None
+    if model.normalization is not None:
+        x, level = model.normalization(x)
+    if model.linear_path is not None:
+        base = model.linear_path(x)
+    if level is not None:
+        base = level.denormalize(base)
+        spread = spread if level.spread is None else level.spread
+    x = x if model.decomposition is None else model.decomposition(x)
+    return x if model.segments is None else model.segments.join(x), base, spread
+
+
+class Group:
+    """The stacked weights of members, with the state of their optimizer."""
+
+    def __init__(self, members: Sequence[Member], device: torch.device) -> None:
+        self.device = device
+        self.train_windows = Windows(members, train=True)
+        self.scored_windows = Windows(members, train=False)
+        self._done = 0  # steps of the optimizer
+        self._set_members(members)
+        self.flat = stack_weights([m.fit.model for m in members], self.sizes, device)
+        self.average = self.flat.clone()
+        self.moments = [torch.zeros_like(self.flat) for _ in range(2)]
+
+    def of(self, members: Sequence[Member]) -> Group:
+        """Return the group with some of its members, as narrow as these; this one is used up."""
+        rows = [self.members.index(member) for member in members]
+        before = self.sizes
+        self._set_members(members)
+
+        def moved(stacked: Tensor) -> Tensor:
+            found = torch.zeros(len(members), self.sizes.total, device=self.device)
+            for member, old, new in zip(members, stacked[rows], found, strict=True):
+                pairs = zip(
+                    before.pairs(member.fit.model, old),
+                    self.sizes.pairs(member.fit.model, new),
+                    strict=True,
+                )
+                for (_, view), (_, to) in pairs:
+                    to.copy_(view)
+            return found
+
+        self.flat, self.average = moved(self.flat), moved(self.average)
+        self.moments = [moved(moment) for moment in self.moments]
+        return self
+
+    def _set_members(self, members: Sequence[Member]) -> None:
+        parameters = [member.parameters for member in members]
+        self.members = list(members)
+        self.sizes = Sizes.widest([member.sizes for member in members])
+        self.stack = Stack(self.sizes, mean=parameters[0].pooling == "mean")
+        self.shape = members[0].fit.model.shape
+        self.batch_size = parameters[0].batch_size
+        for windows in (self.train_windows, self.scored_windows):
+            windows.of(members)
+        self._clips = self._each([p.gradient_clip for p in parameters])
+        # L2 of Adam is added to the gradient, AdamW's decay shrinks the weights.
+        self._l2 = self._each([p.weight_decay * (p.optimizer == "adam") for p in parameters])
+        self._decays = self._each([p.weight_decay * (p.optimizer == "adamw") for p in parameters])
+        steps = math.ceil(self.train_windows.n / self.batch_size)
+        spans = [p.weight_averaging * steps for p in parameters]
+        self._averages = any(spans)
+        self._least = self._each([1 / (1 + span) for span in spans])  # 1 is the weights themselves
+        self._has = bool(self._l2.any()), bool(self._decays.any())
+        self._buffers: dict[int, list[Tensor]] = {}
+
+    def _each(self, numbers: Sequence[float]) -> Tensor:
+        return torch.tensor(numbers, device=self.device).unsqueeze(1)  # (members, 1)
+
+    def weights_of(self, member: int) -> Weights:
+        """Return the weights that a member is scored with, under the names of its model."""
+        model = self.members[member].fit.model
+        write_weights(model, self.sizes, self._scored[member])
+        return model.weights()
+
+    @property
+    def _scored(self) -> Tensor:
+        return self.average if self._averages else self.flat
+
+    def train_epoch(self) -> list[float]:
+        """Train every member on every sample once; return their mean losses, before each step."""
+        rates = self._each([member.learning_rate for member in self.members])
+        n = self.train_windows.n
+        orders = [
+            torch.randperm(n, generator=m.fit.generators.shuffling, dtype=torch.int32)
+            for m in self.members
+        ]
+        order = torch.stack(orders)  # (members, n)
+        parts = [part.detach().requires_grad_() for part in self.sizes.parts(self.flat)]
+        total = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
+        for samples in torch.split(order, self.batch_size, dim=1):
+            batch = self.train_windows.batch(samples)
+            with torch.enable_grad():
+                losses = self._losses(
+                    self._outputs(parts, batch, self._masks(samples.shape[1])), batch
+                )
+                gradients = torch.autograd.grad(losses.sum(), parts)
+            self._step(torch.cat([g.flatten(1) for g in gradients], dim=1), rates)
+            total.add_(losses.detach(), alpha=samples.shape[1])
+        return [float(loss) for loss in (total / n).tolist()]
+
+    def _outputs(
+        self, parts: Sequence[Tensor], batch: Batch, masks: Sequence[Tensor | None] = ()
+    ) -> Tensor:
+        """Return the outputs for a batch, (members * batch, horizon, targets[, quantiles])."""
+        x = torch.unflatten(batch.read, 0, (len(self.members), -1))
+        values = as_values(self.stack.forward(parts, x, masks).flatten(0, 1), self.shape)
+        base, spread = batch.base, batch.spread
+        if self.shape.quantiles:
+            base, spread = base.unsqueeze(3), spread.unsqueeze(3)
+        return torch.addcmul(base, values, spread)
+
+    def _losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return the mean loss of each member, (members,), as the loss of a training alone."""
+        targets, name = batch.targets, self.members[0].parameters.loss
+        if self.shape.quantiles:
+            levels = outputs.new_tensor(self.shape.quantiles)
+            above = targets.unsqueeze(3) - outputs
+            losses = torch.maximum(levels * above, (levels - 1) * above)
+        elif name == "mae":
+            losses = (outputs - targets).abs()
+        elif name == "huber":
+            losses = functional.huber_loss(outputs, targets, reduction="none")
+        else:
+            losses = (outputs - targets).square()
+        if (weights := batch.weights) is not None:
+            losses = losses * weights.view(*weights.shape, *[1] * (losses.ndim - 2))
+        return losses.view(len(self.members), -1).mean(dim=1)
+
+    def _masks(self, batch: int) -> list[Tensor | None]:
+        """Draw the factors of dropout for a batch, see `Stack.forward`."""
+        if not any(member.parameters.dropout for member in self.members):
+            return []
+        layers, steps = self.sizes.layers, self.train_windows.steps
+        if (buffers := self._buffers.get(batch)) is None:
+            n = len(self.members)
+            sizes = [(steps, n, width, batch) for width in layers[:-1]]
+            buffers = [torch.ones(s, device=self.device) for s in [*sizes, (n, layers[-1], batch)]]
+            self._buffers[batch] = buffers
+        for at, member in enumerate(self.members):
+            if not (rate := member.parameters.dropout):
+                continue
+            widths, stacked = member.sizes.layers, len(member.fit.model.recurrent.stacks) == 1
+            for layer, width in enumerate(widths[:-1]):
+                noise = torch.empty(steps, batch, width, device=self.device)
+                drawn = noise if stacked else noise.transpose(0, 1)  # in which order torch does it
+                drawn.bernoulli_(1 - rate, generator=member.dropout).div_(1 - rate)
+                buffers[layer][:, at, :width] = noise.transpose(1, 2)
+            noise = torch.empty(batch, widths[-1], device=self.device)
+            noise.bernoulli_(1 - rate, generator=member.dropout).div_(1 - rate)
+            buffers[-1][at, : widths[-1]] = noise.T
+        return list(buffers)
+
+    @torch.no_grad()
+    def _step(self, gradient: Tensor, rates: Tensor) -> None:
+        """Clip each member's gradient, (members, total), and take a step of Adam or AdamW."""
+        self._done += 1
+        norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+        gradient.mul_((self._clips / (norms + 1e-6)).clamp_(max=1))
+        has_l2, has_decay = self._has
+        if has_l2:
+            gradient.addcmul_(self.flat, self._l2)
+        if has_decay:
+            self.flat.mul_(1 - rates * self._decays)
+        mean, square = self.moments
+        mean.lerp_(gradient, 1 - _BETAS[0])
+        square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+        corrections = [1 - beta**self._done for beta in _BETAS]
+        spread = square.sqrt().div_(math.sqrt(corrections[1])).add_(_EPSILON)
+        self.flat.addcdiv_(mean * (rates / -corrections[0]), spread)
+        if self._averages:
+            least = _WARMUP / (_WARMUP + self._done)
+            self.average.lerp_(self.flat, self._least.clamp(min=least))
+
+    @torch.inference_mode()
+    def evaluate(self) -> list[tuple[float, float]]:
+        """Return loss and metric of each member on the evaluation samples; nan where it is none."""
+        parts, n = self.sizes.parts(self._scored), self.scored_windows.n
+        order = torch.arange(n, dtype=torch.int32).expand(len(self.members), -1)
+        read = self.train_windows.steps * 4 * max(self.sizes.layers)  # numbers of a window
+        size = max(1, min(_BATCH, _NUMBERS // (len(order) * read)))
+        found, totals = [], torch.zeros(len(order), dtype=torch.float64, device=self.device)
+        for samples in torch.split(order, size, dim=1):
+            batch = self.scored_windows.batch(samples)
+            outputs = self._outputs(parts, batch)
+            totals.add_(self._losses(outputs, batch), alpha=samples.shape[1])
+            found.append(torch.unflatten(outputs, 0, samples.shape))
+        outputs = torch.cat(found, dim=1)  # (members, n, horizon, targets[, quantiles])
+        losses = [float(loss) for loss in (totals / n).tolist()]
+        fit = self.members[0].fit
+        finite = [k for k, loss in enumerate(losses) if math.isfinite(loss)]
+        scores = [math.nan] * len(losses)
+        if finite:
+            values = outputs[finite].flatten(0, 1).cpu().numpy()
+            units = fit.data.to_units(values, np.tile(fit.scored, len(finite)))
+            for k, own in zip(finite, np.split(units, len(finite)), strict=True):
+                metric = self.members[k].job.metric
+                of = (fit.truth, own, fit.data, fit.scored, fit.scored_weights)
+                scores[k] = score(metric, *of)
+        return list(zip(losses, scores, strict=True))
