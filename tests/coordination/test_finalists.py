@@ -19,6 +19,7 @@ from tuner.coordination.finalists import (
 )
 from tuner.data import prepared
 from tuner.errors import Interrupted, RunError
+from tuner.journal.records import Status
 from tuner.journal.storage import FINALIST_ATTR, Role, read_journal, trial_key, write_journal
 from tuner.progress.display import number, show_result
 from tuner.results.summary import summarize
@@ -143,6 +144,24 @@ def test_the_trained_default_is_the_configuration_without_search(case):
         assert (found["hidden_size"], found["dropout"], found["learning_rate"]) == (32, 0.0, 0.01)
         assert job.keep_weights
         assert not job.can_be_pruned
+
+
+def test_finalists_are_whole_trainings_of_trials_never_pruned(case):
+    """Nothing of a trial is reused but its configuration: no weights, no seed, no decision."""
+    pruner = {"name": "percentile", "percentile": 25.0, "n_startup_trials": 2, "n_warmup_steps": 0}
+    record = case.run(16, pruner=pruner)
+    pruned = {t.number for t in record.trials if t.status is Status.PRUNED}
+    assert len(pruned) > 2
+    found = runs(record, Role.FINALIST)
+    assert len(found) == 2 * 3
+    assert not pruned & {run.configuration for run in found}
+    assert not {t.seed for t in record.trials} & {run.seed for run in found}
+    jobs = [job for job in case.executor._jobs.values() if job.key.startswith("finalist")]
+    assert len(jobs) == len(found)
+    for job in jobs:
+        assert not job.can_be_pruned
+        assert job.epochs == record.experiment.budget.epochs
+    assert {len(run.outcome.history) for run in found} == {record.experiment.budget.epochs}
 
 
 def test_finished_trainings_are_not_repeated_but_test_models(case):

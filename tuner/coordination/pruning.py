@@ -190,14 +190,19 @@ def should_prune(
     values: Mapping[int, float] = intermediate_values(epochs, n_folds)
     if breaks_ties(pruner):
         values = with_losses(values, epochs, evidence.sign, n_folds)
-    frozen = optuna.trial.create_trial(
+    frozen = FrozenTrial(  # `create_trial` would check all distributions at every epoch
+        number=number,
+        trial_id=number,
         state=TrialState.RUNNING,
+        value=None,
+        datetime_start=None,
+        datetime_complete=None,
         params=dict(params),
         distributions=distributions,
-        intermediate_values=dict(values),
+        user_attrs={},
         system_attrs=dict(rungs),
+        intermediate_values=dict(values),
     )
-    frozen.number = number
     return evidence.decide(pruner, frozen, rungs)
 
 
