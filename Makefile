@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 FILES ?= 2
 AT_ONCE := -n $(FILES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow pictures check format docs lock bench clean
+.PHONY: demo test test-slow pictures check format docs lock bench bench-peers clean
 
 # With another goal beside it (make -j2), the demo waits until nothing is installed any more.
 demo: .venv/installed | $(if $(filter test check format,$(MAKECMDGOALS)),.venv/installed-test)
@@ -42,6 +42,14 @@ docs: .venv/installed-test
 bench: .venv/installed
 	$(BIN)/python benchmarks/overhead.py
 
+# Searches beside other tools, each in an environment of its own; about 40 minutes, and it goes on
+# where it was interrupted. `make bench-peers JOBS=small`, `ETTH1=path/to/ETTh1.csv` for large.
+JOBS ?= small large overhead quality
+bench-peers: .venv/installed
+	$(BIN)/python benchmarks/peers/bench.py install --job $(JOBS)
+	$(BIN)/python benchmarks/peers/bench.py run --job $(JOBS) $(if $(ETTH1),--etth1 $(ETTH1))
+	$(BIN)/python benchmarks/peers/bench.py table --job $(JOBS) --write docs/images
+
 # What was installed is written next to it, so that a change of either file installs again.
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -63,4 +71,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-lock build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-lock benchmarks/peers/.venv-* build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

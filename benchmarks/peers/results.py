@@ -1,0 +1,364 @@
+"""What was measured: lines of JSON, and the tables, sentences and the picture made of them.
+
+Every figure of a table is the median of its runs. A ratio is taken between two measurements of
+the same run, and is the median of the runs' ratios, the smallest and the largest in brackets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Line = dict[str, Any]
+TUTORIAL = "tutorial"
+FLOOR = "floor"
+WORKERS = 2
+MEMORY_OVER_MB = 250.0  # a worker, over the tutorial's
+TARGETS = {  # job -> (peer, other, factor in trials a second)
+    "small": [
+        ("ours_tpe", TUTORIAL, 4.5),
+        ("ours_pso", TUTORIAL, 5.5),
+        ("ours_woa", TUTORIAL, 5.5),
+        ("ours_tpe", "ray_tune", 20.0),
+        ("ours_tpe", "auto_lstm", 4.0),
+    ],
+    "large": [("ours_tpe", TUTORIAL, 1.3), ("ours_segments", TUTORIAL, 10.0)],
+}
+OVERHEAD_MS = {"ours_journal": 8.0, "ours_mlflow": 45.0}
+QUALITY_SHARE = 0.25
+
+
+def read(path: Path, quick: bool) -> list[Line]:
+    """Return the lines of a file, in the size asked for; a line cut short is left out."""
+    found: list[Line] = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:  # of a run that was killed while it wrote
+            continue
+        if line["quick"] == quick:
+            found.append(line)
+    return found
+
+
+def append(path: Path, line: Line) -> None:
+    """Add a line to a file, on a line of its own even after one that was cut short."""
+    before = path.read_bytes() if path.exists() else b""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        cut = before and not before.endswith(b"\n")
+        file.write("\n" * bool(cut) + json.dumps(line) + "\n")
+
+
+def find(lines: Iterable[Line], job: str, peer: str, run: int) -> Line | None:
+    """Return the line of one measurement, or None."""
+    for line in lines:
+        if (line["job"], line["peer"], line["run"]) == (job, peer, run):
+            return line
+    return None
+
+
+def sentence(line: Line) -> str:
+    """Say what one measurement found."""
+    start = f"{line['job']} run {line['run']} {line['peer']} (load {line['load']})"
+    if "failed" in line:
+        return f"{start}: {line['failed']}, after {line['wall_s']:.1f} s"
+    score = line.get("score")
+    return (
+        f"{start}: {line['trials']} trials in {line['wall_s']:.1f} s, processor "
+        f"{line['cpu_s']:.1f} s, {line['peak_mb']:.0f} MB" + (f", {score:.4g}" if score else "")
+    )
+
+
+def tables(lines: Sequence[Line], options: argparse.Namespace) -> str:
+    """Return all tables as Markdown, and write the picture where `options.write` says."""
+    if options.peers:
+        lines = [line for line in lines if line["peer"] in options.peers]
+    parts: list[str] = []
+    for job, make in (
+        ("small", throughput),
+        ("large", throughput),
+        ("overhead", overhead),
+        ("quality", quality),
+    ):
+        of_job = [line for line in lines if line["job"] == job and job in options.job]
+        if of_job:
+            parts += [f"## {job}", loads(of_job), *make(of_job)]
+    if options.write is not None and parts:
+        picture(lines, options.write / "peers.png")
+    return "\n\n".join(parts) or "nothing has been measured"
+
+
+def loads(lines: Sequence[Line]) -> str:
+    found = sorted(line["load"] for line in lines)
+    text = f"Load of the machine at each start: {found[0]} to {found[-1]}, "
+    text += f"median {statistics.median(found):.1f}."
+    for line in lines:
+        if "failed" in line:
+            text += f"\nRun {line['run']} of {line['peer']} failed: {line['failed']}."
+    return text
+
+
+def good(lines: Iterable[Line], peer: str) -> dict[int, Line]:
+    """Return the measurements of a peer that did not fail, by run."""
+    return {line["run"]: line for line in lines if line["peer"] == peer and "failed" not in line}
+
+
+def peers_of(lines: Iterable[Line]) -> list[str]:
+    return list(dict.fromkeys(line["peer"] for line in lines if "failed" not in line))
+
+
+def rate(line: Line) -> float:
+    """Return the trials a second, from the start of the command to its end."""
+    return line["trials"] / line["wall_s"]
+
+
+def ratios(
+    lines: Sequence[Line], peer: str, other: str, value: Callable[[Line], float] = rate
+) -> list[float]:
+    """Return a peer's value over another's in every run that has both."""
+    ours, others = good(lines, peer), good(lines, other)
+    return [value(ours[run]) / value(others[run]) for run in sorted(ours.keys() & others.keys())]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return the median, and the extremes in brackets where there are several."""
+    if not values:
+        return "-"
+    text = f"{statistics.median(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return text
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---" if i == 0 else "---:" for i in range(len(headings))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows))
+
+
+def middle(lines: Mapping[int, Line], key: str) -> float:
+    return statistics.median(line[key] for line in lines.values())
+
+
+def throughput(lines: Sequence[Line]) -> list[str]:
+    """Return the table of a job whose trials train, its targets, and where the time went."""
+    headings = ["peer", "runs", "wall, s", "trials a second", f"times `{TUTORIAL}`"]
+    headings += ["processor, s", f"times `{TUTORIAL}`", "peak MB", "largest process, MB", "score"]
+    rows = []
+    for peer in peers_of(lines):
+        found = good(lines, peer)
+        scores = [line["score"] for line in found.values() if line.get("score") is not None]
+        rows.append(
+            [
+                f"`{peer}`",
+                str(len(found)),
+                f"{middle(found, 'wall_s'):.1f}",
+                f"{statistics.median(map(rate, found.values())):.2f}",
+                spread(ratios(lines, peer, TUTORIAL)),
+                f"{middle(found, 'cpu_s'):.1f}",
+                spread(ratios(lines, peer, TUTORIAL, lambda line: line["cpu_s"])),
+                f"{middle(found, 'peak_mb'):.0f}",
+                f"{middle(found, 'largest_mb'):.0f}",
+                f"{statistics.median(scores):.4g}" if scores else "-",
+            ]
+        )
+    parts = [markdown(headings, rows), steps_differ(lines)]
+    parts += [targets(lines), where_time_goes(lines)]
+    return [part for part in parts if part]
+
+
+def steps_differ(lines: Sequence[Line]) -> str:
+    """Return a sentence if not all peers had the same training steps a trial."""
+    found = {line["peer"]: line["steps"] / line["trials"] for line in lines if "steps" in line}
+    if len(set(found.values())) <= 1:
+        return ""
+    return "Steps a trial: " + ", ".join(f"`{k}` {v:.0f}" for k, v in found.items()) + "."
+
+
+def targets(lines: Sequence[Line]) -> str:
+    """Return the targets of a job beside what was measured; misses in bold."""
+    rows = []
+    for peer, other, factor in TARGETS.get(lines[0]["job"], ()):
+        if found := ratios(lines, peer, other):
+            reached = statistics.median(found) >= factor
+            shown = spread(found)
+            rows.append(
+                [
+                    f"`{peer}`, trials a second over `{other}`",
+                    shown if reached else f"**{shown}**",
+                    f"{factor:g}",
+                ]
+            )
+    for peer in peers_of(lines):
+        ours, others = good(lines, peer), good(lines, TUTORIAL)
+        if peer.startswith("ours") and (both := ours.keys() & others.keys()):
+            more = statistics.median(ours[r]["peak_mb"] - others[r]["peak_mb"] for r in both)
+            shown, most = f"{more:.0f}", WORKERS * MEMORY_OVER_MB
+            rows.append(
+                [
+                    f"`{peer}`, peak MB over `{TUTORIAL}`",
+                    shown if more <= most else f"**{shown}**",
+                    f"{most:g}",
+                ]
+            )
+    return markdown(["what", "measured", "target"], rows) if rows else ""
+
+
+def where_time_goes(lines: Sequence[Line]) -> str:
+    """Return where the wall time of ours went, beside the floor's."""
+    headings = ["search", "start, s", "trials, s", "of it training", "end, s"]
+    headings += ["training, ms a step", "floor's, ms a step", f"trials a second over `{FLOOR}`"]
+    floor = good(lines, FLOOR)
+    rows = []
+    for peer in peers_of(lines):
+        found = {run: line for run, line in good(lines, peer).items() if "parts" in line}
+        if not found:
+            continue
+
+        def part(name: str, of: Mapping[int, Line] = found) -> float:
+            return statistics.median(line["parts"][name] for line in of.values())
+
+        busy = [
+            line["parts"]["training"] / WORKERS / line["parts"]["trials"] for line in found.values()
+        ]
+        ends = [
+            line["wall_s"] - line["parts"]["start"] - line["parts"]["trials"]
+            for line in found.values()
+        ]
+        step = [1000 * line["parts"]["training"] / line["steps"] for line in found.values()]
+        bare = [1000 * line["training_s"] / line["steps"] for line in floor.values()]
+        rows.append(
+            [
+                f"`{peer}`",
+                f"{part('start'):.1f}",
+                f"{part('trials'):.1f}",
+                f"{100 * statistics.median(busy):.0f} %",
+                f"{statistics.median(ends):.1f}",
+                f"{statistics.median(step):.2f}",
+                f"{statistics.median(bare):.2f}" if bare else "-",
+                spread(ratios(lines, peer, FLOOR)),
+            ]
+        )
+    return markdown(headings, rows) if rows else ""
+
+
+def overhead(lines: Sequence[Line]) -> list[str]:
+    """Return the table of trials that train nothing."""
+    headings = ["peer", "runs", "trials", "ms a trial", "target", "processor ms a trial, all in"]
+    rows = []
+    for peer in peers_of(lines):
+        found = good(lines, peer)
+        each = [1000 * line["search_s"] / line["trials"] for line in found.values()]
+        target, shown = OVERHEAD_MS.get(peer), spread(each, 1)
+        missed = target is not None and statistics.median(each) > target
+        cpu = statistics.median(1000 * x["cpu_s"] / x["trials"] for x in found.values())
+        rows.append(
+            [
+                f"`{peer}`",
+                str(len(found)),
+                f"{middle(found, 'trials'):.0f}",
+                f"**{shown}**" if missed else shown,
+                f"{target:g}" if target else "",
+                f"{cpu:.1f}",
+            ]
+        )
+    return [markdown(headings, rows)]
+
+
+def reached_after(line: Line, score: float) -> float | None:
+    """Return the seconds from the start after which a search had a score; None if it had not."""
+    return next((at for at, found in line["curve"] if found <= score), None)
+
+
+def shares(lines: Sequence[Line], peer: str) -> list[float | None]:
+    """Return after which share of the tutorial's time a peer had its final score, for each run.
+
+    None: it had not when it ended.
+    """
+    ours, others = good(lines, peer), good(lines, TUTORIAL)
+    found: list[float | None] = []
+    for run in sorted(ours.keys() & others.keys()):
+        after = reached_after(ours[run], others[run]["score"])
+        found.append(None if after is None else after / others[run]["wall_s"])
+    return found
+
+
+def quality(lines: Sequence[Line]) -> list[str]:
+    """Return the table of scores against time."""
+    headings = ["peer", "seeds", "wall, s", "trials", "score at its end", "better than `tutorial`"]
+    headings += ["reached its score", "after this share of its time"]
+    rows = []
+    for peer in peers_of(lines):
+        found, others = good(lines, peer), good(lines, TUTORIAL)
+        both = found.keys() & others.keys()
+        better = sum(found[r]["score"] < others[r]["score"] for r in both)
+        scores = statistics.median(line["score"] for line in found.values())
+        reached = shares(lines, peer)
+        # One that had not counts as later than every other.
+        median = statistics.median(float("inf") if s is None else s for s in reached)
+        shown = "not by half" if median == float("inf") else f"{median:.2f}"
+        missed = peer.startswith("ours") and median > QUALITY_SHARE
+        rows.append(
+            [
+                f"`{peer}`",
+                str(len(found)),
+                f"{middle(found, 'wall_s'):.1f}",
+                f"{middle(found, 'trials'):.0f}",
+                f"{scores:.4g}",
+                "-" if peer == TUTORIAL else f"{better} of {len(both)}",
+                f"{sum(s is not None for s in reached)} of {len(reached)}",
+                f"**{shown}**" if missed else shown,
+            ]
+        )
+    return [markdown(headings, rows), f"Target: `ours` after {QUALITY_SHARE} of its time."]
+
+
+def best_at(line: Line, at: float) -> float:
+    """Return the best score of a search so many seconds after its start; infinite before any."""
+    return min((score for ended, score in line["curve"] if ended <= at), default=float("inf"))
+
+
+def picture(lines: Sequence[Line], file: Path) -> None:
+    """Draw trials a second over the tutorial's, and the best score against time."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import numpy as np
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    names, values = [], []
+    for job in ("large", "small"):
+        of_job = [line for line in lines if line["job"] == job]
+        for peer in reversed(peers_of(of_job)):
+            if found := ratios(of_job, peer, TUTORIAL):
+                names.append(f"{job}: {peer}")
+                values.append(statistics.median(found))
+    colors = ["tab:orange" if "ours" in n else "0.8" if FLOOR in n else "tab:blue" for n in names]
+    left.barh(names, values, color=colors)
+    left.axvline(1, color="0.3", linewidth=0.8)
+    if values:
+        left.set_xscale("log")
+    left.set_xlabel("trials a second over the tutorial's")
+    left.tick_params(axis="y", labelsize=7)
+
+    of_quality = [line for line in lines if line["job"] == "quality"]
+    seconds = max((line["wall_s"] for line in of_quality if "failed" not in line), default=1.0)
+    for peer in peers_of(of_quality):
+        found = good(of_quality, peer)
+        until = statistics.median(line["curve"][-1][0] for line in found.values())
+        at = np.linspace(0, min(seconds, until), 200)
+        medians = [statistics.median(best_at(line, s) for line in found.values()) for s in at]
+        known = np.isfinite(medians)
+        right.plot(at[known], np.array(medians)[known], label=peer)
+    right.set_xlabel("seconds from the start of the command")
+    right.set_ylabel("best RMSE on validation rows, median")
+    if of_quality:
+        right.legend(fontsize=8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
