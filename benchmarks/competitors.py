@@ -2,10 +2,11 @@
 
 It runs in an environment of its own, and imports nothing of ours:
 
-    python -m venv other
-    other/bin/pip install torch neuralforecast
+    python benchmarks/peers/bench.py install --job small --peers auto_lstm
     python benchmarks/quality.py --write DATA --etth1 ETTh1.csv
-    other/bin/python benchmarks/competitors.py DATA --json competitors.json
+    benchmarks/peers/.venv-neuralforecast/bin/python benchmarks/competitors.py DATA --json FILE
+
+How fast it is beside ours is in `benchmarks/peers`.
 
 Each set of DATA/sets.json is searched with as many trials as ours, each of `--steps` training
 steps, by Optuna's TPE sampler on the validation rows. The best configuration is then trained again

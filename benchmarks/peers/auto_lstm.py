@@ -60,7 +60,7 @@ def main() -> None:
             ),
             "encoder_dropout": trial.suggest_float("dropout", dropout.low, dropout.high),
             "learning_rate": trial.suggest_float("learning_rate", rate.low, rate.high, log=True),
-            "random_seed": options.seed + trial.number,
+            "random_seed": options.seed,
         }
 
     auto = AutoLSTM(

@@ -87,7 +87,8 @@ def tables(lines: Sequence[Line], options: argparse.Namespace) -> str:
     ):
         of_job = [line for line in lines if line["job"] == job and job in options.job]
         if of_job:
-            parts += [f"## {job}", loads(of_job), *make(of_job)]
+            parts += [f"## {job}", loads(of_job)]
+            parts += make(of_job) if peers_of(of_job) else []
     if options.write is not None and parts:
         picture(lines, options.write / "peers.png")
     return "\n\n".join(parts) or "nothing has been measured"

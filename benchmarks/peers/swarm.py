@@ -1,8 +1,9 @@
-"""Swarms of packages around the tutorial's training: a swarm of 20, two processes, MLflow.
+"""Swarms of packages around the tutorial's training: a swarm of 20, MLflow.
 
 Variants:
     pso  the global-best optimizer of pyswarms, which spreads its particles over processes
-    woa  OriginalWOA of mealpy, which does likewise
+    woa  OriginalWOA of mealpy, which takes one process less than there are cores, at least two:
+         on two cores it has one process, and torch its own number of threads
 
 Both search the unit cube, of which `Range.at` makes parameters. Neither keeps a record of its
 trials; each training is one run of MLflow, with log_metric every epoch, as in `tutorial.py`.
@@ -28,7 +29,6 @@ TRIALS = "trials.jsonl"
 
 def main() -> None:
     job, options = arguments(__doc__, "pso", "woa")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     population = max(5, min(POPULATION, job.trials // 2))  # mealpy refuses fewer
     score = functools.partial(score_at, job, options.file.resolve(), options.seed)
     search = {"pso": search_pso, "woa": search_woa}[options.variant]
@@ -72,7 +72,15 @@ def search_woa(score: functools.partial, dims: int, size: int, turns: int, seed:
         "log_to": None,
     }
     optimizer = WOA.OriginalWOA(epoch=turns - 1, pop_size=size)
-    optimizer.solve(problem, mode="process", n_workers=PROCESSES, seed=seed)
+    if can_spread():
+        optimizer.solve(problem, mode="process", n_workers=PROCESSES, seed=seed)
+    else:
+        optimizer.solve(problem, mode="single", seed=seed)
+
+
+def can_spread() -> bool:
+    """Say whether mealpy takes two processes."""
+    return (os.cpu_count() or 1) > PROCESSES
 
 
 def score_all(score: functools.partial, positions: np.ndarray) -> np.ndarray:
@@ -82,7 +90,7 @@ def score_all(score: functools.partial, positions: np.ndarray) -> np.ndarray:
 
 def score_at(job: Job, file: Path, seed: int, position: Sequence[float]) -> float:
     """Train the configuration at a position of the unit cube; runs in a process of the pool."""
-    windows = opened(job.name, file, job)
+    windows = opened(file, job)
     import mlflow
     from trainer import train
 
@@ -107,16 +115,19 @@ def score_at(job: Job, file: Path, seed: int, position: Sequence[float]) -> floa
 _OPENED: dict[str, Windows] = {}
 
 
-def opened(name: str, file: Path, job: Job) -> Windows:
+def opened(file: Path, job: Job) -> Windows:
     """Return the windows, made once in each process, which then has opened MLflow as well."""
-    if name not in _OPENED:
+    if job.name not in _OPENED:
+        import multiprocessing
+
         import torch
         from tutorial import open_experiment
 
-        torch.set_num_threads(1)
+        if multiprocessing.parent_process() is not None:
+            torch.set_num_threads(1)
         open_experiment()
-        _OPENED[name] = read_windows(job, file)
-    return _OPENED[name]
+        _OPENED[job.name] = read_windows(job, file)
+    return _OPENED[job.name]
 
 
 if __name__ == "__main__":
