@@ -10,7 +10,7 @@ import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -70,6 +70,17 @@ class TrainJob:
 
 
 @dataclass(frozen=True)
+class GroupJob:
+    """Train several configurations at once, as one batched model.
+
+    What comes of it is reported for each of its jobs, under that job's key.
+    """
+
+    key: str  # unique among the jobs of one run, and among the keys of their members
+    jobs: tuple[TrainJob, ...]  # two or more, without a time limit
+
+
+@dataclass(frozen=True)
 class PredictJob:
     """Predict the evaluation part of `data` with trained weights."""
 
@@ -105,18 +116,43 @@ class ExternalJob:
     can_be_pruned: bool = False  # the client is then answered after every report
 
 
-Job = TrainJob | PredictJob | ExportJob
+Job = TrainJob | GroupJob | PredictJob | ExportJob
 """What a worker does."""
 
 TrialJob = TrainJob | ExternalJob
 """What the training of a trial is."""
 
 
+def group_job(jobs: Sequence[TrainJob]) -> TrainJob | GroupJob:
+    """Return one job for several: a group, or the only one of them."""
+    if len(jobs) == 1:
+        return jobs[0]
+    return GroupJob(f"{jobs[0].key} and {len(jobs) - 1} more", tuple(jobs))
+
+
+def members_of(job: Job) -> tuple[TrainJob | PredictJob | ExportJob, ...]:
+    """Return the jobs under whose keys a job is reported: those of a group, or itself."""
+    return job.jobs if isinstance(job, GroupJob) else (job,)
+
+
+def renamed(job: Job, prefix: str) -> Job:
+    """Return a job whose key, and those of its members, begin with a prefix."""
+    if isinstance(job, GroupJob):
+        jobs = tuple(dataclasses.replace(each, key=prefix + each.key) for each in job.jobs)
+        return GroupJob(prefix + job.key, jobs)
+    return dataclasses.replace(job, key=prefix + job.key)
+
+
 def data_of(job: Job) -> tuple[DataRef, ...]:
     """Return the data that a job reads, one reference for each fold."""
-    if isinstance(job, ExportJob):
-        return ()
-    return job.folds if isinstance(job, TrainJob) else (job.data,)
+    match job:
+        case TrainJob():
+            return job.folds
+        case GroupJob():
+            return tuple(dict.fromkeys(ref for each in job.jobs for ref in each.folds))
+        case PredictJob():
+            return (job.data,)
+    return ()
 
 
 @dataclass(frozen=True)
@@ -279,12 +315,15 @@ def without_score(job: TrainJob, epochs: int) -> TrainJob:
     return dataclasses.replace(job, epochs=epochs, schedule_epochs=job.epochs, validates=False)
 
 
-def cost(job: TrainJob) -> float:
+def cost(job: TrainJob | GroupJob) -> float:
     """Estimate a job's training time, relative to other jobs of the same search.
 
     An optimizer step has a fixed cost. The rest grows with the products of the recurrent layers'
-    widths, for each step that they read; a segment is one step.
+    widths, for each step that they read; a segment is one step. A group has the sum of its jobs:
+    what it saves is much the same for all.
     """
+    if isinstance(job, GroupJob):
+        return sum(map(cost, job.jobs))
     parameters = Hyperparameters(**job.hyperparameters)
     data = job.folds[0].with_window(parameters.window)
     steps = data.window if isinstance(data, SeriesRef) else 1

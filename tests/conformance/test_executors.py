@@ -14,7 +14,7 @@ from simulated import Landscape, Recording, SimulatedExecutor
 
 from tuner.executors import Finished, LocalExecutor, Lost, Reported
 from tuner.executors.ray_executor import RayExecutor
-from tuner.jobs import OutcomeState, TrainJob
+from tuner.jobs import GroupJob, OutcomeState, TrainJob
 from tuner.service.access import Access
 from tuner.service.pool import SharedPool, StudyExecutor
 from tuner.service.workers import PullWorkers
@@ -145,6 +145,12 @@ def executor(request, make_named):
 
 
 @pytest.fixture(params=kinds(REAL))
+def training(request, make_named):
+    """Makes executors of each kind that trains."""
+    return lambda n_workers: make_named(MAKERS[request.param], request.param, n_workers)
+
+
+@pytest.fixture(params=kinds(REAL))
 def hanging(request, make_named, hanging_path):
     """Makes executors whose jobs hang where their seed is 0, and raise where it is 13."""
     return lambda n_workers: make_named(HANGING[request.param], request.param, n_workers)
@@ -159,6 +165,17 @@ def job(tmp_path_factory):
     def make(key="a", epochs=2, seed=1, **fields):
         hyperparameters = fields.pop("hyperparameters", HYPERPARAMETERS)
         return TrainJob(key, hyperparameters, seed, epochs, 1000, "rmse", (data,), **fields)
+
+    return make
+
+
+@pytest.fixture
+def group(job):
+    """Makes jobs of several members, by their keys; a member differs from others by its seed."""
+
+    def make(keys, **fields):
+        jobs = [job(key, seed=seed, **fields) for seed, key in enumerate(keys, start=1)]
+        return GroupJob(f"group of {keys[0]}", tuple(jobs))
 
     return make
 
@@ -342,6 +359,102 @@ def test_a_job_that_breaks_its_worker_is_lost_alone(hanging, job):
     assert outcomes(seen)["next"].state is OutcomeState.COMPLETE
     workers.submit(job("breaks", seed=1))  # its key is free again
     assert outcomes(events(workers, n_finished(1)))["breaks"].state is OutcomeState.COMPLETE
+
+
+def test_what_comes_of_a_group_is_that_of_its_members(training, job, group):
+    workers = training(1)
+    workers.submit(group("abc", epochs=3))
+    workers.submit(job("d"))
+    seen = events(workers, n_finished(4))
+    ended = outcomes(seen)
+    for key in "abc":
+        epochs = tuple(e.epoch for e in seen if isinstance(e, Reported) and e.key == key)
+        assert [epoch.epoch for epoch in epochs] == [0, 1, 2]
+        assert ended[key].state is OutcomeState.COMPLETE
+        assert ended[key].history == epochs
+    assert len({ended[key].objective for key in "abc"}) == 3  # seeds differ
+    assert ended["d"].state is OutcomeState.COMPLETE
+    assert is_idle(workers)
+    workers.submit(group("abc"))  # their keys are free again
+    assert set(outcomes(events(workers, n_finished(3)))) == set("abc")
+
+
+def test_a_group_goes_on_once_all_members_are_answered(training, group):
+    workers = training(1)
+    workers.submit(group("abc", can_be_pruned=True))
+    seen = events(workers, lambda seen: len(seen) == 3)
+    assert keys_of(seen, Reported) == list("abc")
+    for key in "ca":
+        workers.answer(key, True)
+        assert is_idle(workers)
+    workers.answer("c", False)  # it does not wait any more
+    workers.answer("b", True)
+    ended = outcomes(events(workers, n_finished(3), go_on))
+    assert {end.state for end in ended.values()} == {OutcomeState.COMPLETE}
+
+
+def test_pruning_ends_one_member_and_no_other(training, group):
+    workers = training(1)
+    workers.submit(group("abc", epochs=6, can_be_pruned=True))
+
+    def answer(event):
+        return event.key != "b" or event.epoch.epoch < 2
+
+    seen = events(workers, n_finished(3), answer)
+    ended = outcomes(seen)
+    assert ended["b"].state is OutcomeState.PRUNED
+    assert [epoch.epoch for epoch in ended["b"].history] == [0, 1, 2]
+    for key in "ac":
+        assert ended[key].state is OutcomeState.COMPLETE
+        assert len(ended[key].history) == 6
+
+
+def test_members_are_withdrawn_as_jobs_are(training, job, group):
+    workers = training(1)
+    workers.submit(job("a", can_be_pruned=True))
+    workers.submit(group("bcd"))
+    events(workers, bool)
+    assert workers.withdraw() == ["b", "c", "d"]
+    workers.answer("a", False)
+    assert set(outcomes(events(workers, n_finished(1)))) == {"a"}
+    assert is_idle(workers)
+
+
+def test_a_member_that_diverges_fails_alone(training, job, group):
+    workers = training(1)
+    jobs = list(group("abc", epochs=3).jobs)
+    wild = HYPERPARAMETERS | {"learning_rate": 1e30, "gradient_clip": 1e30}
+    jobs[1] = job("b", seed=2, epochs=3, hyperparameters=wild)
+    workers.submit(GroupJob("group of a", tuple(jobs)))
+    ended = outcomes(events(workers, n_finished(3)))
+    assert ended["b"].state is OutcomeState.FAILED
+    assert {ended[key].state for key in "ac"} == {OutcomeState.COMPLETE}
+
+
+def test_all_members_are_lost_with_their_worker(hanging, job):
+    workers = hanging(1)
+    jobs = [job(key, seed=seed) for key, seed in (("a", 1), ("breaks", 13), ("c", 2))]
+    workers.submit(GroupJob("group of a", tuple(jobs)))
+    workers.submit(job("next", seed=1))
+    seen = events(workers, n_finished(1))
+    lost = [event for event in seen if isinstance(event, Lost)]
+    assert [event.key for event in lost] == ["a", "breaks", "c"]
+    assert all("for good" in event.reason for event in lost)
+    assert set(outcomes(seen)) == {"next"}
+    workers.submit(GroupJob("group of a", (jobs[0], jobs[2])))  # their keys are free again
+    assert set(outcomes(events(workers, n_finished(2)))) == {"a", "c"}
+
+
+@pytest.mark.slow
+def test_a_group_comes_to_the_same_bits_on_every_executor(make_named, group):
+    found = []
+    for name in REAL:
+        workers = make_named(MAKERS[name], name, 2)
+        widths = {"hidden_size": 12, "num_layers": 2, "dropout": 0.2, "batch_size": 16}
+        workers.submit(group("abc", epochs=4, hyperparameters=widths))
+        ended = outcomes(events(workers, n_finished(3)))
+        found.append([[(e.train_loss, e.val_loss) for e in ended[key].history] for key in "abc"])
+    assert all(each == found[0] for each in found)
 
 
 @pytest.mark.slow

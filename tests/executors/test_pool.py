@@ -23,8 +23,8 @@ class Worker(PooledWorker):
     def send_job(self, job):
         self.heard.append(job.key)
 
-    def send_answer(self, go_on):
-        self.heard.append(go_on)
+    def send_answers(self, answers):
+        self.heard += answers
 
     def end(self):
         self.ended = True

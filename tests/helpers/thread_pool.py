@@ -6,12 +6,14 @@ import dataclasses
 import queue
 import threading
 import time
+from functools import partial
 
 import numpy as np
 
+from helpers.one_by_one import one_by_one
 from helpers.simulated_executor import curve, weights
 from tuner import __version__
-from tuner.executors.base import Died, Message, PooledWorker, Ready, WorkerPool, serve
+from tuner.executors.base import Died, Message, PooledWorker, Ready, Work, WorkerPool, serve
 from tuner.jobs import Epoch, Job, Outcome, OutcomeState, PredictJob, TrainJob
 
 
@@ -26,19 +28,19 @@ class _Thread(PooledWorker):
     def send_job(self, job: Job) -> None:
         self._jobs.put(job)
 
-    def send_answer(self, go_on: bool) -> None:
-        self._answers.put(go_on)
+    def send_answers(self, answers) -> None:
+        self._answers.put(answers)
 
     def end(self) -> None:
         self._alive = False
         self._jobs.put(None)
-        self._answers.put(False)
+        self._answers.put([])
 
     def _run(self) -> None:
         self._send(Ready(__version__))
         while (job := self._jobs.get()) is not None:
             try:
-                serve(job, self._pool.run_job, self._send, self._answers.get)
+                serve(job, self._pool.work, self._send, self._answers.get)
             except Exception as error:
                 self._send(Died(repr(error)))
                 return
@@ -56,6 +58,7 @@ class ThreadPool(WorkerPool[_Thread]):
         self.epoch_s = epoch_s
         self.messages: queue.SimpleQueue = queue.SimpleQueue()
         self.trained: list[str] = []
+        self.work = Work(self.run_job, partial(one_by_one, self.run_job))
 
     def run_job(self, job: Job, report) -> Outcome:
         if isinstance(job, PredictJob):

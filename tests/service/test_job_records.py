@@ -14,7 +14,16 @@ from tuner.data.preprocessing import Transform
 from tuner.data.reference import PairsRef, SequencesRef
 from tuner.executors import Finished, Lost, Reported
 from tuner.executors.base import Returned
-from tuner.jobs import Epoch, Exported, ExportJob, Outcome, OutcomeState, PredictJob, TrainJob
+from tuner.jobs import (
+    Epoch,
+    Exported,
+    ExportJob,
+    GroupJob,
+    Outcome,
+    OutcomeState,
+    PredictJob,
+    TrainJob,
+)
 from tuner.service.job_records import (
     event_from_record,
     event_to_record,
@@ -46,6 +55,7 @@ JOBS = [
     PredictJob("p", HYPERPARAMETERS, WEIGHTS, SERIES, others=(WEIGHTS, WEIGHTS)),
     ExportJob("e", HYPERPARAMETERS, WEIGHTS, SHAPE, steps=12),
 ]
+JOBS.append(GroupJob("g", (JOBS[0], JOBS[1])))
 FOLDERS = {ref.folder: f"/here{ref.folder}" for ref in REFS}
 BLOBS = {}
 
@@ -76,6 +86,8 @@ def here(job):
     """The job with its folders here."""
     moved = {f.name: getattr(job, f.name) for f in dataclasses.fields(job)}
     for name, value in moved.items():
+        if name == "jobs":
+            moved[name] = tuple(map(here, value))
         if name == "folds":
             moved[name] = tuple(dataclasses.replace(r, folder=FOLDERS[r.folder]) for r in value)
         if name == "data":

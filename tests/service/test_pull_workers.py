@@ -20,7 +20,7 @@ from helpers.pulled import agents, served
 from tuner import __version__
 from tuner.data import Shape
 from tuner.executors import Finished, LocalExecutor, Lost, Reported
-from tuner.jobs import Epoch, ExportJob, Outcome, OutcomeState, PredictJob, TrainJob
+from tuner.jobs import Epoch, ExportJob, GroupJob, Outcome, OutcomeState, PredictJob, TrainJob
 from tuner.service.access import Access, Owner, TokenFile, new_token
 from tuner.service.pool import SharedPool
 from tuner.service.problems import Problem
@@ -110,6 +110,82 @@ def test_messages_are_kept_until_they_have_arrived(pool, workers, job):
     assert keys(workers, worker) == keys(workers, worker)
     assert workers.messages(worker, 1) == []
     assert workers.messages(worker, 0) == []  # it has arrived
+
+
+def group_of(job, keys, **fields):
+    return GroupJob(f"group of {keys[0]}", tuple(job(key, **fields) for key in keys))
+
+
+def member_keys(workers, worker):
+    (record,) = [m["job"] for m in workers.messages(worker, 0) if "job" in m]
+    assert record["kind"] == "group"
+    return [each["key"] for each in record["jobs"]]
+
+
+def test_a_group_takes_one_slot_until_all_members_have_ended(pool, workers, job):
+    study, worker = pool.executor("ana", "s"), joined(workers)
+    study.submit(group_of(job, "abc", can_be_pruned=True))
+    study.submit(job("d"))
+    a, b, c = member_keys(workers, worker)
+    workers.receive(worker, 0, [reported(key, 0) for key in (a, b, c)])
+    assert [event.key for event in study.poll(0)] == ["a", "b", "c"]
+    for key in "bca":
+        study.answer(key, True)
+    answers = [m for m in workers.messages(worker, 1) if "answer" in m]
+    assert [m["key"] for m in answers] == [b, c, a]
+    workers.receive(worker, 3, [finished(a), finished(c)])
+    assert [event.key for event in study.poll(0)] == ["a", "c"]
+    assert pool.busy == 1
+    assert keys(workers, worker, 4) == []
+    workers.receive(worker, 5, [finished(b)])
+    assert [event.key for event in study.poll(0)] == ["b"]
+    assert len(keys(workers, worker, 4)) == 1  # the next job
+
+
+def test_a_worker_that_vanishes_loses_what_is_left_of_a_group(pool, workers, job, clock):
+    study, worker = pool.executor("ana", "s"), joined(workers, name="node7:12")
+    study.submit(group_of(job, "abc"))
+    a, _, _ = member_keys(workers, worker)
+    workers.receive(worker, 0, [finished(a)])
+    clock[0] += LEASE_S + 1
+    workers.expire()
+    end, *lost = study.poll(0)
+    assert isinstance(end, Finished)
+    assert [type(event) for event in lost] == [Lost, Lost]
+    assert [event.key for event in lost] == ["b", "c"]
+    assert pool.busy == 0
+    study.submit(group_of(job, "abc"))  # its keys are free again
+
+
+def test_data_that_does_not_arrive_loses_the_whole_group(pool, workers, job):
+    study, worker = pool.executor("ana", "s"), joined(workers)
+    study.submit(group_of(job, "abc"))
+    (key,) = keys(workers, worker)  # of the group
+    workers.receive(worker, 0, [{"key": key, "lost": "no data"}])
+    assert [(type(e), e.key) for e in study.poll(0)] == [(Lost, key) for key in "abc"]
+    assert pool.busy == 0
+
+
+def test_a_group_that_is_handed_back_begins_again_unseen(pool, workers, job):
+    study, worker = pool.executor("ana", "s"), joined(workers)
+    study.submit(group_of(job, "ab", can_be_pruned=True))
+    a, b = member_keys(workers, worker)
+    workers.receive(worker, 0, [reported(a, 0), reported(b, 0)])
+    study.poll(0)
+    study.answer("a", False)
+    study.answer("b", True)
+    workers.receive(worker, 2, [finished(a)])
+    assert [event.key for event in study.poll(0)] == ["a"]
+    workers.leave(worker)
+    other = joined(workers, name="other")
+    assert member_keys(workers, other) == [a, b]
+    workers.receive(other, 0, [reported(a, 0), reported(b, 0)])
+    assert study.poll(0) == []  # they are known
+    answers = [m for m in workers.messages(other, 1) if "answer" in m]
+    assert [(m["key"], m["answer"]) for m in answers] == [(a, False), (b, True)]
+    workers.receive(other, 2, [reported(b, 1), finished(b), finished(a)])
+    assert [event.key for event in study.poll(0)] == ["b", "b"]
+    assert pool.busy == 0
 
 
 def test_events_that_arrive_twice_count_once(pool, workers, job):

@@ -13,7 +13,16 @@ from multiprocessing import Pipe
 from typing import Generic, Protocol, TypeVar
 
 from tuner.errors import Interrupted, RunError
-from tuner.jobs import Epoch, Job, Outcome, OutcomeState, TrainJob, timed_out
+from tuner.jobs import (
+    Epoch,
+    GroupJob,
+    Job,
+    Outcome,
+    OutcomeState,
+    TrainJob,
+    members_of,
+    timed_out,
+)
 
 
 @dataclass(frozen=True)
@@ -57,11 +66,18 @@ class Executor(Protocol):
     All methods are called from one thread. An executor never runs a lost job again by itself.
     A job that trains for longer than its `timeout_s` is ended with its worker, and finishes with
     the outcome of `tuner.jobs.timed_out`; waiting for a worker or an answer does not count.
+
+    A `GroupJob` is trained by one worker. Its events, answers and withdrawal are of its members,
+    under their own keys, and all members that have not ended are lost with its worker.
     """
 
     @property
     def n_workers(self) -> int:
         """Workers at a time, at least 1."""
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether its workers train on GPUs unless a job says otherwise."""
 
     def submit(self, job: Job) -> None:
         """Queue a job; returns at once. Keys must differ among the jobs in progress."""
@@ -100,7 +116,14 @@ class Died:
     reason: str
 
 
-Message = Ready | Started | Reported | Finished | Died
+@dataclass(frozen=True)
+class OfGroup:
+    """What several members of a group say at once; reports are in the order of the members."""
+
+    said: tuple[Reported | Finished, ...]
+
+
+Message = Ready | Started | Reported | Finished | OfGroup | Died
 
 RunJob = Callable[[Job, Callable[[Epoch], bool]], Outcome]
 """Does a job; calls back after every epoch and stops if the answer is False.
@@ -108,33 +131,62 @@ RunJob = Callable[[Job, Callable[[Epoch], bool]], Outcome]
 An exception means that the worker is broken: it ends, and its job is lost.
 """
 
+RunGroup = Callable[
+    [Sequence[TrainJob], Callable[[Sequence[tuple[str, Epoch]]], Sequence[bool]]], Sequence[Outcome]
+]
+"""Trains the jobs of a group; returns their outcomes in order.
+
+It calls back with the epochs that members have ended, by key, and stops the members for which the
+answer is False. An exception means the same as for `RunJob`.
+"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker can do."""
+
+    run_job: RunJob
+    run_group: RunGroup
+
 
 def serve(
-    job: Job, run_job: RunJob, send: Callable[[Message], None], receive: Callable[[], bool]
+    job: Job, work: Work, send: Callable[[Message], None], receive: Callable[[], Sequence[bool]]
 ) -> None:
     """Do a job in a worker, from its `Started` to its `Finished`.
 
     Args:
         job: the job.
-        run_job: does it.
+        work: does it.
         send: sends a message to the executor.
-        receive: waits for the answer to a report; called only if the job can be pruned.
+        receive: waits for the answers to a report, one for each epoch in it; called only if a job
+            can be pruned.
     """
     send(Started(job.key))
-    waits = isinstance(job, TrainJob) and job.can_be_pruned
+    pruned = {each.key for each in members_of(job) if can_be_pruned(each)}
     began, waited_s = time.monotonic(), 0.0
 
-    def report(epoch: Epoch) -> bool:
+    def report(epochs: Sequence[tuple[str, Epoch]]) -> list[bool]:
         nonlocal waited_s
         now = time.monotonic()
-        send(Reported(job.key, epoch, trained_s=now - began - waited_s))
-        if not waits:
-            return True
-        go_on = receive()
+        reports = tuple(Reported(key, epoch, now - began - waited_s) for key, epoch in epochs)
+        send(OfGroup(reports) if isinstance(job, GroupJob) else reports[0])
+        if not any(key in pruned for key, _ in epochs):
+            return [True] * len(epochs)
+        answers = iter(receive())
         waited_s += time.monotonic() - now
-        return go_on
+        return [key not in pruned or next(answers) for key, _ in epochs]
 
-    send(Finished(job.key, run_job(job, report)))
+    if isinstance(job, GroupJob):
+        ended = zip(job.jobs, work.run_group(job.jobs, report), strict=True)
+        send(OfGroup(tuple(Finished(each.key, outcome) for each, outcome in ended)))
+    else:
+        outcome = work.run_job(job, lambda epoch: report([(job.key, epoch)])[0])
+        send(Finished(job.key, outcome))
+
+
+def can_be_pruned(job: Job) -> bool:
+    """Return whether a job waits for an answer after every report; of a group, its members do."""
+    return isinstance(job, TrainJob) and job.can_be_pruned
 
 
 class PooledWorker(ABC):
@@ -153,7 +205,8 @@ class PooledWorker(ABC):
         self.start_limit_s = start_limit_s
         self._began = time.monotonic()
         self.job: Job | None = None
-        self.waits = False  # its job, for an answer
+        self.in_progress: dict[str, bool] = {}  # keys of members that have not ended: are pruned
+        self._answers: dict[str, bool | None] = {}  # to the last report, by key; None: not yet
         self._trained_s = 0.0  # of its job, at its last report
         self._since: float | None = None  # the time of that report; None while it does not train
 
@@ -162,8 +215,8 @@ class PooledWorker(ABC):
         """Have the worker begin a job."""
 
     @abstractmethod
-    def send_answer(self, go_on: bool) -> None:
-        """Send the answer to a report."""
+    def send_answers(self, answers: Sequence[bool]) -> None:
+        """Send the answers to a report, in its order."""
 
     @abstractmethod
     def end(self) -> None:
@@ -171,18 +224,28 @@ class PooledWorker(ABC):
 
     def begin(self, job: Job) -> None:
         """Hand a job to a worker that has none."""
-        self.job, self.waits, self._since = job, False, None
+        self.job, self._answers, self._since = job, {}, None
+        self.in_progress = {each.key: can_be_pruned(each) for each in members_of(job)}
         self.send_job(job)
 
-    def answer(self, go_on: bool) -> None:
-        """Answer the job that waits."""
-        self.waits, self._since = False, time.monotonic()
-        self.send_answer(go_on)
+    def answer(self, key: str, go_on: bool) -> None:
+        """Answer one that waits; the worker goes on once all of its group are answered."""
+        if key not in self._answers or self._answers[key] is not None:
+            return  # it does not wait
+        self._answers[key] = go_on
+        answers = [each for each in self._answers.values() if each is not None]
+        if len(answers) == len(self._answers):
+            self._answers, self._since = {}, time.monotonic()
+            self.send_answers(answers)
 
-    def trains(self, trained_s: float, *, waits: bool = False) -> None:
-        """Note for how long the job has trained, and whether it now waits for an answer."""
-        self.waits, self._trained_s = waits, trained_s
-        self._since = None if waits else time.monotonic()
+    def trains(self, trained_s: float, reported: Sequence[str] = ()) -> None:
+        """Note for how long the job has trained, and that these members have reported now.
+
+        Those that can be pruned wait for an answer.
+        """
+        self._trained_s = trained_s
+        self._answers = {key: None for key in reported if self.in_progress.get(key)}
+        self._since = None if self._answers else time.monotonic()
 
     def left_s(self) -> float:
         """Return how many seconds the worker may start or its job train; inf without a limit."""
@@ -204,7 +267,7 @@ class JobSource(Protocol):
         """Return the next job for a worker that is free now; None if there is none."""
 
     def left(self, key: str) -> None:
-        """Note that a job which was taken has left its worker, whichever way."""
+        """Note that a job which was taken has left its worker, whichever way: a group as one."""
 
 
 class JobQueue(deque[Job]):
@@ -293,6 +356,11 @@ class WorkerPool(ABC, Generic[W]):
         return self._n_workers
 
     @property
+    def has_gpus(self) -> bool:
+        """Whether workers train on GPUs unless a job says otherwise; by default none does."""
+        return False
+
+    @property
     def busy(self) -> int:
         """Workers that have a job."""
         return sum(worker.job is not None for worker in self._workers)
@@ -345,11 +413,10 @@ class WorkerPool(ABC, Generic[W]):
     def answer(self, key: str, go_on: bool) -> None:
         """Answer a job that waits, unless its worker has died."""
         for worker in self._workers:
-            if worker.waits and worker.job is not None and worker.job.key == key:
-                worker.answer(go_on)
+            worker.answer(key, go_on)
 
     def end_job(self, key: str) -> None:
-        """End a job at once, with its worker if it has begun; no event follows."""
+        """End a job at once, a group as one, with its worker if it has begun; no event follows."""
         for job in [job for job in self._queue if job.key == key]:
             self._queue.remove(job)
         for worker in [w for w in self._workers if w.job is not None and w.job.key == key]:
@@ -358,7 +425,7 @@ class WorkerPool(ABC, Generic[W]):
 
     def withdraw(self) -> list[str]:
         """Drop the jobs that no worker has begun, and return their keys."""
-        keys = [job.key for job in self._queue]
+        keys = [each.key for job in self._queue for each in members_of(job)]
         self._queue.clear()
         return keys
 
@@ -395,22 +462,32 @@ class WorkerPool(ABC, Generic[W]):
             case Started():
                 worker.trains(0.0)
             case Reported():
-                job = worker.job
-                waits = isinstance(job, TrainJob) and job.can_be_pruned
-                worker.trains(message.trained_s, waits=waits)
+                worker.trains(message.trained_s, [message.key])
                 return [message]
             case Finished():
-                worker.job = None
-                self._source.left(message.key)
-                return [message]
+                return self._end([message], worker)
+            case OfGroup(said):
+                reports = [each for each in said if isinstance(each, Reported)]
+                if reports:
+                    worker.trains(reports[0].trained_s, [each.key for each in reports])
+                return [*reports, *self._end([e for e in said if isinstance(e, Finished)], worker)]
             case Died():
                 self._remove(worker)
                 if worker.job is not None:
                     self._source.left(worker.job.key)
-                    return [Lost(worker.job.key, message.reason)]
+                    return [Lost(key, message.reason) for key in worker.in_progress]
                 if not worker.ready:
                     self._count_failed_start(message.reason)
         return []
+
+    def _end(self, ended: list[Finished], worker: W) -> list[Event]:
+        """Note the ends of members; the worker is free once all of its job have ended."""
+        for each in ended:
+            worker.in_progress.pop(each.key, None)
+        if worker.job is not None and not worker.in_progress:
+            self._source.left(worker.job.key)
+            worker.job = None
+        return list(ended)
 
     def _count_failed_start(self, reason: str) -> None:
         """Give up once too many workers in a row fail to start."""

@@ -100,8 +100,8 @@ class _Process(PooledWorker):
     def send_job(self, job: Job) -> None:
         self._send(job)
 
-    def send_answer(self, go_on: bool) -> None:
-        self._send(go_on)
+    def send_answers(self, answers: Sequence[bool]) -> None:
+        self._send(list(answers))
 
     def _send(self, content: Any) -> None:
         with suppress(OSError):  # it died: `receive` reports that
@@ -163,6 +163,11 @@ class LocalExecutor(WorkerPool[_Process]):
     def pids(self) -> list[int]:
         """The process ids of the workers."""
         return [w.process.pid for w in self._workers]
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether there are GPUs here, of which each process sees one."""
+        return bool(self._gpus)
 
     def wake(self) -> None:
         """Have a `poll` that waits return at once."""

@@ -29,8 +29,8 @@ from tuner.executors.base import (
     Message,
     PooledWorker,
     Ready,
-    RunJob,
     Started,
+    Work,
     WorkerPool,
     serve,
 )
@@ -255,26 +255,26 @@ class RayWorker:
     """The actor: does one job at a time, and queues messages for the executor, `Ready` first.
 
     Args:
-        training: the module whose `prepare` returns the function that does jobs.
+        training: the module whose `prepare` returns the functions that do jobs.
         gpus: reserved for it; with 0, the GPUs of other jobs are hidden.
     """
 
     def __init__(self, training: str, gpus: float) -> None:
         if not gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self._run_job: RunJob = importlib.import_module(training).prepare()
-        self._answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._work: Work = importlib.import_module(training).prepare()
+        self._answers: queue.SimpleQueue[Sequence[bool]] = queue.SimpleQueue()
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._messages.put(Ready(__version__))
 
     def train(self, job: Job, folders: Sequence[str], *arrays: Mapping[str, np.ndarray]) -> None:
         """Do a job whose data was prepared in these folders and arrives as these arrays."""
         hold_arrays(dict(zip(folders, arrays, strict=True)))
-        serve(job, self._run_job, self._send, self._answers.get)
+        serve(job, self._work, self._send, self._answers.get)
 
-    def hear(self, go_on: bool) -> None:
-        """Receive the answer to `Started`, or to the report of a job that can be pruned."""
-        self._answers.put(go_on)
+    def hear(self, answers: Sequence[bool]) -> None:
+        """Receive the answer to `Started`, or those to a report of jobs that can be pruned."""
+        self._answers.put(answers)
 
     def next_messages(self) -> list[Message]:
         """Return the messages since the last call, waiting for the first."""
@@ -305,8 +305,8 @@ class _Actor(PooledWorker):
         references = [self._share(folder) for folder in folders]
         self.training = self._handle.train.remote(job, folders, *references)
 
-    def send_answer(self, go_on: bool) -> None:
-        self._handle.hear.remote(go_on)
+    def send_answers(self, answers: Sequence[bool]) -> None:
+        self._handle.hear.remote(answers)
 
     def listen_on(self) -> None:
         """Ask for the next messages."""
@@ -384,6 +384,11 @@ class RayExecutor(WorkerPool[_Actor]):
         """Answer a job that waits; raises as `poll` does."""
         with self._failures_named():
             super().answer(key, go_on)
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether GPUs are reserved for each worker."""
+        return self._gpus > 0
 
     def take_from(self, source: JobSource) -> None:
         """Take jobs from a source; the pool can then be woken."""
@@ -495,7 +500,7 @@ class RayExecutor(WorkerPool[_Actor]):
                 rule = f"a node of the cluster has {versions}"
                 raise RunError(rule, remedy="install the same everywhere")
             if isinstance(message, Started):
-                worker.send_answer(True)
+                worker.send_answers([True])
         worker.listen_on()
         return messages
 

@@ -12,16 +12,16 @@ from multiprocessing.connection import Connection
 import torch
 
 from tuner import __version__
-from tuner.executors.base import Message, Ready, RunJob, serve
+from tuner.executors.base import Message, Ready, Work, serve
 from tuner.jobs import Job
-from tuner.training import run_job, warm_up
+from tuner.training import run_job, train_group, warm_up
 
 
-def prepare() -> RunJob:
-    """Make the first job as fast as any other, and return the function that does jobs."""
+def prepare() -> Work:
+    """Make the first job as fast as any other, and return the functions that do jobs."""
     torch.set_num_threads(1)
     warm_up()
-    return run_job
+    return Work(run_job, train_group)
 
 
 def main(file_descriptor: int) -> None:
@@ -31,7 +31,7 @@ def main(file_descriptor: int) -> None:
     """
     connection = Connection(file_descriptor)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    run_job = prepare()
+    work = prepare()
 
     def send(message: Message) -> None:
         try:
@@ -39,9 +39,10 @@ def main(file_descriptor: int) -> None:
         except OSError:
             os._exit(1)  # nobody is left to train for
 
-    def receive() -> bool:
+    def receive() -> list[bool]:
         try:
-            return bool(connection.recv())
+            answers: list[bool] = connection.recv()
+            return answers
         except (EOFError, OSError):
             os._exit(1)
 
@@ -52,7 +53,7 @@ def main(file_descriptor: int) -> None:
         except (EOFError, OSError):
             return
         try:
-            serve(job, run_job, send, receive)
+            serve(job, work, send, receive)
         except Exception:
             traceback.print_exc()
             sys.stderr.flush()

@@ -25,6 +25,7 @@ from tuner.jobs import (
     Epoch,
     Exported,
     ExportJob,
+    GroupJob,
     Job,
     Outcome,
     PredictJob,
@@ -69,6 +70,9 @@ def sha256_of_file(path: Path) -> str:
 
 def job_to_record(job: Job, put: Put) -> Record:
     """Return a job as JSON; `put` keeps its weights. Folders of data stay as they are."""
+    if isinstance(job, GroupJob):
+        jobs = [job_to_record(each, put) for each in job.jobs]
+        return {"kind": "group", "key": job.key, "jobs": jobs}
     kind = next(kind for kind, type_ in _JOBS.items() if isinstance(job, type_))
     record = {f.name: getattr(job, f.name) for f in dataclasses.fields(job)}
     if isinstance(job, TrainJob):
@@ -95,7 +99,12 @@ def job_from_record(record: Record, get: Get, folder_of: Mapping[str, str]) -> J
         ValueError: it is no such record.
     """
     fields = dict(record)
-    type_ = _JOBS[fields.pop("kind")]
+    if (kind := fields.pop("kind")) == "group":
+        jobs = tuple(job_from_record(each, get, folder_of) for each in fields["jobs"])
+        if not all(isinstance(each, TrainJob) for each in jobs):
+            raise ValueError("a group has jobs that train")
+        return GroupJob(fields["key"], jobs)  # type: ignore[arg-type]
+    type_ = _JOBS[kind]
     if type_ is TrainJob:
         fields["folds"] = tuple(ref_from_record(ref, folder_of) for ref in fields["folds"])
     else:

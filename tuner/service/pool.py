@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from tuner.errors import InputError, Interrupted, RunError, TunerError, one_line
 from tuner.executors.base import Event, Lost, Reported, WorkerPool
 from tuner.experiment.schema import Resources
-from tuner.jobs import Job, data_of
+from tuner.jobs import Job, data_of, members_of, renamed
 from tuner.service.fair_share import FairShare, StudyShare
 from tuner.service.hiding import public_event
 
@@ -56,16 +56,26 @@ class Workers(Protocol):
 
 
 @dataclass(eq=False)
-class _Task:
-    """A job of a study, on its way through the pool."""
+class _Member:
+    """A training whose events go to a study: a job, or one of a group."""
 
-    job: Job  # under a key that differs from those of all other jobs of the pool
-    key: str  # in its study
-    study: StudyExecutor
-    holder: Workers | None = None  # None until it has begun
+    key: str  # in the pool, where it differs from all others
+    key_in_study: str
+    task: _Task
     n_reported: int = 0  # epochs that its search knows
     n_repeated: int = 0  # epochs that were reported since it began last
     answers: list[bool] = field(default_factory=list)  # of its search, by epoch
+    has_ended: bool = False
+
+
+@dataclass(eq=False)
+class _Task:
+    """A job of a study, on its way through the pool."""
+
+    job: Job  # under keys that differ from those of all other jobs of the pool
+    study: StudyExecutor
+    members: list[_Member] = field(default_factory=list)
+    holder: Workers | None = None  # None until it has begun
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,7 @@ class SharedPool:
         n_workers: made by `make`; 0 for none, if all workers are of another kind: see `add`.
         share: decides which job is next.
         resources: of each worker; see `check`.
+        has_gpus: whether workers train on GPUs unless a job says otherwise.
     """
 
     def __init__(
@@ -101,11 +112,13 @@ class SharedPool:
         share: FairShare[str] | None = None,
         *,
         resources: Resources | None = None,
+        has_gpus: bool = False,
     ) -> None:
-        self.resources = resources or Resources()
+        self.resources, self.has_gpus = resources or Resources(), has_gpus
         self.lock = threading.RLock()  # of all that follows, and of every study
         self._share = FairShare() if share is None else share  # one without jobs is falsy
         self._tasks: dict[str, _Task] = {}  # by the key of the job
+        self._members: dict[str, _Member] = {}  # of these, by their keys
         self._studies: list[StudyExecutor] = []
         self._numbers = itertools.count()
         self._is_closed = False
@@ -201,41 +214,61 @@ class SharedPool:
             if (key := self._share.take(owner)) is None:
                 return None
             task = self._tasks[key]
-            task.holder, task.n_repeated = holder, 0
+            task.holder = holder
+            for member in task.members:
+                member.n_repeated = 0
             return task.job
 
     def deliver(self, events: Iterable[Event]) -> None:
         """Hand events of jobs to their searches."""
         with self.lock:
             for event in events:
-                if (task := self._tasks.get(event.key)) is None:
+                if (member := self._members.get(event.key)) is None:
                     continue  # its search does not wait for it any more
-                if isinstance(event, Reported) and self._is_known(task):
+                if isinstance(event, Reported):
+                    if self._is_known(member):
+                        continue
+                elif not self._ends(member):
                     continue
-                if not isinstance(event, Reported):
-                    self.left(event.key)
-                    self._drop(task)
-                task.study._receive(dataclasses.replace(event, key=task.key))
+                task = member.task
+                task.study._receive(dataclasses.replace(event, key=member.key_in_study))
 
-    def _is_known(self, task: _Task) -> bool:
+    def _is_known(self, member: _Member) -> bool:
         """Count a report, and return whether it is of an epoch that was reported before.
 
         A job that was handed back begins again, and its search does not notice.
         """
-        task.n_repeated += 1
-        if task.n_repeated > task.n_reported:
-            task.n_reported = task.n_repeated
+        member.n_repeated += 1
+        if member.n_repeated > member.n_reported:
+            member.n_reported = member.n_repeated
             return False
-        if task.n_repeated <= len(task.answers) and task.holder is not None:
-            task.holder.answer(task.job.key, task.answers[task.n_repeated - 1])
+        holder = member.task.holder
+        if member.n_repeated <= len(member.answers) and holder is not None:
+            holder.answer(member.key, member.answers[member.n_repeated - 1])
         return True
 
-    def _answer(self, task: _Task, go_on: bool) -> None:
-        if len(task.answers) == task.n_reported:
+    def _ends(self, member: _Member) -> bool:
+        """Note that a member has ended, and return whether it had not before.
+
+        It is remembered until all of its group have: a group that was handed back begins again
+        with all of them.
+        """
+        if member.has_ended:
+            return False
+        member.has_ended, task = True, member.task
+        del task.study._members[member.key_in_study]
+        if all(each.has_ended for each in task.members):
+            self.left(task.job.key)
+            self._drop(task)
+        return True
+
+    def _answer(self, member: _Member, go_on: bool) -> None:
+        if len(member.answers) == member.n_reported:
             return  # it does not wait
-        task.answers.append(go_on)
-        if task.holder is not None and task.n_repeated == len(task.answers):
-            task.holder.answer(task.job.key, go_on)
+        member.answers.append(go_on)
+        holder = member.task.holder
+        if holder is not None and member.n_repeated == len(member.answers):
+            holder.answer(member.key, go_on)
 
     def left(self, key: str) -> None:
         """Note that a job has left its worker, whichever way."""
@@ -271,34 +304,43 @@ class SharedPool:
         with self.lock:
             tasks = list(self._tasks.values())
             if any(kind.n_workers for kind in self._kinds if kind is not holder):
-                self.deliver(Lost(t.job.key, one_line(error)) for t in tasks if t.holder is holder)
+                lost = [task for task in tasks if task.holder is holder]
+                self.deliver(Lost(m.key, one_line(error)) for task in lost for m in task.members)
                 return
             for study in dict.fromkeys(task.study for task in tasks):
                 study._fail(error)
 
     def _submit(self, study: StudyExecutor, job: Job) -> None:
-        key = f"{next(self._numbers)}:{job.key}"
-        task = _Task(dataclasses.replace(job, key=key), job.key, study)
-        self._tasks[key] = study._tasks[job.key] = task
-        self._share.submit(study.share, key)
+        task = _Task(renamed(job, f"{next(self._numbers)}:"), study)
+        self._tasks[task.job.key] = task
+        for own, given in zip(members_of(task.job), members_of(job), strict=True):
+            member = _Member(own.key, given.key, task)
+            task.members.append(member)
+            self._members[own.key] = study._members[given.key] = member
+        self._share.submit(study.share, task.job.key)
         self.wake_all()
 
     def _withdraw(self, study: StudyExecutor) -> list[str]:
-        return [self._drop(self._tasks[key]) for key in self._share.withdraw(study.share)]
+        dropped = [self._tasks[key] for key in self._share.withdraw(study.share)]
+        return [key for task in dropped for key in self._drop(task)]
 
     def _end_all(self, study: StudyExecutor) -> None:
         """Drop the jobs of a study, and end those that run."""
         self._withdraw(study)
-        for task in list(study._tasks.values()):
+        for task in dict.fromkeys(member.task for member in study._members.values()):
             self._drop(task)
             assert task.holder is not None
             task.holder.end_job(task.job.key)
 
-    def _drop(self, task: _Task) -> str:
-        """Forget a job, and return its key in the study."""
+    def _drop(self, task: _Task) -> list[str]:
+        """Forget a job, and return the keys in the study of its members that have not ended."""
         del self._tasks[task.job.key]
-        del task.study._tasks[task.key]
-        return task.key
+        for member in task.members:
+            del self._members[member.key]
+        dropped = [member.key_in_study for member in task.members if not member.has_ended]
+        for key in dropped:
+            del task.study._members[key]
+        return dropped
 
     def _leave(self, study: StudyExecutor, folders: Iterable[str]) -> None:
         if study in self._studies:
@@ -437,7 +479,7 @@ class StudyExecutor:
         self._changed = threading.Condition(pool.lock)
         self._events: list[Event] = []
         self._error: BaseException | None = None
-        self._tasks: dict[str, _Task] = {}  # by the key in the study
+        self._members: dict[str, _Member] = {}  # that have not ended, by the key in the study
         self._folders: set[str] = set()  # with the data of its jobs
 
     @property
@@ -447,6 +489,11 @@ class StudyExecutor:
             limit = self._pool._share.limit(self.share)
             n_workers = self._pool.n_workers
         return max(1, n_workers if limit is None else min(limit, n_workers))
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether workers of the pool train on GPUs unless a job says otherwise."""
+        return self._pool.has_gpus
 
     def submit(self, job: Job) -> None:
         """Queue a job; raises as `poll` does."""
@@ -475,7 +522,7 @@ class StudyExecutor:
 
     def _notes_wait(self) -> bool:
         """Note whether there are workers, and return whether the search is to hear of none."""
-        if not self._tasks or self._pool.serves(self.owner):
+        if not self._members or self._pool.serves(self.owner):
             self._alone_since, self._is_told = None, False
             return False
         if self._alone_since is None:
@@ -487,9 +534,9 @@ class StudyExecutor:
     def answer(self, key: str, go_on: bool) -> None:
         """Answer a job that waits after a report: whether to train on."""
         with self._pool.lock:
-            task = self._tasks.get(key)
-            if task is not None:
-                self._pool._answer(task, go_on)
+            member = self._members.get(key)
+            if member is not None:
+                self._pool._answer(member, go_on)
 
     def withdraw(self) -> list[str]:
         """Drop the jobs that no worker has begun, and return their keys."""

@@ -26,6 +26,7 @@ from tuner.client.connection import Connection, RefusedError
 from tuner.errors import RunError, TunerError, one_line
 from tuner.executors.base import Event, Reported
 from tuner.executors.local import LocalExecutor
+from tuner.jobs import Job, members_of
 from tuner.outputs import scratch_folder
 from tuner.service.job_records import Record, event_to_record, job_from_record, sha256_of
 
@@ -249,6 +250,7 @@ class _Session:
         self._executor, self._data = executor, data
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._fetching: set[str] = set()  # keys of jobs that are to begin; of the main thread
+        self._members: dict[str, str] = {}  # the job of each training in progress; as above
         self._outgoing: queue.SimpleQueue[Event | Record | None] = queue.SimpleQueue()
         self._is_over = threading.Event()
         self._failure: TunerError | None = None
@@ -271,7 +273,7 @@ class _Session:
             for event in self._executor.poll(_POLL_S):
                 self._outgoing.put(event)
                 if not isinstance(event, Reported):
-                    self._data.release(event.key)
+                    self._release(self._members.pop(event.key, event.key))
 
     def close(self) -> None:
         """End the threads."""
@@ -329,8 +331,18 @@ class _Session:
     def _end(self, key: str) -> None:
         self._fetching.discard(key)
         self._executor.end_job(key)
-        self._data.release(key)
+        self._members = {m: job for m, job in self._members.items() if job != key}
+        self._release(key)
         self._outgoing.put({"key": key, "ended": True})
+
+    def _release(self, job: str) -> None:
+        """Release the data of a job that has ended, of a group once all members have."""
+        if job not in self._members.values():
+            self._data.release(job)
+
+    def _submit(self, job: Job) -> None:
+        self._members |= {member.key: job.key for member in members_of(job)}
+        self._executor.submit(job)
 
     def _fetch(self, key: str, message: Record) -> None:
         """Fetch the data of a job, and have it begun."""
@@ -343,7 +355,7 @@ class _Session:
             lost = {"key": key, "lost": reason[:1000]}
             self._act(lambda: self._begin(key, lambda: self._outgoing.put(lost)))
             return
-        self._act(lambda: self._begin(key, lambda: self._executor.submit(job)))
+        self._act(lambda: self._begin(key, lambda: self._submit(job)))
 
     def _begin(self, key: str, action: Callable[[], None]) -> None:
         """Do something with a job whose data was fetched, unless it was ended meanwhile."""

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.jobs import ExportJob, Job, TrainJob
+from tuner.jobs import ExportJob, GroupJob, Job, TrainJob
 from tuner.service.problems import Problem
 
 _EPOCH_BYTES = 256  # of an epoch in a history, at most
@@ -99,6 +99,9 @@ class JobUploads:
 
 def _limits(job: Job, most_bytes: int) -> tuple[int, int]:
     """Return how many files a job may give, and how many bytes."""
+    if isinstance(job, GroupJob):
+        of_each = [_limits(each, most_bytes) for each in job.jobs]
+        return sum(n for n, _ in of_each), sum(size for _, size in of_each)
     if isinstance(job, ExportJob):
         return 1, most_bytes
     if not isinstance(job, TrainJob):

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner import __version__
-from tuner.executors.base import Lost, Reported, Returned
-from tuner.jobs import Job, data_of
+from tuner.executors.base import Finished, Lost, Reported, Returned
+from tuner.jobs import Job, data_of, members_of
 from tuner.outputs import scratch_folder
 from tuner.service.access import Owner
 from tuner.service.job_records import (
@@ -72,6 +72,7 @@ class PullWorker:
     heard: float  # when, on the clock
     lock: threading.RLock  # of the pool
     jobs: dict[str, Job] = field(default_factory=dict)  # that it has, or is about to get
+    members: dict[str, str] = field(default_factory=dict)  # the job of each member in progress
     blobs: dict[str, dict[str, bytes | Path]] = field(default_factory=dict)  # by job and name
     uploads: dict[str, JobUploads] = field(default_factory=dict)  # that it sent, by job
     n_answered: int = 0  # requests that the service takes long to answer
@@ -80,6 +81,16 @@ class PullWorker:
     _messages: deque[Message] = field(default_factory=deque)  # that may not have arrived
     _n_messages: int = 0
     _wakes: list[Callable[[], None]] = field(default_factory=list)
+
+    def take(self, job: Job) -> None:
+        """Give it a job."""
+        self.jobs[job.key] = job
+        self.members |= {member.key: job.key for member in members_of(job)}
+        self.send("job", job.key)
+
+    def of_job(self, key: str) -> list[str]:
+        """Return the members of a job that have not ended."""
+        return [member for member, job in self.members.items() if job == key]
 
     def send(self, kind: str, key: str, go_on: bool = False) -> None:
         """Send a message; one that waits in a request is woken."""
@@ -171,13 +182,12 @@ class PullWorkers:
             while worker.heard >= recently and len(worker.jobs) < worker.slots:
                 if (job := self._pool.take(self, worker.owner)) is None:
                     break
-                worker.jobs[job.key] = job
-                worker.send("job", job.key)
+                worker.take(job)
 
     def answer(self, key: str, go_on: bool) -> None:
         """Send the answer to a report."""
         for worker in self._workers.values():
-            if key in worker.jobs:
+            if key in worker.members:
                 worker.send("answer", key, go_on)
 
     def end_job(self, key: str) -> None:
@@ -291,18 +301,19 @@ class PullWorkers:
             return worker.n_events
 
     def _receive(self, worker: PullWorker, record: Record) -> None:
-        key = record["key"]
+        key = record["key"]  # of a member, or of the whole job where that ends at once
         with self._pool.lock:
-            if key not in worker.jobs:
+            job = key if key in worker.jobs else worker.members.get(key)
+            if job is None:
                 return
             if record.get("ended"):  # it was aborted
-                self._free(worker, key)
-                self._pool.left(key)
+                self._free(worker, job)
+                self._pool.left(job)
                 return
 
         def blob(name: str) -> bytes:
             with self._pool.lock:
-                path = worker.uploads[key].path(name)
+                path = worker.uploads[job].path(name)
             return path.read_bytes()
 
         event, unreadable = None, ""
@@ -311,19 +322,33 @@ class PullWorkers:
         except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
             unreadable = f"an event of {key} cannot be read: {type(error).__name__}: {error}"
         with self._pool.lock:
-            if key not in worker.jobs:
+            if job not in worker.jobs:
                 return  # it was lost meanwhile, with its files
             if event is None:
                 raise Problem(422, unreadable)
-            if not isinstance(event, Reported):
-                self._free(worker, key)
-            if isinstance(event, Returned):
-                self._pool.put_back(key)
-            else:
-                self._pool.deliver([event])
-            if not isinstance(event, Reported | Returned):
-                self._pool.left(key)  # its search may not wait for it any more
+            match event:
+                case Reported():
+                    self._pool.deliver([event])
+                case Returned():
+                    self._free(worker, job)
+                    self._pool.put_back(job)
+                case Lost():
+                    self._lose(worker, job, event.reason)
+                case Finished():
+                    worker.members.pop(key, None)
+                    if is_over := not worker.of_job(job):
+                        self._free(worker, job)
+                    self._pool.deliver([event])
+                    if is_over:
+                        self._pool.left(job)  # its search may not wait for it any more
             self._pool.wake_all()
+
+    def _lose(self, worker: PullWorker, job: str, reason: str) -> None:
+        """Lose a job, of a group all members that have not ended."""
+        keys = worker.of_job(job)
+        self._free(worker, job)
+        self._pool.deliver(Lost(key, reason) for key in keys)
+        self._pool.left(job)
 
     def blob(self, worker: PullWorker, name: str) -> bytes | Path:
         """Return a blob of a job that the worker has.
@@ -345,18 +370,18 @@ class PullWorkers:
 
         Args:
             worker: that has the job.
-            key: of the job.
+            key: of the job, or of the member of a group.
             name: the SHA-256 of the arrays, which the caller checks.
 
         Raises:
             Problem: 409, the worker has no such job; 413, the job gives less.
         """
         with self._pool.lock:
-            if (job := worker.jobs.get(key)) is None:
+            if (job := worker.jobs.get(worker.members.get(key, ""))) is None:
                 raise Problem(409, "the worker has no such job any more; go on")
-            if (files := worker.uploads.get(key)) is None:
+            if (files := worker.uploads.get(job.key)) is None:
                 files = JobUploads(job, self._uploads, self._most_bytes)
-                worker.uploads[key] = files
+                worker.uploads[job.key] = files
             arriving = Arriving(files, files.begin(name), self._pool.lock)
         try:
             yield arriving
@@ -383,9 +408,7 @@ class PullWorkers:
         except OSError as error:  # the search has ended, or its disk fails
             with self._pool.lock:
                 if worker.jobs.get(job.key) is job:
-                    self._free(worker, job.key)
-                    self._pool.deliver([Lost(job.key, f"its data cannot be read: {error}")])
-                    self._pool.left(job.key)
+                    self._lose(worker, job.key, f"its data cannot be read: {error}")
             return {}
         record = job_to_record(job, put)
         with self._pool.lock:
@@ -406,6 +429,8 @@ class PullWorkers:
 
     def _free(self, worker: PullWorker, key: str) -> None:
         worker.jobs.pop(key, None)
+        for member in worker.of_job(key):
+            del worker.members[member]
         worker.blobs.pop(key, None)
         if (files := worker.uploads.pop(key, None)) is not None:
             files.close()
@@ -428,10 +453,10 @@ class PullWorkers:
             silent = [w for w in self._workers.values() if w.heard < since and not w.n_answered]
             for worker in silent:
                 reason = f"its worker {worker.name} has not been heard from for {LEASE_S:g} s"
-                keys = list(worker.jobs)
+                keys, jobs = list(worker.members), list(worker.jobs)
                 self._remove(worker)
                 self._pool.deliver(Lost(key, reason) for key in keys)
-                for key in keys:
+                for key in jobs:
                     self._pool.left(key)
 
 

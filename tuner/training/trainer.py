@@ -368,6 +368,7 @@ def _do(job: Job, report: Report) -> Outcome:
             from tuner.training.onnx_export import export  # onnx and its runtime: seldom needed
 
             return export(job)
+    assert isinstance(job, TrainJob), "see `tuner.training.batched` for groups"
     return train(job, report)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import Any
 
 import tuner.executors.worker
+from helpers.one_by_one import one_by_one
 from tuner.executors import worker
+from tuner.executors.base import Work
 from tuner.jobs import Outcome, OutcomeState
 
 
@@ -18,7 +21,7 @@ def run_job(job: Any, report: Any) -> Outcome:
 
 def prepare() -> Any:
     """As `tuner.executors.worker.prepare`."""
-    return run_job
+    return Work(run_job, partial(one_by_one, run_job))
 
 
 if __name__ == "__main__":

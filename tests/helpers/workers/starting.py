@@ -24,7 +24,7 @@ def prepare() -> Any:
     if fault == "die once" and not Path(file).exists():
         Path(file).touch()
         sys.exit("cannot start yet")
-    return environment.run_job
+    return environment.prepare()
 
 
 if __name__ == "__main__":
