@@ -16,6 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.real_processes, pytest.mark.timeout(
 LONG = EXPERIMENT.replace(
     "trials: 12, epochs: 8", "trials: 60, epochs: 400, patience: 1000"
 ).replace("n_warmup_steps: 2", "n_warmup_steps: 200")
+LONG += "training: {execution: single}\n"
+TOGETHER = LONG.replace("trials: 60", "trials: 24").replace("population: 4", "population: 8")
+TOGETHER = TOGETHER.replace("single", "batched")
 N_KILLS = 50
 
 
@@ -28,9 +31,9 @@ def calm(tmp_path_factory):
     return folder
 
 
-def prepare(folder):
+def prepare(folder, experiment=LONG):
     write_series(folder)
-    (folder / "waves.yaml").write_text(LONG)
+    (folder / "waves.yaml").write_text(experiment)
 
 
 def run(folder, workers):
@@ -127,3 +130,37 @@ def test_ten_workers_killed_change_nothing(calm, tmp_path):
     assert process.returncode == 0, err
     assert trials(tmp_path) == trials(calm)
     assert set(Counter(outcomes(tmp_path)).values()) == {1}
+
+
+def test_kills_within_groups_change_nothing(tmp_path):
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    for folder in (calm, killed):
+        folder.mkdir()
+        prepare(folder, TOGETHER)
+    tuner(calm, "run", "waves.yaml", "--workers", "1", "--no-tracking")
+    rng, n_kills = random.Random(4), 0
+    for life in range(12):
+        before = len(outcomes(killed))
+        process = run(killed, workers=1 + life % 2)
+        begun = time.monotonic()
+        while process.poll() is None and len(outcomes(killed)) == before:
+            if life % 2 and time.monotonic() - begun > 4:  # before its first group has ended
+                break
+            time.sleep(0.001)
+        if process.poll() is not None:
+            break
+        kill(process, rng.choice(["coordinator", "workers too"]))
+        n_kills += 1
+    assert n_kills > 3
+    tuner(killed, "run", "waves.yaml", "--workers", "2", "--no-tracking")
+    assert trials(killed) == trials(calm)
+    assert set(Counter(outcomes(killed)).values()) == {1}
+    assert groups(killed) == groups(calm)
+    assert len(groups(calm)) > 3
+
+
+def groups(folder):
+    """The trials that were trained together, by the journal."""
+    lines = (folder / "studies" / "waves-woa-0.journal").read_text().splitlines()
+    found = [json.loads(line)["user_attr"]["group"] for line in lines if '"group":' in line]
+    return {tuple(group) for group in found if len(group) > 1}

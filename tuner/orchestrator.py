@@ -28,6 +28,7 @@ from tuner.coordination.coordinator import (
     SearchStart,
 )
 from tuner.coordination.finalists import Winner, default_of, enqueue_finalists, find_winner
+from tuner.coordination.groups import check_batched, grouping_of
 from tuner.coordination.opening import (
     Earlier,
     StudyData,
@@ -298,6 +299,7 @@ def search(
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
         data = source.prepare(experiment, folder / "search")
+        check_batched(experiment, lambda params: _job(experiment, data, "trial", params))
         if earlier and not journal_exists(location):  # a refused plan must leave no journal behind
             plan_warm_start(experiment, data.facts.sha256, earlier)
         storage = stack.enter_context(place.open(observer.note))
@@ -359,6 +361,20 @@ def _opened(
     return study, as_begun(study, experiment)
 
 
+def _job(
+    experiment: Experiment,
+    data: Prepared,
+    key: str,
+    params: dict[str, Any],
+    seed: int = 0,
+    *,
+    can_be_pruned: bool = False,
+) -> TrainJob:
+    """Return the job that trains a configuration on the data that is prepared for it."""
+    folds = data.of(params).folds
+    return train_job(experiment, folds, key, params, seed, can_be_pruned=can_be_pruned)
+
+
 @contextlib.contextmanager
 def _ended(observer: Observer) -> Iterator[None]:
     """Report the end of a search, also when it fails."""
@@ -400,9 +416,7 @@ class _Run:
         def make_job(trial: optuna.Trial) -> TrainJob:
             key = TrialKey(Role.TRIAL, trial.number)
             seed = seed_of(trial.user_attrs, trial.number, experiment.seed)
-            params = trial.params
-            folds = self.data.of(params).folds
-            return train_job(experiment, folds, str(key), params, seed, can_be_pruned=prunes)
+            return _job(experiment, self.data, str(key), trial.params, seed, can_be_pruned=prunes)
 
         begun, budget = time.monotonic(), experiment.budget
         record = self.read()
@@ -440,6 +454,7 @@ class _Run:
             seed=experiment.seed,
             observer=self.observer,
             stop=self.stop,
+            grouping=grouping_of(experiment, self.study, self.executor),
         )
         try:
             finished = coordinator.run()

@@ -7,7 +7,7 @@ import random
 import statistics
 
 from tuner.executors.base import Event, Finished, Lost, Reported
-from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob
+from tuner.jobs import Epoch, GroupJob, Outcome, OutcomeState, TrainJob, members_of
 
 
 class Killed(BaseException):
@@ -34,18 +34,23 @@ class SimulatedExecutor:
     """Some jobs at a time, in an order of events that `chaos` seeds, as on another machine.
 
     With the probability `p_lost` a worker dies instead of an event; the coordinator is killed
-    after `die_after` results; `fails(job)` is whether a job fails.
+    after `die_after` results; `fails(job)` is whether a job fails. The members of a group report
+    together, and end one after another when none of them trains any more.
     """
+
+    has_gpus = False
 
     def __init__(self, n_workers, chaos=0, p_lost=0.0, die_after=None, fails=lambda job: False):
         self.n_workers = n_workers
         self._rng = random.Random(chaos)
         self._p_lost, self._die_after, self._fails = p_lost, die_after, fails
-        self._queue: list[TrainJob] = []
-        self._running: dict[str, tuple[TrainJob, list[Epoch]]] = {}
+        self._queue: list[TrainJob | GroupJob] = []
+        self._running: dict[str, tuple[TrainJob, list[Epoch]]] = {}  # by the key of a member
+        self._workers: list[list[str]] = []  # the members that each has
         self._waiting: set[str] = set()
         self._stopped: set[str] = set()
         self.begun: list[str] = []
+        self.groups: list[tuple[str, ...]] = []  # that were begun
         self.delivered: list[str] = []
         self.finished = 0
 
@@ -59,12 +64,13 @@ class SimulatedExecutor:
         self._queue.append(job)
 
     def withdraw(self):
-        keys = [job.key for job in self._queue]
+        keys = [each.key for job in self._queue for each in members_of(job)]
         self._queue.clear()
         return keys
 
     def close(self):
         self._running.clear()
+        self._workers.clear()
 
     def answer(self, key, go_on):
         self._waiting.discard(key)
@@ -72,25 +78,39 @@ class SimulatedExecutor:
             self._stopped.add(key)
 
     def poll(self, timeout_s) -> list[Event]:
-        while self._queue and len(self._running) < self.n_workers:
-            job = self._queue.pop(0)
-            self._running[job.key] = (job, [])
-            self.begun.append(job.key)
+        while self._queue and len(self._workers) < self.n_workers:
+            members = members_of(self._queue.pop(0))
+            self._running |= {job.key: (job, []) for job in members}
+            self._workers.append([job.key for job in members])
+            self.begun += self._workers[-1]
+            self.groups += [tuple(self._workers[-1])] if len(members) > 1 else []
         assert not self._waiting, "the coordinator must answer every report before it polls again"
-        key = self._rng.choice(sorted(self._running))
-        job, epochs = self._running[key]
+        self._workers.sort()
+        keys = self._rng.choice(self._workers)
         if self._rng.random() < self._p_lost:
-            del self._running[key]
-            self._stopped.discard(key)
-            return [Lost(key, "killed by signal 9")]
-        values = self.curve(job)
+            self._workers.remove(keys)
+            self._stopped -= set(keys)
+            for key in keys:
+                del self._running[key]
+            return [Lost(key, "killed by signal 9") for key in keys]
+        reports = [self._train(key) for key in keys if self._ended(key) is None]
+        if reports:
+            return reports
+        key = self._rng.choice(keys) if len(keys) > 1 else keys[0]
+        return self._finish(keys, key, self._ended(key))
+
+    def _ended(self, key):
+        """How a member has ended; None while it trains."""
+        job, epochs = self._running[key]
         if key in self._stopped:
-            self._stopped.discard(key)
-            return self._finish(key, OutcomeState.PRUNED, epochs)
+            return OutcomeState.PRUNED
         if self._fails(job):
-            return self._finish(key, OutcomeState.FAILED, epochs)
-        if len(epochs) == len(values):
-            return self._finish(key, OutcomeState.COMPLETE, epochs)
+            return OutcomeState.FAILED
+        return OutcomeState.COMPLETE if len(epochs) == len(self.curve(job)) else None
+
+    def _train(self, key) -> Reported:
+        job, epochs = self._running[key]
+        values = self.curve(job)
         number = len(epochs)
         fold, score = number // job.epochs, None
         if len(job.folds) > 1 and (number + 1) % job.epochs == 0:
@@ -100,14 +120,18 @@ class SimulatedExecutor:
         epochs.append(epoch)
         if job.can_be_pruned:
             self._waiting.add(key)
-        return [Reported(key, epoch)]
+        return Reported(key, epoch)
 
-    def _finish(self, key, state, epochs):
+    def _finish(self, keys, key, state):
         if self._die_after is not None and self.finished >= self._die_after:
             raise Killed
         self.finished += 1
         self.delivered.append(key)
-        job, _ = self._running.pop(key)
+        job, epochs = self._running.pop(key)
+        self._stopped.discard(key)
+        keys.remove(key)
+        if not keys:
+            self._workers.remove(keys)
         best = min(epochs, key=lambda e: e.metric, default=None)
         complete = state is OutcomeState.COMPLETE
         scores = [e.fold_score for e in epochs if e.fold_score is not None]

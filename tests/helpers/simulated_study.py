@@ -13,7 +13,7 @@ from helpers.simulated_executor import SimulatedExecutor
 from tuner.coordination.coordinator import Observer
 from tuner.executors.base import Finished
 from tuner.experiment import Experiment
-from tuner.jobs import Outcome, OutcomeState, PredictJob
+from tuner.jobs import Outcome, OutcomeState, PredictJob, members_of
 from tuner.journal.records import read_study
 from tuner.journal.storage import read_journal
 from tuner.orchestrator import SearchOptions, search
@@ -46,7 +46,7 @@ class PretendExecutor(SimulatedExecutor):
             outcome = Outcome(OutcomeState.COMPLETE, predictions=truth + off)
             self._predictions.append(Finished(job.key, outcome))
         else:
-            self._jobs[job.key] = job
+            self._jobs |= {each.key: each for each in members_of(job)}
             super().submit(job)
 
     def poll(self, timeout_s):

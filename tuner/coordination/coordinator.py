@@ -27,6 +27,7 @@ from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import TrialState
 
+from tuner.coordination.groups import Grouping
 from tuner.coordination.history import (
     StudyTrial,
     TrialHistory,
@@ -37,7 +38,7 @@ from tuner.coordination.history import (
     unseen_configuration,
 )
 from tuner.coordination.pruning import Evidence, breaks_ties, should_prune
-from tuner.executors.base import STOPPING, Event, Finished, Lost, Reported, Returned
+from tuner.executors.base import STOPPING, Event, Finished, Lost, Reported
 from tuner.jobs import (
     Epoch,
     Outcome,
@@ -46,6 +47,7 @@ from tuner.jobs import (
     TrialJob,
     Weights,
     cost,
+    group_job,
     intermediate_values,
 )
 from tuner.journal.records import StudyRecord
@@ -221,6 +223,9 @@ class Coordinator:
     observer: Observer = field(default_factory=Observer)
     stop: threading.Event = field(default_factory=threading.Event)
     """Once set, no further trial starts; running trials end."""
+    grouping: Grouping | None = None
+    """How the trials of a generation are trained together; None: each by itself. The rhythm is of
+    generations then, and every job a `TrainJob`."""
     on_demand: bool = False
     """Whether a trial is asked only when one of `executor.n_workers` is free for it, which changes
     no trial. An asynchronous search always does that."""
@@ -365,16 +370,32 @@ class Coordinator:
 
     def _submit_all(self) -> None:
         """Submit queued trials, longest first, so that no worker waits long at the end."""
-        jobs = [(trial, self.make_job(trial.handle)) for trial in self._queue]
-        self._queue.clear()
-        for trial, job in sorted(jobs, key=lambda pair: -_cost_of(pair[1])):
-            self.observer.dispatched(trial.key, _cost_of(job))
-            self._submit(trial, job)
+        queued, self._queue = self._queue, []
+        groups = [(trial,) for trial in queued] if self.grouping is None else self._groups(queued)
+        jobs = [(group, [self.make_job(trial.handle) for trial in group]) for group in groups]
+        for group, each in sorted(jobs, key=lambda pair: -sum(map(_cost_of, pair[1]))):
+            for trial, job in zip(group, each, strict=True):
+                if trial.outcome is None:
+                    self.observer.dispatched(trial.key, _cost_of(job))
+            self._submit(group, each)
 
-    def _submit(self, trial: StudyTrial, job: TrialJob) -> None:
-        trial.start(job)
-        self._running[job.key] = trial
-        self.executor.submit(job)
+    def _groups(self, queued: Sequence[StudyTrial]) -> list[tuple[StudyTrial, ...]]:
+        """Return the groups of queued trials; with those of their groups that are recorded."""
+        assert self.grouping is not None
+        make_job: Callable[[optuna.Trial], Any] = self.make_job
+        found: list[tuple[StudyTrial, ...]] = []
+        for generation in dict.fromkeys(trial.number // self.rhythm.size for trial in queued):
+            of_it = [t for n, t in self._untold.items() if n // self.rhythm.size == generation]
+            trained = [trial for trial in of_it if trial.original is None]
+            found += map(tuple, self.grouping.of(trained, make_job))
+        return found
+
+    def _submit(self, group: tuple[StudyTrial, ...], jobs: Sequence[TrialJob]) -> None:
+        for trial, job in zip(group, jobs, strict=True):
+            trial.start(job, group)
+            self._running[job.key] = trial
+        trained = [job for job in jobs if isinstance(job, TrainJob)]
+        self.executor.submit(group_job(trained) if trained else jobs[0])
 
     def _handle_all(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -382,16 +403,26 @@ class Coordinator:
 
     def _handle(self, event: Event) -> None:
         trial = self._running[event.key]
-        if isinstance(event, Finished):
+        if isinstance(event, Reported):
+            self._handle_epoch(trial, event)
+            return
+        del self._running[event.key]
+        if trial.outcome is not None:
+            pass  # it was recorded before, and trained again with its group alone
+        elif isinstance(event, Finished):
             self._write_outcome(event.key, trial, event.outcome)
         elif isinstance(event, Lost):
             self._handle_loss(trial, event)
-        elif isinstance(event, Returned):
-            self._run_again(event.key, trial)
-        else:
-            self._handle_epoch(trial, event)
+        if any(each.outcome is None for each in trial.together):
+            self._run_again(trial.together)
 
     def _handle_epoch(self, trial: StudyTrial, event: Reported) -> None:
+        if (known := trial.outcome) is not None:  # it is trained again with its group
+            ends = (
+                known.state is OutcomeState.PRUNED and len(known.history) <= event.epoch.epoch + 1
+            )
+            self.executor.answer(event.key, not ends)
+            return
         if not trial.epochs:
             self.observer.began(trial.key, event.epoch.time - event.trained_s)
         trial.epochs.append(event.epoch)
@@ -406,15 +437,16 @@ class Coordinator:
         if len(trial.lost) > self.limits.retries:
             reason = f"lost {len(trial.lost)} times: {event.reason}"
             self._write_outcome(event.key, trial, Outcome(OutcomeState.FAILED, reason=reason))
-            return
-        self.observer.lost(trial.key, event.reason)
-        self._run_again(event.key, trial)
+        else:
+            self.observer.lost(trial.key, event.reason)
 
-    def _run_again(self, key: str, trial: StudyTrial) -> None:
-        del self._running[key]
-        if not (self.stop.is_set() or self.limits.out_of_time()):  # else the next run trains it
-            assert trial.job is not None
-            self._submit(trial, trial.job)
+    def _run_again(self, group: tuple[StudyTrial, ...]) -> None:
+        """Submit trials again that were lost or handed back, once none of their group runs."""
+        jobs = [trial.job for trial in group if trial.job is not None]
+        if any(job.key in self._running for job in jobs):
+            return
+        if not (self.stop.is_set() or self.limits.out_of_time()):  # else the next run trains them
+            self._submit(group, jobs)
 
     def _write_outcome(self, key: str, trial: StudyTrial, outcome: Outcome) -> None:
         if not outcome.history:  # the worker died, or was ended
@@ -424,7 +456,6 @@ class Coordinator:
         trial.outcome = outcome
         if outcome.weights is not None:
             self.weights[key] = outcome.weights
-        del self._running[key]
         self.observer.finished(trial.key, outcome)
 
     def _should_prune(self, trial: StudyTrial) -> bool:

@@ -22,6 +22,7 @@ from tuner.jobs import Epoch, Outcome, OutcomeState, TrialJob
 from tuner.journal.storage import (
     ASKED_AFTER_ATTR,
     BASELINE_ATTR,
+    GROUP_ATTR,
     LOST_ATTR,
     OUTCOME_ATTR,
     REPEAT_ATTR,
@@ -58,6 +59,8 @@ class StudyTrial:
     seed: int  # of its training
     original: StudyTrial | None = None  # the earlier trial with the same configuration
     repeats: list[StudyTrial] = field(default_factory=list)  # later trials that take its outcome
+    group: tuple[int, ...] = ()  # numbers of those trained together; (): no two of its generation
+    together: tuple[StudyTrial, ...] = ()  # the trials of its current attempt, itself among them
     job: TrialJob | None = None
     outcome: Outcome | None = None
     told: bool = False
@@ -78,15 +81,15 @@ class StudyTrial:
         """The recorded outcome: its own, or its original's."""
         return self.original.recorded if self.original else self.outcome
 
-    def start(self, job: TrialJob) -> None:
-        """Start an attempt at its training."""
-        self.job = job
+    def start(self, job: TrialJob, together: tuple[StudyTrial, ...]) -> None:
+        """Start an attempt at its training, together with others, or alone."""
+        self.job, self.together = job, together
         self.epochs.clear()
         self.rungs.clear()
 
     def end(self, values: dict[int, float]) -> None:
         """Mark it as told with these intermediate values, and free memory."""
-        self.told, self.job, self.evidence = True, None, None
+        self.told, self.job, self.evidence, self.together = True, None, None, ()
         self.epochs, self.rungs = [], {}
         self.last = dict(list(values.items())[-1:])
         if self.outcome is not None:
@@ -138,6 +141,7 @@ def restore(
             own_seed,
             outcome=Outcome.from_json(attrs[OUTCOME_ATTR]) if attrs.get(OUTCOME_ATTR) else None,
             told=told,
+            group=tuple(attrs.get(GROUP_ATTR, ())),
             lost=list(attrs.get(LOST_ATTR, ())),
             reported=frozenset(frozen.intermediate_values),
         )

@@ -48,7 +48,7 @@ CHANGEABLE = {
 }
 """Keys that a resumed study may change; a data file that has moved must have the same content."""
 
-_POPULATION = "strategy.population"
+_POPULATION, _EXECUTION = "strategy.population", "training.execution"
 _RAISED = ("top", "repeats")  # of the finalists; they may grow
 _SHOWN = 4  # differences that an error names
 _LIBRARIES = ("torch", "optuna", "pyswarms", "numpy", "pandas", "scikit-learn")
@@ -148,12 +148,13 @@ def _facts_of_new(
 
 
 def as_begun(study: optuna.Study, experiment: Experiment) -> Experiment:
-    """Return the experiment with the strategy with which an opened study was begun.
+    """Return the experiment with the strategy and the training of an opened study's beginning.
 
     The default population follows the first budget: with more trials, generations stay the same.
+    How trials are trained together stays, also where a later version has another default.
     """
     begun = Experiment.of_record(study.user_attrs[STUDY_ATTR]["experiment"])
-    return experiment.model_copy(update={"strategy": begun.strategy})
+    return experiment.model_copy(update={"strategy": begun.strategy, "training": begun.training})
 
 
 def check_study(
@@ -205,8 +206,8 @@ def _check_same(
         rule = f"{where} belongs to experiment {old['name']!r}"
         raise StudyError(rule, got=repr(new["name"]), remedy="give another --study name")
     given = dict(flat(experiment.model_dump(exclude_unset=True)))
-    if _POPULATION in old.keys() & new.keys() - given.keys():
-        new[_POPULATION] = old[_POPULATION]  # see `as_begun`
+    for kept in {_POPULATION, _EXECUTION} & old.keys() & new.keys() - given.keys():
+        new[kept] = old[kept]  # see `as_begun`
     # Names first: with another strategy, all of its options differ as well.
     keys = sorted((old.keys() | new.keys()) - CHANGEABLE, key=lambda k: (".name" not in k, k))
     differences = []
@@ -444,6 +445,7 @@ def _why_not_comparable(experiment: Experiment, sha256: str, record: StudyRecord
     before = record.experiment
     new, old = (dict(flat(e.to_dict())) for e in (experiment, before))
     searched = {f"data.{name}" for name in PREPARED} | {"data.path", "objective.metrics"}
+    searched.add(_EXECUTION)  # scores are the same, but for rounding
     for key in sorted((new.keys() | old.keys()) - searched):
         compared = any(f"{key}.".startswith(f"{part}.") for part in _COMPARED)
         if compared and new.get(key) != old.get(key):

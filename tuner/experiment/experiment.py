@@ -210,6 +210,22 @@ class Experiment(Section):
         return validation.folds if isinstance(validation, Folds) else 1
 
     @property
+    def why_single(self) -> str | None:
+        """Why no two trials can be trained together, as far as the data plays no role.
+
+        None where some may be: see `tuner.batching.why_single` for one trial.
+        """
+        if self.asynchronous:
+            return "asynchronous starts each when a worker is free"
+        if not self.strategy.rhythm.generational:
+            return f"{self.strategy.name} has no generations"
+        if self.budget.trial_timeout is not None:
+            return "budget.trial_timeout is of one trial"
+        if self.objective.cost == "seconds":
+            return "objective.metrics has the seconds of each"
+        return None
+
+    @property
     def losses_compare(self) -> bool:
         """Whether the validation losses of two configurations are one quantity.
 
@@ -429,10 +445,13 @@ def _make_absolute(raw: dict[str, Any], folder: Path, source: str) -> None:
 def _completed(record: Any) -> Any:
     """Return a recorded experiment with the values of keys that an older version lacked.
 
-    Without `unknown_rate` no token was read as unknown. A new experiment has the default.
+    Without `training.execution` each trial was trained by itself, and without `unknown_rate` no
+    token was read as unknown. A new experiment has the defaults.
     """
     if not isinstance(record, dict) or not isinstance(data := record.get("data"), dict):
         return record
+    if isinstance(training := record.get("training") or {}, dict):
+        record = record | {"training": {"execution": "single"} | training}
     fixed, space = record.get("hyperparameters") or {}, record.get("search_space")
     searched = space if isinstance(space, dict) else {}
     embeds = any(data.get(key) for key in ("text", "tokens", "categories"))

@@ -59,6 +59,7 @@ def check_rules(experiment: Experiment) -> None:
     rules.check_input()
     rules.check_weights()
     rules.check_search()
+    rules.check_execution()
     if rules.kind == "forecast":
         rules.check_forecast()
     elif rules.task.of_coming_class:
@@ -228,6 +229,14 @@ class _Rules:
         if self.experiment.pruner.name == "wilcoxon" and self.experiment.n_folds < 2:
             remedy = "write data.split.validation: {folds: 5, size: 0.1}, or name: median"
             _refuse("pruner.name", "wilcoxon compares folds", "no rolling origins", remedy)
+
+    def check_execution(self) -> None:
+        """Check that trials can be trained together where that is asked for."""
+        why = self.experiment.why_single
+        if self.experiment.training.execution == "batched" and why is not None and self.space:
+            rule = f"trials cannot be trained together: {why}"
+            remedy = "write auto, which trains such trials one by one"
+            _refuse("training.execution", rule, "'batched'", remedy)
 
     def check_task(self) -> None:
         """Check metric, loss and head against the kind of the task."""

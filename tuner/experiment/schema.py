@@ -337,12 +337,14 @@ class Objective(Section):
 
 
 class Training(Section):
-    """Device and precision of the training."""
+    """Device and precision of the training, and how many trials a worker trains at once."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """The processor or the GPU; auto takes the GPU where there is one."""
     mixed_precision: Annotated[bool, Field(strict=True)] = False
     """Whether a GPU may compute in 16 bits where the precision suffices."""
+    execution: Literal["auto", "single", "batched"] = "auto"
+    """Whether trials of a generation are trained together; auto does it where it is faster."""
 
 
 class Resources(Section):
@@ -385,6 +387,8 @@ class Recorded(Section):
     """The training seed that gives `score`."""
     score: Annotated[float, Field(allow_inf_nan=False)]
     """The validation score, which `tuner train` reproduces."""
+    batched: bool | None = None
+    """Whether that training was one of a group: a single one may round otherwise."""
     metric: str
     epochs: Annotated[Count, Field(ge=1, le=1_000_000)] | None = optional(20)
     """The best epoch of that training; `tuner train --all-data` trains for as many."""

@@ -6,6 +6,7 @@ Tracking, summaries, export and the command line read a journal through these re
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -21,6 +22,7 @@ from tuner.experiment.external import ExternalSpec
 from tuner.experiment.schema import FINALISTS_SUFFIX, Finalists
 from tuner.jobs import Outcome
 from tuner.journal.storage import (
+    GROUP_ATTR,
     LOST_ATTR,
     OUTCOME_ATTR,
     REOPENED_ATTR,
@@ -41,6 +43,9 @@ from tuner.journal.storage import (
 FORMAT = 2
 """The version of a study's contents. In format 1, equal scores rank by trial number alone."""
 
+
+BATCHED_ROUNDING = 0.01
+"""How far the score of a training in a group may be from that of the same training alone."""
 
 EXTERNAL = "external"
 """The fact of an external study that holds its specification."""
@@ -72,6 +77,7 @@ class TrialRecord:
     configuration: int | None = None  # of a finalist: the trial that it retrains
     repeat: int | None = None  # of a finalist or the default: the number of its seed, from 0
     lost: tuple[str, ...] = ()  # why earlier attempts at its training were lost
+    group: tuple[int, ...] = ()  # the trials that were trained together, if it was not alone
 
     @property
     def key(self) -> TrialKey:
@@ -82,6 +88,15 @@ class TrialRecord:
     def value(self) -> float | None:
         """The objective; None unless the trial is complete."""
         return self.outcome.objective if self.outcome else None
+
+    def is_reproduced_by(self, score: float | None) -> bool:
+        """Return whether a single training with this score is the same one.
+
+        One of a group may differ by `BATCHED_ROUNDING`.
+        """
+        if not self.group or score is None or self.value is None:
+            return score == self.value
+        return math.isclose(score, self.value, rel_tol=BATCHED_ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -266,8 +281,10 @@ class StudyRecord:
         A run that was killed recorded no time: it took at least the time of its trials.
         """
         training, covered_to = 0.0, 0.0
-        ran = [t.outcome for t in self.trained if t.outcome is not None]
-        for begun, ended in sorted((o.finished_at - o.seconds, o.finished_at) for o in ran):
+        ran = [(t.outcome, max(1, len(t.group))) for t in self.trained if t.outcome is not None]
+        # The seconds of a trial are its share of those of its group.
+        times = sorted((o.finished_at - n * o.seconds, o.finished_at) for o, n in ran)
+        for begun, ended in times:
             training += max(0.0, ended - max(begun, covered_to))
             covered_to = max(covered_to, ended)
         return max(training, self.seconds_recorded)
@@ -491,6 +508,7 @@ def read_trial(
         configuration=key.configuration,
         repeat=key.repeat,
         lost=tuple(attrs.get(LOST_ATTR, ())),
+        group=tuple(group) if len(group := attrs.get(GROUP_ATTR, ())) > 1 else (),
     )
 
 

@@ -44,6 +44,7 @@ TEST_ATTR = "test"  # the first evaluation on the test set
 REOPENED_ATTR = "reopened"  # every later evaluation, in order
 RUN_ATTR = "run"  # the budget of its last run, and how that ended
 TIME_ATTR = "seconds"  # of all its runs that searched
+GPU_ATTR = "groups_on_gpu"  # whether its groups are those of a GPU, on which all sizes go together
 
 # Attributes of a trial
 ASKED_AFTER_ATTR = "asked_after"  # how many trials had been told when it was asked
@@ -51,6 +52,7 @@ SEED_ATTR = "seed"  # of its training; not in journals of tuner 0.1
 OUTCOME_ATTR = "outcome"  # how its training ended
 REPEAT_ATTR = "repeat_of"  # of a duplicate: the earlier trial with the same configuration
 TAKEN_ATTR = "taken"  # from another study: that study and trial, with its seed
+GROUP_ATTR = "group"  # the numbers of the trials that were trained together, its own among them
 LOST_ATTR = "lost"  # why attempts at its training were lost, in order
 LEASE_ATTR = "lease"  # of an external study: which client has it; see `tuner.coordination.ask_tell`
 REPORT_ATTR = "report "  # and a step: what a client reported from that step on

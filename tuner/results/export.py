@@ -58,6 +58,7 @@ def exported(
     for key in _OF_THE_SEARCH:
         experiment.pop(key, None)
     experiment["objective"].pop("metrics", None)
+    experiment["training"].pop("execution", None)
     experiment["budget"] = {key: experiment["budget"][key] for key in _OF_A_TRAINING}
     experiment["hyperparameters"] = winner.hyperparameters(record)
     chosen = record.experiment.preparation(winner.params)
@@ -95,6 +96,7 @@ def _recorded(record: StudyRecord, winner: Winner) -> dict[str, Any]:
         "study": record.name,
         "seed": run.seed,
         "score": run.value,
+        "batched": True if run.group else None,
         "metric": record.experiment.objective.metric,
         "epochs": best_epochs(run.outcome),
         "refit_epochs": refit_epochs(record, winner),

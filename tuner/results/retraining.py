@@ -39,7 +39,7 @@ from tuner.jobs import (
     train_job,
     without_score,
 )
-from tuner.journal.records import StudyRecord, TrialRecord
+from tuner.journal.records import BATCHED_ROUNDING, StudyRecord, TrialRecord
 from tuner.outputs import scratch_folder
 
 Models = Sequence[tuple[TrainJob, Weights]]
@@ -78,7 +78,7 @@ class TrainedModels:
 
     def differs(self, run: TrialRecord) -> bool:
         """Return whether a model was trained again, with another score than recorded."""
-        return self._scores.get(str(run.key), run.value) != run.value
+        return not run.is_reproduced_by(self._scores.get(str(run.key), run.value))
 
     def of(self, runs: Sequence[TrialRecord]) -> Models:
         """Return the models of some trainings.
@@ -389,7 +389,13 @@ class Training:
     def reproduced(self) -> bool | None:
         """Whether the scores equal the recorded scores; None without either."""
         recorded, scores = self.recorded_scores, self.scores
-        return scores == recorded if recorded and scores else None
+        if not recorded or not scores:
+            return None
+        of_group = self.experiment.recorded is not None and self.experiment.recorded.batched
+        if not of_group or len(scores) != len(recorded):
+            return scores == recorded
+        pairs = zip(scores, recorded, strict=True)
+        return all(math.isclose(*pair, rel_tol=BATCHED_ROUNDING) for pair in pairs)
 
     def differences(self) -> list[str]:
         """Return the changes in data, libraries and device since the recorded training."""

@@ -226,6 +226,7 @@ def trial_layout(
         "generation": trial.generation,
         "individual": trial.individual,
         "repeat_of": trial.repeat_of,
+        "group": ", ".join(map(str, trial.group)) or None,
         "configuration": trial.configuration,
         "repeat": trial.repeat,
         "failure_reason": outcome.reason if outcome and trial.status is Status.FAILED else None,

@@ -1,0 +1,145 @@
+"""Which trials of a generation are trained together, as one batched model.
+
+It follows from their configurations and numbers, and from what the journal says of earlier runs;
+never from the number of workers, or from what ended first. A group that was begun and not all of
+whose members are recorded is trained again whole, as a part of it would round otherwise.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import optuna
+
+from tuner.batching import groups_of, why_single
+from tuner.coordination.history import StudyTrial
+from tuner.errors import ExperimentError
+from tuner.executors.base import Executor
+from tuner.experiment import Experiment
+from tuner.jobs import TrainJob
+from tuner.journal.storage import GPU_ATTR, GROUP_ATTR
+
+_MOST_TRIED = 200  # configurations, until one is found that can be trained in a group
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """How the trials of a study are grouped; the same in all of its runs."""
+
+    gpu: bool  # whether trials train on GPUs, on which all sizes of models are trained together
+    always: bool  # whether whatever can is trained together, also where it does not pay
+
+    def of(
+        self, trials: Sequence[StudyTrial], make_job: Callable[[optuna.Trial], TrainJob]
+    ) -> list[list[StudyTrial]]:
+        """Return the trials of one generation in groups, and write down new ones.
+
+        If a run was killed before any trial was recorded, nothing was trained that counts, and
+        all are grouped anew. Else those that the journal knows stay in their groups; others, which
+        a larger budget has added to a generation, are grouped by themselves.
+
+        Args:
+            trials: all that are trained and have not been told, in order; some may be recorded.
+            make_job: makes the job of a trial.
+
+        Returns:
+            The groups, with one trial or more each, in which some trial is not recorded.
+        """
+        begun = any(trial.outcome is not None for trial in trials)
+        known = [trial for trial in trials if begun and trial.group]
+        if begun and not known:  # no two of them go together
+            return [[trial] for trial in trials if trial.outcome is None]
+        of_known: dict[tuple[int, ...], list[StudyTrial]] = {}
+        for trial in known:
+            of_known.setdefault(trial.group, []).append(trial)
+        groups = list(of_known.values())
+        new = [trial for trial in trials if trial not in known and trial.outcome is None]
+        groups += self._group(new, make_job)
+        return [group for group in groups if any(trial.outcome is None for trial in group)]
+
+    def _group(
+        self, trials: Sequence[StudyTrial], make_job: Callable[[optuna.Trial], TrainJob]
+    ) -> list[list[StudyTrial]]:
+        jobs = [make_job(trial.handle) for trial in trials]
+        of_key = {job.key: trial for job, trial in zip(jobs, trials, strict=True)}
+        found = groups_of(jobs, gpu=self.gpu, always=self.always)
+        groups = [[of_key[job.key] for job in group] for group in found]
+        together = any(len(group) > 1 for group in groups)
+        for group in groups:
+            numbers = tuple(trial.number for trial in group) if together else ()
+            for trial in group:
+                if trial.group != numbers:
+                    trial.group = numbers
+                    trial.handle.set_user_attr(GROUP_ATTR, list(numbers))
+        return groups
+
+
+def grouping_of(experiment: Experiment, study: optuna.Study, executor: Executor) -> Grouping | None:
+    """Return how the trials of a study are grouped; None if each is trained by itself.
+
+    Whether trials train on GPUs is decided in the first run, and recorded: a search that goes on
+    elsewhere has the same groups. An executor of an installed package that does not say whether it
+    has GPUs knows no groups.
+
+    Raises:
+        ExperimentError: `training.execution` is batched, and the executor knows no groups.
+    """
+    training = experiment.training
+    if training.execution == "single" or experiment.why_single is not None:
+        return None
+    has_gpus: bool | None = getattr(executor, "has_gpus", None)
+    if has_gpus is None:
+        if training.execution == "auto":
+            return None
+        rule, remedy = "the executor trains no groups", "write auto, or choose another --executor"
+        raise ExperimentError(rule, key="training.execution", got="batched", remedy=remedy)
+    gpu = study.user_attrs.get(GPU_ATTR)
+    if gpu is None:
+        gpu = training.device == "cuda" or (training.device == "auto" and has_gpus)
+        study.set_user_attr(GPU_ATTR, gpu)
+    return Grouping(gpu, always=training.execution == "batched")
+
+
+def check_batched(
+    experiment: Experiment, make_job: Callable[[dict[str, object]], TrainJob]
+) -> None:
+    """Refuse `training.execution: batched` where no configuration can be trained in a group.
+
+    Args:
+        experiment: with its search space.
+        make_job: makes the job of a configuration, from the searched hyperparameters.
+
+    Raises:
+        ExperimentError: no combination of the ends of ranges, or of choices, can be; the first one
+            says why.
+    """
+    if experiment.training.execution != "batched":
+        return
+    why: str | None = None
+    for params in itertools.islice(_configurations(experiment), _MOST_TRIED):
+        own = why_single(make_job(params))
+        if own is None:
+            return
+        why = why or own
+    rule = f"no trial can be trained in a group: {why}"
+    remedy = "write auto, which trains such trials one by one"
+    raise ExperimentError(rule, key="training.execution", got="batched", remedy=remedy)
+
+
+def _configurations(experiment: Experiment) -> Iterable[dict[str, object]]:
+    """Yield configurations at the ends of the search space, beginning with the start."""
+    start = experiment.start()
+    options = {
+        name: list(dict.fromkeys([start.get(name, domain.bounds()[0]), *domain.bounds()]))
+        for name, domain in experiment.search_space.items()
+    }
+    # One hyperparameter at a time before combinations: a cell or a decoder that decides comes soon.
+    base = {name: values[0] for name, values in options.items()}
+    yield base
+    for name, values in options.items():
+        for value in values[1:]:
+            yield base | {name: value}
+    for combination in itertools.product(*options.values()):
+        yield dict(zip(options, combination, strict=True))
