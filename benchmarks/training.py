@@ -2,11 +2,13 @@
 
 An epoch of ours is measured beside the same epoch of a bare loop: `nn.LSTM` over batches that
 were cut out beforehand, with the same optimizer and clipping, and a forecast of the validation
-windows with their loss and RMSE. A peephole layer, forwards and backwards, stands beside
-`nn.LSTM`. Both sides take turns on one thread, so that a busy machine slows them alike, and the
-medians count. So do an epoch of windows of 96 that are read in segments of 24, and one of the same
-windows step by step: one column, 96 rows ahead, 64 units, batches of 256. (In batches
-of 32 what a step of the optimizer costs whatever it computes hides half of the gain.)
+windows with their loss and RMSE. So is a step beside one of that loop, and beside forwards and
+backwards alone; and what a step does after them, clipping and the optimizer. A peephole layer,
+forwards and backwards, stands beside `nn.LSTM`. So does an epoch of windows of 96 that are read in
+segments of 24 beside one of the same windows step by step: one column, 96 rows ahead, 64 units,
+batches of 256. (In batches of 32 what a step of the optimizer costs whatever it computes hides half
+of the gain.) Both sides take turns on one thread, the time is that of the thread alone, and the
+medians count, so that a busy machine hardly changes the ratios.
 
 The memory is that of a process of its own: its peak while it opens a million rows, indexes all
 windows and gathers each of them once, above what it held with all imports done; divided by the
@@ -25,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -35,12 +38,16 @@ from torch import nn
 from tuner.data import SeriesRef, Shape
 from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import TrainJob
+from tuner.training.device import Generators
+from tuner.training.model import Model
+from tuner.training.optimizers import JoinedSteps, make_steps, trained_weights
 from tuner.training.recurrent import PeepholeLSTM
 from tuner.training.samples import Windows, split
 from tuner.training.trainer import Fit
 
 CPU = torch.device("cpu")
 FEATURES, BATCH = 8, 32
+STEPS = 20  # that are timed together
 
 
 def main() -> None:
@@ -59,7 +66,7 @@ def main() -> None:
 
     def add(what: str, bare: float, ours: float, target: float, unit: str) -> None:
         ratio = ours / bare
-        cells = f"{bare:.2f} {unit}", f"{ours:.2f} {unit}", f"{ratio:.2f}", f"{target:.2f}"
+        cells = f"{bare:.3f} {unit}", f"{ours:.3f} {unit}", f"{ratio:.2f}", f"{target:.2f}"
         table.add_row(what, *cells, "yes" if ratio <= target else "NO")
 
     for units, layers in ((16, 1), (64, 2)):
@@ -67,7 +74,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 both = epochs(Path(folder), units, layers, steps)
                 bare, ours = compare(*both, options.rounds)
-            add(f"epoch, {units} units x {layers}, {steps} steps", bare, ours, 1.15, "ms")
+            add(f"epoch, {units} units x {layers}, {steps} steps", bare, ours, 1.0, "ms")
+    for what, target, both in steps_of(16, 12):
+        bare, ours = compare(*both, 4 * options.rounds)
+        add(f"step, {what}", bare / STEPS, ours / STEPS, target, "ms")
     for steps in (12, 96):
         bare, ours = compare(*layers_of(64, steps), 4 * options.rounds)
         add(f"peephole layer, 64 units, {steps} steps", bare, ours, 4.0, "ms")
@@ -81,14 +91,14 @@ def main() -> None:
 def compare(
     bare: Callable[[], object], ours: Callable[[], object], rounds: int
 ) -> tuple[float, float]:
-    """Return the median milliseconds of both, which take turns."""
+    """Return the median milliseconds of this thread for both, which take turns."""
     times: dict[Callable[[], object], list[float]] = {bare: [], ours: []}
     for r in range(rounds + 2):
         for function in (bare, ours) if r % 2 else (ours, bare):
-            begun = time.perf_counter()
+            begun = time.thread_time()
             function()
             if r >= 2:  # the first ones import and allocate
-                times[function].append(1000 * (time.perf_counter() - begun))
+                times[function].append(1000 * (time.thread_time() - begun))
     return statistics.median(times[bare]), statistics.median(times[ours])
 
 
@@ -100,7 +110,7 @@ def epochs(folder: Path, units: int, layers: int, steps: int) -> tuple[Callable[
     data = write(folder, 1500, window=steps)
     parameters = Hyperparameters(hidden_size=units, num_layers=layers, batch_size=BATCH)
     job = TrainJob("job", {}, 0, epochs=1, patience=1, metric="rmse", folds=(data,))
-    fit = Fit(job, parameters, data, CPU, torch.Generator())
+    fit = Fit(job, parameters, data, CPU, generators())
 
     windows = fit.samples
     batches = [
@@ -133,6 +143,61 @@ def epochs(folder: Path, units: int, layers: int, steps: int) -> tuple[Callable[
     return bare, ours
 
 
+def steps_of(units: int, steps: int) -> list[tuple[str, float, tuple[Callable[[], object], ...]]]:
+    """Return pairs of functions of `STEPS` steps of batches of 16, bare and ours.
+
+    Each has a name and the target of its ratio: a step as in the bare loop of an epoch; forwards
+    and backwards alone; and what comes after them, in both.
+    """
+    x, y = torch.randn(16, steps, FEATURES), torch.randn(16, 1, 1)
+    parameters = Hyperparameters(hidden_size=units)
+    model = Model(parameters, Shape("forecast", FEATURES)).train()
+    taken = make_steps(model, parameters)
+    lstm, head = nn.LSTM(FEATURES, units, batch_first=True), nn.Linear(units, 1)
+    weights = [*lstm.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(weights, fused=True)
+
+    def gradients() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss = nn.functional.mse_loss(head(lstm(x)[1][0][-1]).unsqueeze(2), y)
+        torch.autograd.backward(loss)
+
+    def update() -> None:
+        nn.utils.clip_grad_norm_(weights, parameters.gradient_clip, foreach=False)
+        optimizer.step()
+
+    def bare() -> None:
+        gradients()
+        update()
+
+    def ours() -> None:
+        taken.take(nn.functional.mse_loss(model(x), y))
+
+    held = [weight.detach().clone().requires_grad_() for weight in trained_weights(model)]
+    whole = torch.cat([weight.detach().flatten() for weight in held])
+    alone = JoinedSteps(held, whole, parameters)
+    found = tuple(torch.ones_like(weight) for weight in held)
+
+    def only_update() -> None:
+        with patch("torch.autograd.grad", lambda *_, **__: found):
+            alone.take(whole)
+
+    def many(function: Callable[[], object]) -> Callable[[], object]:
+        return lambda: [function() for _ in range(STEPS)]
+
+    pairs = [
+        ("16 units, 12 steps", 1.0, bare, ours),
+        ("beside gradients alone", 1.1, gradients, ours),
+        ("of it clipping and Adam", 0.5, update, only_update),
+    ]
+    return [(name, target, (many(one), many(other))) for name, target, one, other in pairs]
+
+
+def generators() -> Generators:
+    """Return generators of a training."""
+    return Generators(torch.Generator(), torch.Generator())
+
+
 def segment_epochs(folder: Path) -> tuple[Callable[[], object], ...]:
     """Return an epoch step by step, and one in segments: last value taken off, 96 rows ahead."""
     data = write(folder, 3000, window=96, features=1, horizon=96)
@@ -140,7 +205,7 @@ def segment_epochs(folder: Path) -> tuple[Callable[[], object], ...]:
     for segment in (1, 24):
         options = {"hidden_size": 64, "batch_size": 256, "normalize": "last", "segment": segment}
         job = TrainJob("job", options, 0, epochs=1, patience=1, metric="rmse", folds=(data,))
-        fit = Fit(job, Hyperparameters(**options), data, CPU, torch.Generator())
+        fit = Fit(job, Hyperparameters(**options), data, CPU, generators())
         found.append(lambda fit=fit: (fit.train_epoch(), *fit.evaluate()))
     return tuple(found)
 

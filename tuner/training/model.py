@@ -410,7 +410,7 @@ class WeightAverage:
 
     Args:
         model: in training.
-        weights: those of it that are trained, as `joined` returned them; the others stay as they
+        weights: those that the optimizer has, as `joined` returned them; the others stay as they
             are in both.
         epochs: the mean age of the averaged weights, above 0.
         steps: of the optimizer in an epoch.

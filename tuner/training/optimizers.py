@@ -76,17 +76,18 @@ def trained_weights(model: nn.Module) -> list[nn.Parameter]:
 
 
 def joined(model: nn.Module) -> list[Tensor]:
-    """Return the weights of a model that are trained, in as few tensors as is sound.
+    """Return the weights of a model that an optimizer gets, in as few tensors as is sound.
 
-    On a CPU they become views of one tensor, (weights,), in the order of `trained_weights`; call
+    On a CPU those of `trained_weights` become views of one tensor, (weights,), in this order; call
     this once for a model. On a GPU they stay what they are, as cuDNN needs the weights of its
     layers in memory of their own, and an optimizer updates many tensors in one kernel. So do those
     of user code, which may share memory, differ in type, or get their shape from the first batch.
     """
-    weights = trained_weights(model)
+    every = list(model.parameters())
     of_user = any(isinstance(module, UserLayer | UserModel) for module in model.modules())
-    if of_user or not weights or any(weight.device.type != "cpu" for weight in weights):
-        return list(weights)
+    if of_user or any(weight.device.type != "cpu" for weight in every):
+        return list(every)  # with frozen ones, which user code may release
+    weights = trained_weights(model)
     whole = torch.cat([weight.detach().flatten() for weight in weights])
     sizes = [weight.numel() for weight in weights]
     for weight, part in zip(weights, torch.split(whole, sizes), strict=True):
