@@ -67,7 +67,6 @@ PEERS: dict[str, dict[str, Peer]] = {
         "tutorial": TUTORIAL,
         "ours_tpe": Peer(OURS, variant="tpe"),
         "ours_segments": Peer(OURS, variant="segments"),
-        "floor": Peer("tutorial", "floor.py"),
     },
     "overhead": {
         "ours_journal": Peer(OURS, variant="journal"),

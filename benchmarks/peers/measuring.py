@@ -50,22 +50,28 @@ def measure(
 
     Its standard output is in `said`; standard error is in the file `errors.txt` of the folder.
     """
-    adopt_orphans()
+    adopt_orphans(True)
+    spared = {child.pid for child in psutil.Process().children()}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = Measured(began=time.time())
-    with (folder / "said.txt").open("w") as out, (folder / "errors.txt").open("w") as errors:
-        begun = time.perf_counter()
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**environment, "PEER_BEGAN": repr(found.began)},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=errors,
-        )
-        watch(process, found, begun + limit_s)
-        found.wall_s = time.perf_counter() - begun
-    end_all()
+    try:
+        with (folder / "said.txt").open("w") as out, (folder / "errors.txt").open("w") as errors:
+            begun = time.perf_counter()
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**environment, "PEER_BEGAN": repr(found.began)},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=errors,
+            )
+            if not watch(process, found, begun + limit_s):
+                found.failed = "over the time limit"
+            found.wall_s = time.perf_counter() - begun
+    finally:
+        end_all_but(spared)
+        adopt_orphans(False)
+    process.wait()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     waited = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     # A parent that ignores its children's ends does not add their time to its own.
@@ -77,22 +83,18 @@ def measure(
     return found
 
 
-def watch(process: subprocess.Popen[bytes], found: Measured, until: float) -> None:
-    """Look at the processes until the command ends; kill them when its time is up."""
+def watch(process: subprocess.Popen[bytes], found: Measured, until: float) -> bool:
+    """Look at the processes until the command ends; return whether it did in time."""
     root, pause = psutil.Process(process.pid), _EVERY_S
-    while True:
+    while time.perf_counter() < until:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(pause)
-            return
-        if time.perf_counter() > until:
-            found.failed = "over the time limit"
-            end_all()
-            process.wait()
-            return
+            return True
         looked = time.perf_counter()
         with contextlib.suppress(psutil.NoSuchProcess):
             look(root, found)
         pause = max(_EVERY_S, (time.perf_counter() - looked) / _SHARE)
+    return False
 
 
 def look(root: psutil.Process, found: Measured) -> None:
@@ -108,17 +110,19 @@ def look(root: psutil.Process, found: Measured) -> None:
     found.processes = max(found.processes, len(sizes))
 
 
-def adopt_orphans() -> None:
-    """Make this process the parent of what its children leave behind."""
+def adopt_orphans(adopt: bool) -> None:
+    """Make this process the parent of what its children leave behind, or no longer."""
     with contextlib.suppress(OSError, AttributeError):  # not Linux
-        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_SUBREAPER, int(adopt), 0, 0, 0)
 
 
-def end_all() -> None:
-    """Kill whatever this process has started that still runs, and wait for its end."""
-    for each in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            each.send_signal(signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0] or psutil.Process().children():
-            time.sleep(0.01)
+def end_all_but(spared: set[int]) -> None:
+    """Kill all children but these, with all below them, and wait for their ends."""
+    while children := [c for c in psutil.Process().children() if c.pid not in spared]:
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for each in [*child.children(recursive=True), child]:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        each.send_signal(signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child.pid, 0)

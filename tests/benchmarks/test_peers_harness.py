@@ -5,7 +5,6 @@ import importlib
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -96,29 +95,57 @@ def test_a_range_has_its_ends_and_whole_numbers(imported):
     assert jobs.Range(0.0, 0.5).at(0.5) == 0.25
 
 
-def test_time_of_orphans_and_their_memory_are_counted(imported, tmp_path):
-    measure = imported("measuring").measure
-    busy = "import time; kept = bytearray(10**8); e = time.process_time() + 0.6\n"
-    busy += "while time.process_time() < e: pass"
-    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {busy!r}])\n"
-    code += "import time; time.sleep(0.1 if sys.argv[1:] else 5)"
-    waits = measure([sys.executable, "-c", code], tmp_path, {}, 60)
-    assert (waits.failed, waits.processes) == (None, 2)
-    assert waits.cpu_s > 0.55
-    assert waits.peak_mb > 95
-    assert waits.wall_s > 5
+BUSY = "import time; e = time.process_time() + {}\nwhile time.process_time() < e: pass"
 
 
-def test_what_runs_over_its_time_is_killed_with_all_below(imported, tmp_path):
-    measure = imported("measuring").measure
+def test_time_of_children_that_end_soon_is_counted(imported, tmp_path):
+    code = "import subprocess, sys\n"
+    code += f"for _ in range(8): subprocess.run([sys.executable, '-c', {BUSY.format(0.1)!r}])"
+    found = imported("measuring").measure([sys.executable, "-c", code], tmp_path, {}, 60)
+    assert found.failed is None
+    assert found.cpu_s > 0.8
+
+
+def test_time_of_children_nobody_waits_for_is_counted(imported, tmp_path):
+    code = "import signal, subprocess, sys, time; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    code += f"child = subprocess.Popen([sys.executable, '-c', {BUSY.format(2)!r}])\n"
+    code += "child.wait()"
+    found = imported("measuring").measure([sys.executable, "-c", code], tmp_path, {}, 60)
+    assert found.failed is None
+    assert found.cpu_s > 1.2  # a second look may come late
+
+
+def test_memory_of_all_processes_is_counted(imported, tmp_path):
+    child = "import time; kept = b'1' * 10**8; time.sleep(2)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    found = imported("measuring").measure([sys.executable, "-c", code], tmp_path, {}, 60)
+    assert (found.failed, found.processes) == (None, 2)
+    assert found.peak_mb > found.largest_mb > 95
+
+
+def test_other_children_of_the_process_are_spared(imported, tmp_path):
+    code = "import subprocess, sys, time\nprint(subprocess.Popen([sys.executable, '-c', "
+    code += "'import time; time.sleep(99)']).pid, flush=True); time.sleep(99)"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        below = psutil.Process(int(other.stdout.readline()))
+        imported("measuring").measure([sys.executable, "-c", ""], tmp_path, {}, 60)
+        assert other.poll() is None
+        assert below.is_running()
+        below.kill()
+        other.kill()
+
+
+@pytest.mark.parametrize("limit_s", [3, 60])
+def test_nothing_that_was_measured_goes_on(imported, tmp_path, limit_s):
     file = tmp_path / "pid"
     code = "import subprocess, sys, time\n"
     code += "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])\n"
-    code += f"open({str(file)!r}, 'w').write(str(child.pid)); time.sleep(99)"
-    begun = time.monotonic()
-    found = measure([sys.executable, "-c", code], tmp_path, {}, 3)
-    assert found.failed == "over the time limit"
-    assert time.monotonic() - begun < 60
+    code += f"open({str(file)!r}, 'w').write(str(child.pid)); time.sleep({limit_s == 3} * 99)"
+    measured = imported("measuring").measure
+    found = measured([sys.executable, "-c", code], tmp_path, {}, limit_s)
+    assert found.failed == ("over the time limit" if limit_s == 3 else None)
+    assert found.wall_s < 60
     assert not psutil.pid_exists(int(file.read_text()))
 
 
@@ -155,6 +182,15 @@ def test_a_missed_target_is_bold_and_a_failure_is_told(results):
     assert "| `ours_tpe`, peak MB over `tutorial` | **501** | 500 |" in said
     assert "Run 0 of ours_pso failed: over the time limit." in said
     assert "| `ours_pso` |" not in said
+
+
+def test_a_score_of_the_large_job_is_to_be_no_worse(results):
+    lines = [line("tutorial", 0, 10, "large")]
+    lines += [line("ours_tpe", 0, 5, "large", score=20.0)]
+    lines += [line("ours_segments", 0, 1, "large", score=20.1)]
+    said = shown(results, lines)
+    assert "| `ours_tpe`, score over `tutorial` | 1.000 | 1 |" in said
+    assert "| `ours_segments`, score over `tutorial` | **1.005** | 1 |" in said
 
 
 def test_the_end_of_a_search_beside_its_training(results):
