@@ -290,12 +290,14 @@ def reached_after(line: Line, score: float) -> float | None:
 def shares(lines: Sequence[Line], peer: str) -> list[float | None]:
     """Return after which share of the tutorial's time a peer had its final score, for each run.
 
-    None: it had not when it ended.
+    None: it had not when it ended, or it failed, as a search does that has no trial in its time.
     """
-    ours, others = good(lines, peer), good(lines, TUTORIAL)
+    ours = {line["run"]: line for line in lines if line["peer"] == peer}
+    others = good(lines, TUTORIAL)
     found: list[float | None] = []
     for run in sorted(ours.keys() & others.keys()):
-        after = reached_after(ours[run], others[run]["score"])
+        failed = "failed" in ours[run]
+        after = None if failed else reached_after(ours[run], others[run]["score"])
         found.append(None if after is None else after / others[run]["wall_s"])
     return found
 

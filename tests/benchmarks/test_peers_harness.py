@@ -206,6 +206,10 @@ def test_a_score_never_reached_counts_as_the_latest(results):
         lines.append(line("tutorial", run, 20, "quality"))
         lines.append(line("ours_tpe", run, 10, "quality", curve=curve, score=curve[-1][1]))
     assert results.shares(lines, "ours_tpe") == [0.2, 0.05, None]
+    lines += [line("tutorial", 3, 20, "quality")]
+    lines += [line("ours_tpe", 3, 10, "quality", failed="exit status 3: no complete trial")]
+    assert results.shares(lines, "ours_tpe")[3] is None
+    lines.pop()
     said = shown(results, lines)
     assert "| `ours_tpe` | 3 | 10.0 | 40 | 20 | 1 of 3 | 2 of 3 | 0.20 |" in said
 
