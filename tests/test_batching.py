@@ -72,7 +72,8 @@ def test_members_have_one_size_of_batches_and_the_same_layers():
         make_job(str(at), **dict(zip(names, values, strict=True)))
         for at, values in enumerate(list(varied) * 2)
     ]
-    assert keys(groups_of(jobs, gpu=False)) == [[str(k), str(k + 32)] for k in range(32)]
+    groups = groups_of(jobs, gpu=False, always=True)
+    assert keys(groups) == [[str(k), str(k + 32)] for k in range(32)]
 
 
 def test_members_read_the_same_data():
@@ -92,16 +93,16 @@ def test_members_may_differ_in_all_else():
     each = [{name: value} for name, values in varied.items() for value in values]
     for own in each:
         jobs = [make_job("0"), make_job("1", **own)]
-        assert keys(groups_of(jobs, gpu=False)) == [["0", "1"]], own
+        assert keys(groups_of(jobs, gpu=False, always=True)) == [["0", "1"]], own
 
 
 def test_groups_are_of_even_sizes_and_similar_widths():
-    widths = [4, 30, 5, 29, 6, 28, 7, 27, 8, 26]
+    widths = [4, 30, 5, 29, 6, 28, 7, 27, 8, 26, 9, 25]
     jobs = [make_job(str(w), hidden_size=w) for w in widths]
     n = -(-len(jobs) // MOST_MEMBERS)
     groups = groups_of(jobs, gpu=False)
-    assert [len(group) for group in groups] == [5] * n
-    assert keys(groups) == [["4", "5", "6", "7", "8"], ["30", "29", "28", "27", "26"]]
+    assert [len(group) for group in groups] == [6] * n
+    assert keys(groups) == [[str(w) for w in widths[::2]], [str(w) for w in widths[1::2]]]
 
 
 def test_groups_have_so_many_members_at_most():
@@ -111,7 +112,14 @@ def test_groups_have_so_many_members_at_most():
 
 
 def test_wide_models_are_grouped_only_on_demand_or_on_a_gpu():
-    jobs = [make_job(str(at), hidden_size=WIDEST + 1) for at in range(2)]
+    jobs = [make_job(str(at), hidden_size=WIDEST + 1) for at in range(3)]
+    assert keys(groups_of(jobs, gpu=False)) == [["0"], ["1"], ["2"]]
+    assert keys(groups_of(jobs, gpu=True)) == [["0", "1", "2"]]
+    assert keys(groups_of(jobs, gpu=False, always=True)) == [["0", "1", "2"]]
+
+
+def test_two_are_no_group_on_a_cpu_but_on_demand():
+    jobs = [make_job(str(at)) for at in range(2)]
     assert keys(groups_of(jobs, gpu=False)) == [["0"], ["1"]]
     assert keys(groups_of(jobs, gpu=True)) == [["0", "1"]]
     assert keys(groups_of(jobs, gpu=False, always=True)) == [["0", "1"]]

@@ -15,8 +15,10 @@ from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import TrainJob, cost
 from tuner.user_code import is_user_code
 
-MOST_MEMBERS = 8
+MOST_MEMBERS = 10
 """Members of a group on a CPU, so that several workers have a part of a generation."""
+FEWEST_MEMBERS = 3
+"""Members of a group on a CPU; two are no faster together than one after the other."""
 MOST_MEMBERS_GPU = 128
 WIDEST = 32
 """Units of the widest layer up to which a group pays on a CPU (benchmarks/batched.py)."""
@@ -93,6 +95,9 @@ def groups_of(
     most = MOST_MEMBERS_GPU if gpu else MOST_MEMBERS
     groups: list[list[int]] = []
     for places in kinds.values():
+        if len(places) < FEWEST_MEMBERS and not (gpu or always):
+            groups += [[at] for at in places]
+            continue
         n_groups = -(-len(places) // most)
         by_cost = sorted(places, key=lambda at: (cost(jobs[at]), at))
         bounds = [len(places) * k // n_groups for k in range(n_groups + 1)]

@@ -26,7 +26,7 @@ def outcomes_of(jobs, report=every):
     """Train jobs alone and in a group, and return both outcomes."""
     jobs = [dataclasses.replace(job, key=str(at)) for at, job in enumerate(jobs)]
     assert [why_single(job) for job in jobs] == [None] * len(jobs)
-    (group,) = groups_of(jobs, gpu=False)
+    (group,) = groups_of(jobs, gpu=False, always=True)
     assert group == tuple(jobs)
     single = [train(job, lambda epoch, job=job: report([(job.key, epoch)])[0]) for job in jobs]
     return single, train_group(jobs, report)
@@ -135,11 +135,21 @@ def test_large_data_is_read_batch_by_batch(bumpy, make_job, monkeypatch):
 def test_members_end_early_and_leave_the_others_alone(noise, make_job):
     sizes = (16, 3, 9, 4)
     jobs = [
-        make_job(noise, seed=at, epochs=20, patience=2 + 3 * at, hidden_size=size, dropout=0.2)
+        make_job(
+            noise,
+            seed=at,
+            epochs=20,
+            patience=2 + 3 * at,
+            hidden_size=size,
+            dropout=0.2,
+            weight_averaging=at % 2,
+            weight_decay=0.01,
+        )
         for at, size in enumerate(sizes)
     ]
     single, batched = outcomes_of(jobs)
-    assert len({len(outcome.history) for outcome in single}) > 2
+    ends = sorted(len(outcome.history) for outcome in single)
+    assert ends[0] < ends[1] < ends[2] < ends[3]  # the last two go on alone
     for alone, ours in zip(single, batched, strict=True):
         assert_close(alone, ours)
 
@@ -180,7 +190,7 @@ def test_a_member_that_cannot_be_made_fails_alone(make_ref, make_job):
 
 
 def test_an_error_fails_the_members_that_have_not_ended(noise, make_job, monkeypatch):
-    jobs = [make_job(noise, epochs=9, patience=1000), make_job(noise, epochs=2)]
+    jobs = [make_job(noise, epochs=epochs) for epochs in (9, 2, 9, 9)]
     evaluate, calls = Group.evaluate, []
 
     def failing(self):
@@ -190,7 +200,8 @@ def test_an_error_fails_the_members_that_have_not_ended(noise, make_job, monkeyp
         return evaluate(self)
 
     monkeypatch.setattr(Group, "evaluate", failing)
-    first, second = train_group(jobs, every)
+    first, second, *others = train_group(jobs, every)
+    assert [outcome.reason for outcome in others] == [first.reason] * 2
     assert (first.state, first.reason) == (OutcomeState.FAILED, "MemoryError: no memory")
     assert len(first.history) == 4
     assert second.state is OutcomeState.COMPLETE

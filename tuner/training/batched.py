@@ -34,6 +34,7 @@ from tuner.training.device import (
     seeded,
 )
 from tuner.training.layers import as_values, split_future
+from tuner.training.optimizers import JoinedSteps
 from tuner.training.samples import split
 from tuner.training.stack import Sizes, Stack, stack_weights, write_weights
 from tuner.training.trainer import Fit, latency_ms
@@ -44,6 +45,7 @@ GroupReport = Callable[[Sequence[tuple[str, Epoch]]], Sequence[bool]]
 _BATCH = 1024  # windows that are prepared or evaluated at a time
 _NUMBERS = 2**23  # numbers in a layer of all members, in an evaluation
 _KEPT = 2**24  # numbers in the windows of all kinds that are kept
+_FEW = 2  # members that go on alone on a CPU
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
 _WARMUP = 3  # as of `WeightAverage`
@@ -185,7 +187,7 @@ class Member:
 def _train(members: Sequence[Member], report: GroupReport) -> None:
     device = pick_device(members[0].job.device)
     training = [member for member in members if member.prepare(device)]
-    group = Group(training, device) if training else None
+    group: Group | Singles | None = Group(training, device) if training else None
     while group is not None:
         started = time.perf_counter()
         train_losses = group.train_epoch()
@@ -311,6 +313,35 @@ def _read(fit: Fit, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x if model.segments is None else model.segments.join(x), base, spread
 
 
+class Singles:
+    """The last members of a group on a CPU, where so few are faster one by one."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = list(members)
+
+    def of(self, members: Sequence[Member]) -> Singles:
+        """Return these with some of the members."""
+        return Singles(members)
+
+    def weights_of(self, member: int) -> Weights:
+        """See `Group.weights_of`."""
+        return self.members[member].fit.trained.weights()
+
+    def train_epoch(self) -> list[float]:
+        """See `Group.train_epoch`."""
+        losses = []
+        for member in self.members:
+            with torch.random.fork_rng(devices=[]):  # dropout takes masks from the global generator
+                torch.default_generator.set_state(member.dropout.get_state())
+                losses.append(member.fit.train_epoch())
+                member.dropout.set_state(torch.default_generator.get_state())
+        return losses
+
+    def evaluate(self) -> list[tuple[float, float]]:
+        """See `Group.evaluate`."""
+        return [member.fit.evaluate() for member in self.members]
+
+
 class Group:
     """The stacked weights of members, with the state of their optimizer."""
 
@@ -324,8 +355,12 @@ class Group:
         self.average = self.flat.clone()
         self.moments = [torch.zeros_like(self.flat) for _ in range(2)]
 
-    def of(self, members: Sequence[Member]) -> Group:
+    def of(self, members: Sequence[Member]) -> Group | Singles:
         """Return the group with some of its members, as narrow as these; this one is used up."""
+        if len(members) <= _FEW and self.device.type == "cpu":
+            for member in members:
+                self._release(member)
+            return Singles(members)
         rows = [self.members.index(member) for member in members]
         before = self.sizes
         self._set_members(members)
@@ -345,6 +380,20 @@ class Group:
         self.flat, self.average = moved(self.flat), moved(self.average)
         self.moments = [moved(moment) for moment in self.moments]
         return self
+
+    def _release(self, member: Member) -> None:
+        """Bring a member's own model, optimizer and average to where the group has trained it."""
+        row, fit = self.members.index(member), member.fit
+        assert isinstance(fit.steps, JoinedSteps), "the group is on a CPU"
+        moments = []
+        for moment in self.moments:  # in the order of the model's weights
+            write_weights(fit.model, self.sizes, moment[row])
+            moments.append(fit.steps.parts[0].clone())
+        fit.steps.go_on_from(moments, self._done)
+        write_weights(fit.model, self.sizes, self.flat[row])
+        if fit.average is not None:
+            write_weights(fit.average.model, self.sizes, self.average[row])
+            fit.average.done = self._done
 
     def _set_members(self, members: Sequence[Member]) -> None:
         parameters = [member.parameters for member in members]
@@ -458,7 +507,7 @@ class Group:
         """Clip each member's gradient, (members, total), and take a step of Adam or AdamW."""
         self._done += 1
         norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        gradient.mul_((self._clips / (norms + 1e-6)).clamp_(max=1))
+        gradient.div_((norms / self._clips).clamp_(min=1))
         has_l2, has_decay = self._has
         if has_l2:
             gradient.addcmul_(self.flat, self._l2)

@@ -428,12 +428,14 @@ class WeightAverage:
         kept = set(model.state_dict())  # buffers are copied, not averaged
         others = zip(self.model.named_buffers(), model.buffers(), strict=True)
         self._buffers = [(a, b) for (name, a), b in others if name in kept]
-        self._least, self._done = 1 / (1 + epochs * steps), 0
+        self._least = 1 / (1 + epochs * steps)
+        self.done = 0
+        """Steps of the optimizer."""
 
     def update(self) -> None:
         """Update the average; called after each step of the optimizer."""
-        self._done += 1
-        rate = max(self._least, _WARMUP / (_WARMUP + self._done))
+        self.done += 1
+        rate = max(self._least, _WARMUP / (_WARMUP + self.done))
         torch._foreach_lerp_(self._averages, self._weights, rate)
         for average, buffer in self._buffers:
             average.copy_(buffer)

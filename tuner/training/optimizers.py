@@ -142,6 +142,12 @@ class JoinedSteps(Steps):
         self._moments = [torch.zeros_like(whole)], [torch.zeros_like(whole)]
         self._done = torch.zeros(())
 
+    def go_on_from(self, moments: Sequence[Tensor], done: int) -> None:
+        """Go on where `done` steps of Adam ended, with these means of gradient and square."""
+        for (own,), given in zip(self._moments, moments, strict=True):
+            own.copy_(given)
+        self._done.fill_(done)
+
     def take(self, loss: Tensor) -> None:
         """See `Steps.take`."""
         found = torch.autograd.grad(loss, self._weights, allow_unused=True, materialize_grads=True)
