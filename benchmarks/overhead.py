@@ -166,8 +166,11 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
         submitted.append(time.perf_counter())
         original(self, job)
 
+    def warn(text: str) -> None:
+        print(text, file=sys.stderr)
+
     def make_tracker(read: Callable[[], Any]) -> MlflowTracker:
-        return MlflowTracker(read, "tuner sync study", print, study_artifacts)
+        return MlflowTracker(read, "tuner sync study", warn, study_artifacts)
 
     tracking = [TrackingObserver(make_tracker)] if tracks else []
     with mock.patch.object(LocalExecutor, "submit", submit):

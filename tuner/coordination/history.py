@@ -28,8 +28,10 @@ from tuner.journal.storage import (
     REPEAT_ATTR,
     SEED_ATTR,
     TrialKey,
+    group_commit,
     params_of,
     seed_of,
+    set_intermediate_values,
     trial_key,
 )
 from tuner.strategies.codec import Codec, count_of, values_of
@@ -100,12 +102,13 @@ def ask(
     study: optuna.Study, distributions: dict[str, BaseDistribution], seed: int, n_told: int
 ) -> StudyTrial:
     """Ask the sampler for a trial, after `n_told` trials have been told."""
-    handle = study.ask()
-    attrs = handle.user_attrs
-    _suggest(handle, attrs, distributions)
-    seed = seed_of(attrs, handle.number, seed)
-    handle.set_user_attr(SEED_ATTR, seed)
-    handle.set_user_attr(ASKED_AFTER_ATTR, n_told)
+    with group_commit(study._storage):
+        handle = study.ask()
+        attrs = handle.user_attrs
+        _suggest(handle, attrs, distributions)
+        seed = seed_of(attrs, handle.number, seed)
+        handle.set_user_attr(SEED_ATTR, seed)
+        handle.set_user_attr(ASKED_AFTER_ATTR, n_told)
     key = trial_key(handle.number, attrs)
     return StudyTrial(handle, key, params_of(handle, attrs), n_told, seed)
 
@@ -175,11 +178,11 @@ def tell(
         cost: the second objective, if any.
     """
     storage, trial_id = study._storage, trial._trial_id
-    for step, value in values.items():
-        if step not in reported and math.isfinite(value):
-            storage.set_trial_intermediate_value(trial_id, step, value)
-    # `Study.tell` would copy the trial, all of its record included.
-    _tell_with_warning(study, trial, objectives_of(outcome, cost), state=STATES[outcome.state])
+    with group_commit(storage):
+        new = {k: v for k, v in values.items() if k not in reported and math.isfinite(v)}
+        set_intermediate_values(storage, trial_id, new)
+        # `Study.tell` would copy the trial, all of its record included.
+        _tell_with_warning(study, trial, objectives_of(outcome, cost), state=STATES[outcome.state])
     return storage.get_trial(trial_id)
 
 

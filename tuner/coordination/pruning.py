@@ -159,7 +159,7 @@ class _OfFolds(pruners.BasePruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Ask the pruner."""
         told = [_with_fold_scores(other) for other in study.get_trials(deepcopy=False)]
-        view = optuna.Study(study.study_name, _ToldTrials(study, told, by_loss=self._by_loss))
+        view = _view(study, _ToldTrials(study, told, by_loss=self._by_loss))
         return bool(self._pruner.prune(view, _with_fold_scores(trial)))
 
 
@@ -187,9 +187,6 @@ def should_prune(
     n_folds = evidence.n_folds
     if n_folds > 1 and (epochs[-1].fold_score is None or epochs[-1].fold == n_folds - 1):
         return False
-    values: Mapping[int, float] = intermediate_values(epochs, n_folds)
-    if breaks_ties(pruner):
-        values = with_losses(values, epochs, evidence.sign, n_folds)
     frozen = FrozenTrial(  # `create_trial` would check all distributions at every epoch
         number=number,
         trial_id=number,
@@ -201,7 +198,7 @@ def should_prune(
         distributions=distributions,
         user_attrs={},
         system_attrs=dict(rungs),
-        intermediate_values=dict(values),
+        intermediate_values=evidence.values_of(epochs, breaks_ties=breaks_ties(pruner)),
     )
     return evidence.decide(pruner, frozen, rungs)
 
@@ -229,12 +226,34 @@ class Evidence:
         self._storage = _ToldTrials(study, trials)
         self.sign = self._storage.sign
         self._storage.in_states[TrialState.COMPLETE,] = complete  # what pruners ask for
-        self._view = optuna.Study(study.study_name, self._storage)
+        self._view = _view(study, self._storage)
+        self._values: dict[int, float] = {}  # of the trial, as far as it has been decided on
+
+    def values_of(self, epochs: Sequence[Epoch], *, breaks_ties: bool) -> dict[int, float]:
+        """Return what the trial that is decided on is compared by; not to be changed.
+
+        Args:
+            epochs: of the trial, as for `should_prune`. Those of the call before are not read
+                again, unless there are folds.
+            breaks_ties: whether the values have a trace of the validation loss.
+        """
+        values = self._values
+        if self.n_folds > 1 or len(epochs) <= len(values):  # another attempt
+            values.clear()
+        new = epochs[len(values) :]
+        found: Mapping[int, float] = intermediate_values(new, self.n_folds)
+        values |= with_losses(found, new, self.sign, self.n_folds) if breaks_ties else found
+        return values
 
     def decide(self, pruner: pruners.BasePruner, trial: FrozenTrial, notes: dict[str, Any]) -> bool:
         """Return the pruner's decision; its notes on the trial are added to `notes`."""
         self._storage.notes = notes
         return bool(pruner.prune(self._view, trial))
+
+
+def _view(study: optuna.Study, storage: InMemoryStorage) -> optuna.Study:
+    """Return a storage as a study; Optuna's default sampler and pruner take long to make."""
+    return optuna.Study(study.study_name, storage, study.sampler, study.pruner)
 
 
 class _ToldTrials(InMemoryStorage):

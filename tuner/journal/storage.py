@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.errors import JournalError, RunError, StudyError, nearest, one_line, show_location
@@ -33,6 +34,7 @@ from tuner.journal.database import (
     write_database,
 )
 from tuner.journal.locks import file_is_locked, lock_file
+from tuner.journal.replay import OUTCOME, ReplayedJournal
 from tuner.strategies.rng import training_seed
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ GPU_ATTR = "groups_on_gpu"  # whether its groups are those of a GPU, on which al
 # Attributes of a trial
 ASKED_AFTER_ATTR = "asked_after"  # how many trials had been told when it was asked
 SEED_ATTR = "seed"  # of its training; not in journals of tuner 0.1
-OUTCOME_ATTR = "outcome"  # how its training ended
+OUTCOME_ATTR = OUTCOME  # how its training ended
 REPEAT_ATTR = "repeat_of"  # of a duplicate: the earlier trial with the same configuration
 TAKEN_ATTR = "taken"  # from another study: that study and trial, with its seed
 GROUP_ATTR = "group"  # the numbers of the trials that were trained together, its own among them
@@ -189,7 +191,7 @@ def read_journal(location: str) -> BaseStorage:
         return read_database(location)
     _check_is_journal(Path(location), _READ_ANOTHER)
     with _named_damage(location, _READ_ANOTHER):
-        return JournalStorage(JournalFileBackend(location))
+        return ReplayedJournal(JournalFileBackend(location))
 
 
 @contextlib.contextmanager
@@ -274,6 +276,23 @@ def group_commit(storage: BaseStorage) -> Iterator[None]:
         return
     with storage.file.group_commit():
         yield
+
+
+def set_intermediate_values(
+    storage: BaseStorage, trial_id: int, values: Mapping[int, float]
+) -> None:
+    """Write what a trial is compared by, value by step, in one go where the journal is a file.
+
+    Args:
+        storage: opened by `write_journal`.
+        trial_id: of a trial that runs.
+        values: none of which the journal has.
+    """
+    if isinstance(storage, _SingleWriterJournal):
+        storage.set_trial_intermediate_values(trial_id, values)
+        return
+    for step, value in values.items():
+        storage.set_trial_intermediate_value(trial_id, step, value)
 
 
 @contextlib.contextmanager
@@ -476,17 +495,24 @@ class _LockedFile(BaseJournalBackend):
 
     @contextlib.contextmanager
     def group_commit(self) -> Iterator[None]:
-        """Write all records at the end of the block, and wait for the disk once."""
+        """Write all records at the end of the block, and wait for the disk once.
+
+        A block inside another one is part of it.
+        """
+        if self._deferred:
+            yield
+            return
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
-            self._write(sync=True)
+            self._write(sync=True, known=True)
 
-    def _write(self, *, sync: bool = False) -> None:
+    def _write(self, *, sync: bool = False, known: bool = False) -> None:
+        """Write what is pending; if that is `known`, by reading it back, a stop postpones it."""
         content, self._pending = self._pending, b""
-        with self._undone_on_error():
+        with self._undone_on_error(due=content if known else b""):
             while content:  # the file is unbuffered
                 content = content[self._file.write(content) :]
             if sync and self._unsynced:
@@ -494,14 +520,16 @@ class _LockedFile(BaseJournalBackend):
                 os.fsync(self._file.fileno())
 
     @contextlib.contextmanager
-    def _undone_on_error(self) -> Iterator[None]:
+    def _undone_on_error(self, due: bytes) -> Iterator[None]:
         end = self._file.tell()
         try:
             with self._explained():
                 yield
-        except BaseException:  # also Ctrl-C, after which running trials are recorded
+        except BaseException as error:  # also Ctrl-C, after which running trials are recorded
             with contextlib.suppress(OSError):  # the next record must not follow half a line
                 self._file.truncate(self._file.seek(end))
+            if not isinstance(error, RunError):
+                self._pending = due + self._pending
             raise
 
     @contextlib.contextmanager
@@ -514,7 +542,7 @@ class _LockedFile(BaseJournalBackend):
             raise RunError(rule, where=self._file.name, remedy=remedy) from None
 
 
-class _SingleWriterJournal(JournalStorage):
+class _SingleWriterJournal(ReplayedJournal):
     """A journal that remembers which trials wait; Optuna scans all trials whenever one is asked."""
 
     def __init__(self, backend: _LockedFile) -> None:
@@ -527,6 +555,19 @@ class _SingleWriterJournal(JournalStorage):
         if template_trial is not None and template_trial.state is TrialState.WAITING:
             self._waiting_of(study_id).add(trial_id)
         return trial_id
+
+    def set_trial_intermediate_values(self, trial_id: int, values: Mapping[int, float]) -> None:
+        """Set the values of some steps, as so many calls of Optuna's method for one would do."""
+        own = {
+            "op_code": JournalOperation.SET_TRIAL_INTERMEDIATE_VALUE,
+            "worker_id": self._replay_result.worker_id,
+            "trial_id": trial_id,
+        }
+        with self._thread_lock:
+            self.file.append_logs(
+                [own | {"step": k, "intermediate_value": value} for k, value in values.items()]
+            )
+            self._sync_with_backend()
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None

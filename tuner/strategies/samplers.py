@@ -12,6 +12,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -55,9 +56,20 @@ class KeyedSampler(BaseSampler):
         self.seed = new_seed() if seed is None else int(seed)
         self._build = build
         self._proposal_attr = proposal_attr
+        self._inferring: tuple[BaseStorage, int, BaseSampler] | None = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Space:
-        return self._relative(trial).infer_relative_search_space(study, trial)
+        """Return what all trials share.
+
+        Of a whole study one sampler does it, as it goes through new trials alone. It must not see
+        studies that hide some: what it remembers would depend on the trials before a resumption.
+        """
+        if type(study) is not Study:
+            return self._relative(trial).infer_relative_search_space(study, trial)
+        known = self._inferring
+        if known is None or known[0] is not study._storage or known[1] != study._study_id:
+            known = self._inferring = (study._storage, study._study_id, self._build(seed=0))
+        return known[2].infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: Space
