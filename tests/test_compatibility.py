@@ -46,6 +46,7 @@ ENGINES += [(name, "numpy") for name in PREDICTED if name != "own"]  # whose gra
 STRATEGIES = "random,tpe,cmaes,gp,qmc,grid,brute,pso,qpso,woa,nsga2"
 COMPARE = ["compare", "experiments/compared.yaml", *RUN, "--seeds", "2"]
 COMPARE += ["--strategies", STRATEGIES]
+ALONE = ["--set", "training.execution=single"]  # as trials were trained then, to the last digit
 
 # Sentences, which may be worded anew, and what depends on the time of day or the machine's speed.
 SENTENCES = {"verdict", "first_and_second", "opened", "from", "links"}
@@ -272,7 +273,7 @@ def test_a_demo_has_the_trials_and_scores_that_it_had(name, tuner):
     }  # fmt: skip
     changed = [word for key, value in short.items() for word in ("--set", f"{key}={value}")]
     study = ["--study", f"demo-{name}", "--trials", "30"]
-    tuner("run", str(EXPERIMENTS / f"{name}.yaml"), *RUN, *study, *changed)
+    tuner("run", str(EXPERIMENTS / f"{name}.yaml"), *RUN, *ALONE, *study, *changed)
     assert_searched_again(tuner, f"demo-{name}")
 
 
@@ -280,7 +281,7 @@ def test_a_demo_has_the_trials_and_scores_that_it_had(name, tuner):
 @pytest.mark.parametrize("study", [s for s in STUDIES if s != "asynchronous"])
 def test_an_old_search_comes_out_again(study, copied, tuner):
     (copied / "studies" / f"{study}.journal").unlink()
-    name, options = study.partition("-")[0], [*RUN, "--allow-code"]
+    name, options = study.partition("-")[0], [*RUN, *ALONE, "--allow-code"]
     if study == "warm":
         name = "forecast"
         options += ["--study", "warm", "--strategy", "random", "--from", "forecast-tpe-0"]
@@ -294,7 +295,7 @@ def test_an_old_search_comes_out_again(study, copied, tuner):
 @pytest.mark.slow
 @pytest.mark.usefixtures("copied")
 def test_every_strategy_asks_for_the_trials_that_it_asked_for(tuner):
-    tuner(*COMPARE, "--journal", "new.journal", "-o", "new")
+    tuner(*COMPARE, *ALONE, "--journal", "new.journal", "-o", "new")
     for strategy in STRATEGIES.split(","):
         for seed in range(2):
             show = ["show", f"compared-{strategy}-{seed}", "--json", "--journal"]
