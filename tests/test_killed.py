@@ -17,8 +17,8 @@ LONG = EXPERIMENT.replace(
     "trials: 12, epochs: 8", "trials: 60, epochs: 400, patience: 1000"
 ).replace("n_warmup_steps: 2", "n_warmup_steps: 200")
 LONG += "training: {execution: single}\n"
-TOGETHER = LONG.replace("trials: 60", "trials: 24").replace("population: 4", "population: 8")
-TOGETHER = TOGETHER.replace("single", "batched")
+TOGETHER = LONG.replace("trials: 60, epochs: 400", "trials: 24, epochs: 100")
+TOGETHER = TOGETHER.replace("population: 4", "population: 8").replace("single", "batched")
 N_KILLS = 50
 
 
