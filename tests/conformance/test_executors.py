@@ -422,9 +422,9 @@ def test_members_are_withdrawn_as_jobs_are(training, job, group):
 
 def test_a_member_that_diverges_fails_alone(training, job, group):
     workers = training(1)
-    jobs = list(group("abc", epochs=3).jobs)
-    wild = HYPERPARAMETERS | {"learning_rate": 1e30, "gradient_clip": 1e30}
-    jobs[1] = job("b", seed=2, epochs=3, hyperparameters=wild)
+    jobs = list(group("abc", epochs=30).jobs)
+    wild = HYPERPARAMETERS | {"learning_rate": 10.0, "optimizer": "adamw", "weight_decay": 1.0}
+    jobs[1] = job("b", seed=2, epochs=30, hyperparameters=wild)
     workers.submit(GroupJob("group of a", tuple(jobs)))
     ended = outcomes(events(workers, n_finished(3)))
     assert ended["b"].state is OutcomeState.FAILED
