@@ -27,6 +27,7 @@ FEW, MANY = 100, 10_000
 SAMPLERS: dict[str, BaseSampler] = {
     "random": RandomSampler(seed=0),
     "pso": ParticleSwarmSampler(seed=0),
+    "pso, candidates": ParticleSwarmSampler(candidates=60, seed=0),
     "pso, ring": ParticleSwarmSampler(topology="ring", seed=0),
     "qpso": QuantumSwarmSampler(seed=0),
     "woa": WhaleSampler(seed=0),
@@ -39,13 +40,13 @@ def main() -> None:
     args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-    print(f"{'ms an ask':20}{f'at {FEW}':>10}{f'at {MANY}':>10}{'ratio':>8}")
+    print(f"{'ms an ask':24}{f'at {FEW}':>10}{f'at {MANY}':>10}{'ratio':>8}")
     with tempfile.TemporaryDirectory(prefix="ask-") as folder:
         for kind in ("memory", "journal"):
             studies = [filled(new_storage(kind, folder, n), n) for n in (FEW, MANY)]
             for name, sampler in SAMPLERS.items():
                 few, many = (ask_ms(study, sampler, args.asks) for study in studies)
-                print(f"{kind + ', ' + name:20}{few:10.2f}{many:10.2f}{many / few:8.2f}")
+                print(f"{kind + ', ' + name:24}{few:10.2f}{many:10.2f}{many / few:8.2f}")
 
 
 def new_storage(kind: str, folder: str, n_trials: int) -> BaseStorage:

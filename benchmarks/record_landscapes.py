@@ -6,8 +6,9 @@ value of the experiment's metric per epoch, in the data's units) and its seconds
 
     python benchmarks/record_landscapes.py experiments/air_passengers.yaml [--workers 2]
 
-writes benchmarks/landscapes/NAME.parquet. Interrupted, the same command resumes: what was trained
-is in NAME.partial.jsonl until the end. The two landscapes here took about an hour on two cores.
+writes benchmarks/landscapes/NAME.parquet; NAME.yaml beside it is the space, where there is one, and
+otherwise search_spaces/lstm_grid.yaml. Interrupted, the same command resumes: what was trained is
+in NAME.partial.jsonl until the end. Air passengers and sunspots took about an hour on two cores.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from regret import FOLDER, space_of
 from rich.progress import track
 
 from tuner.data.prepared import prepare
@@ -30,8 +32,6 @@ from tuner.experiment.space import to_distributions
 from tuner.jobs import Job, train_job
 from tuner.strategies.codec import values_of
 
-FOLDER = Path(__file__).parent / "landscapes"
-SPACE = Path(__file__).parent.parent / "search_spaces" / "lstm_grid.yaml"
 SEEDS = (0, 1, 2)
 EPOCHS, PATIENCE = 60, 10
 
@@ -44,7 +44,7 @@ def main() -> None:
     experiment = Experiment.load(
         options.experiment,
         [
-            Override("search_space", str(SPACE.resolve()), "SPACE"),
+            Override("search_space", str(space_of(options.experiment.stem)), "SPACE"),
             Override("budget.epochs", EPOCHS, "EPOCHS"),
             Override("budget.patience", PATIENCE, "PATIENCE"),
         ],
@@ -108,7 +108,7 @@ def ends(
 
 def key(params: dict[str, Any], seed: int) -> str:
     """Name a training."""
-    names = ("hidden_size", "num_layers", "dropout", "batch_size")
+    names = sorted(params.keys() - {"seed", "curve", "seconds"})
     return " ".join(f"{name}={params[name]}" for name in names) + f" seed={seed}"
 
 

@@ -27,13 +27,16 @@ from tuner.strategies.population import PopulationSampler
 from tuner.strategies.rng import training_seed
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDER = Path(__file__).parent / "landscapes"
 LANDSCAPES = ("air_passengers", "sunspots")
+FRESH = ("us_jobs",)  # no default was chosen by it
 BUDGETS = (40, 100)
 N_EVALUATIONS = 200
 SEQUENTIAL_TPE = "tpe, batch 1"  # as Optuna has it with one worker: a trial is told at once
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # beside every strategy with its defaults
     SEQUENTIAL_TPE: ("tpe", {"batch": 1}),
     "pso, population 5": ("pso", {"population": 5}),
+    **{f"{name}, candidates": (name, {"candidates": 60}) for name in ("pso", "qpso", "woa")},
 }
 NAMES = (*STRATEGIES, *VARIANTS)
 
@@ -153,9 +156,15 @@ def search_landscape(task: Task) -> dict[str, list[float]]:
 @functools.cache
 def _landscape(name: str) -> Landscape:
     """Load a landscape, each curve cut down to its best epoch: nothing else matters here."""
-    table = pd.read_parquet(Path(__file__).parent / "landscapes" / f"{name}.parquet")
+    table = pd.read_parquet(FOLDER / f"{name}.parquet")
     table["curve"] = [[curve.min()] for curve in table["curve"]]
     return Landscape.from_table(table)
+
+
+def space_of(name: str) -> Path:
+    """Return the file of a landscape's search space."""
+    own = FOLDER / f"{name}.yaml"
+    return own if own.exists() else ROOT / "search_spaces" / "lstm_grid.yaml"
 
 
 @functools.cache
@@ -163,7 +172,7 @@ def _experiment(name: str, budget: int) -> Experiment:
     return Experiment.load(
         ROOT / "experiments" / f"{name}.yaml",
         [
-            Override("search_space", str(ROOT / "search_spaces" / "lstm_grid.yaml"), "SPACE"),
+            Override("search_space", str(space_of(name)), "SPACE"),
             Override("budget.trials", budget, "BUDGET"),
             Override("pruner", {"name": "none"}, "PRUNER"),
         ],

@@ -1,13 +1,16 @@
 """How far from the best each strategy is, after how many trials: tables and pictures.
 
 Two kinds of problems: landscapes (every configuration of a finite space, recorded by
-record_landscapes.py; searched through the coordinator, repeats not counted as trials) and test
-functions in six dimensions (searched by the sampler alone). Medians and quartiles over seeds.
+record_landscapes.py; searched through the coordinator, repeats not counted as trials; by one of
+them no default was chosen) and test functions in six dimensions (searched by the sampler alone).
+Medians and quartiles over seeds.
 
     regret     of the best configuration trained, as the mean over the recorded seeds, over the
                landscape's best such mean
     winner     the same of the configuration that the search itself holds for the best, judging
                by one training each; the difference is what finalists are for
+    over tpe   how much more regret than tpe has, by median and mean, each with the 95 % interval of
+               a bootstrap that draws seeds, on which both searched
     error      of the best evaluation, over the function's least value
 
     python benchmarks/strategies.py [--seeds 100] [--strategies pso tpe] [--only landscapes]
@@ -25,11 +28,13 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from functions import FUNCTIONS
 from regret import (
     BUDGETS,
+    FRESH,
     LANDSCAPES,
     N_EVALUATIONS,
     NAMES,
@@ -44,8 +49,10 @@ from regret import (
 )
 from rich.progress import track
 
+ALL = (*LANDSCAPES, *FRESH)
 KINDS = ("landscapes", "functions", "places")
 PLACES = ("anywhere", "mirrored", "centre", "quarter", "three quarters")
+N_DRAWS = 5_000  # of a bootstrap
 SLOW = {"gp": 10}  # seeds at most, and landscapes only
 
 Results = dict[str, dict[str, list[list[float]]]]
@@ -85,7 +92,7 @@ def tasks(strategies: Sequence[str], kinds: Sequence[str], n_seeds: int) -> list
         seeds = range(min(n_seeds, SLOW.get(name, n_seeds)))
         searches: list[tuple[str, str, int]] = []
         if "landscapes" in kinds:
-            searches += [(problem, "-", budget) for problem in LANDSCAPES for budget in BUDGETS]
+            searches += [(problem, "-", budget) for problem in ALL for budget in BUDGETS]
         if name not in SLOW and name not in VARIANTS and takes_floats(name):
             if "functions" in kinds:
                 searches += [(problem, "anywhere", N_EVALUATIONS) for problem in FUNCTIONS]
@@ -128,7 +135,7 @@ def print_all(results: Results) -> None:
     """Print what there are results of, as Markdown."""
     strategies = list(dict.fromkeys(group.partition("|")[0] for group in results))
     strategies.sort(key=NAMES.index)
-    for problem in LANDSCAPES:
+    for problem in ALL:
         head = [f"{what}, {b} trials" for b in BUDGETS for what in ("regret", "winner")]
         rows = []
         for name in strategies:
@@ -139,6 +146,7 @@ def print_all(results: Results) -> None:
             rows.append([f"`{name}`", *cells, f"{n_proposed:.0f}"])
         print_table(f"Landscape {problem}", ["strategy", *head, "proposals for 100"], rows)
     compare_with_tpe(results, strategies)
+    print_differences(results, strategies)
     rows = [
         [f"`{name}`", *(summary(results.get(group(name, f))) for f in FUNCTIONS)]
         for name in strategies
@@ -177,7 +185,7 @@ def short(value: float) -> str:
 
 def compare_with_tpe(results: Results, strategies: Sequence[str]) -> None:
     """Print whether some swarm's median regret is no higher than that of either TPE."""
-    for problem in LANDSCAPES:
+    for problem in ALL:
         for budget in BUDGETS:
             for quantity in ("regret", "winner"):
                 medians = {
@@ -195,6 +203,33 @@ def compare_with_tpe(results: Results, strategies: Sequence[str]) -> None:
                             f"{tpe} {medians[tpe]:.3g}: {verdict}"
                         )
     print()
+
+
+def print_differences(results: Results, strategies: Sequence[str]) -> None:
+    """Print how much more regret than tpe the strategies have, and how sure that is."""
+    for problem in ALL:
+        rows = []
+        for name in strategies:
+            cells = []
+            for budget in BUDGETS:
+                found = [results.get(f"{n}|{problem}|-|{budget}") for n in (name, "tpe")]
+                ends = [[row[-1] for row in each["regret"]] for each in found if each]
+                n_seeds = min(map(len, ends), default=0)
+                for statistic in (np.median, np.mean):
+                    same = [np.array(each[:n_seeds]) for each in ends]
+                    cells.append(difference(*same, statistic) if len(same) == 2 else "-")
+            if name != "tpe":
+                rows.append([f"`{name}`", *cells])
+        head = [f"{what}, {b} trials" for b in BUDGETS for what in ("median", "mean")]
+        print_table(f"Landscape {problem}, over tpe", ["strategy", *head], rows)
+
+
+def difference(own: np.ndarray, other: np.ndarray, statistic: Any) -> str:
+    """Return the difference of a statistic of the seeds, and its 95 % interval."""
+    drawn = np.random.default_rng(0).integers(len(own), size=(N_DRAWS, len(own)))
+    over = statistic(own[drawn], axis=1) - statistic(other[drawn], axis=1)
+    low, high = np.percentile(over, [2.5, 97.5])
+    return f"{statistic(own) - statistic(other):.2g} ({low:.2g} to {high:.2g})"
 
 
 def print_table(title: str, head: Sequence[str], rows: list[list[str]]) -> None:
