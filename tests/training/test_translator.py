@@ -79,6 +79,13 @@ def test_the_loss_averages_over_all_tokens(prepared, batch_size):
         assert told == pytest.approx(np.mean(losses), rel=1e-4)
 
 
+def test_batches_of_pairs_count_the_tokens_that_are_known(prepared):
+    data = prepared.folds[0]
+    pairs = open_samples(data, CPU)
+    for batch in pairs.batches(pairs.index(data.train_samples()), 16):
+        assert batch.losses == int((batch.targets != -1).sum())
+
+
 def test_what_is_said_does_not_depend_on_the_texts_beside_it(prepared):
     (ref,) = prepared.folds
     torch.manual_seed(0)
