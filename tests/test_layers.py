@@ -14,7 +14,7 @@ HEAVY_OF_SEARCH = {"optuna", "pyswarms", "mlflow"}
 
 # From the bottom up: a part imports those before it. `base` is the errors and the version.
 ORDER = """
-    base outputs pipeline_steps user_code metrics processes signals one_thread strategies
+    base outputs pipeline_steps user_code metrics processes template signals one_thread strategies
     experiment tables data jobs batching training executors journal coordination prediction
     tracking results report progress winner studies orchestrator planning api client service cli
     forecaster
@@ -27,7 +27,16 @@ BASE = ("errors", "__main__", "__init__", "__version__")
 ALONE = {
     "tables": {"base", "pipeline_steps"},
     "training": {"base", "user_code", "metrics", "experiment", "data", "jobs"},
-    "executors": {"base", "metrics", "processes", "experiment", "data", "jobs", "training"},
+    "executors": {
+        "base",
+        "metrics",
+        "processes",
+        "template",
+        "experiment",
+        "data",
+        "jobs",
+        "training",
+    },
     "strategies": {"base", "one_thread"},
     "journal": {"base", "experiment", "jobs", "strategies"},
     "prediction": {"base", "pipeline_steps", "tables", "data"},

@@ -70,6 +70,7 @@ from tuner.results.verdict import not_evaluated_again, why_not_again
 from tuner.signals import stopped_without_reader
 from tuner.strategies.base import Rhythm
 from tuner.studies import check_journal, check_study_name, read_earlier
+from tuner.template import workers_expected
 from tuner.tracking import MlflowTracker, TrackingObserver
 from tuner.winner import KeptModel, TrainedWinner, check_register
 
@@ -175,7 +176,7 @@ def run_search(
     if options.tracking:
         observers.append(tracking)
     chosen = replace(options, workers=choose_workers(options.workers, experiment, choice))
-    with stopped_without_reader():
+    with workers_expected(options.executor == "local"), stopped_without_reader():
         record = search(experiment, chosen, observers, make_executor=choice.make, stop=stop)
     return record, options.tracking and tracking.complete
 

@@ -22,10 +22,11 @@ def start_command(module: str, argument: str) -> list[str]:
     The process imports this tuner, and all else from the `sys.path` of this process without the
     folder that Python added.
     """
-    return [sys.executable, "-P", __file__, module, argument, json.dumps(_import_path())]
+    return [sys.executable, "-P", __file__, module, argument, json.dumps(import_path())]
 
 
-def _import_path() -> list[str]:
+def import_path() -> list[str]:
+    """Return the `sys.path` of this process without the folder that Python added."""
     path = [entry for entry in sys.path if isinstance(entry, str)]
     added = _added_by_python()
     for entry in added:

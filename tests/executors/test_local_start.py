@@ -1,19 +1,18 @@
-"""Worker processes that do not come up, or that the machine has no room for."""
+"""Worker processes that are started, not forked: how they fail, and what has no room."""
 
 import errno
 import gc
 import os
 import re
-import resource
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.executor_events import events
+from helpers.open_files import free_files, open_files
 
 from tuner.data import SeriesRef, Shape
 from tuner.errors import RunError
@@ -32,7 +31,8 @@ TOO_MANY = (
 
 @pytest.fixture
 def executor(monkeypatch):
-    """Makes executors whose workers run modules of `helpers.workers`."""
+    """Makes executors that start workers, which run modules of `helpers.workers`."""
+    monkeypatch.setattr("tuner.executors.local.can_fork", lambda: False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     executors = []
 
@@ -114,32 +114,6 @@ def test_a_worker_that_is_killed_may_have_run_out_of_memory(executor):
     workers._workers[0].process.kill()
     (lost,) = ends(workers)
     assert lost.reason == "its worker died (killed by signal 9; out of memory, perhaps)"
-
-
-def open_files():
-    return [int(path.name) for path in Path("/proc/self/fd").iterdir()]
-
-
-@contextmanager
-def free_files(n):
-    """Leave so many files to be opened."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(open_files())
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, hard))
-    taken = []
-    try:
-        while True:
-            try:
-                taken.append(os.open(os.devnull, os.O_RDONLY))
-            except OSError:
-                break
-        for _ in range(n):
-            os.close(taken.pop())
-        yield
-    finally:
-        for descriptor in taken:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files")

@@ -7,6 +7,7 @@ dataclass; its module is imported when the command is called, so that help is pr
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import importlib
@@ -139,7 +140,9 @@ def _command(section: str, module: str) -> Callable[[_Command], _Command]:
         name = declared.__name__.lower()
 
         def call(**given: object) -> None:
-            getattr(importlib.import_module(f"tuner.cli.{module}"), name)(options(**given))
+            command = options(**given)
+            with _beside_workers(command):
+                getattr(importlib.import_module(f"tuner.cli.{module}"), name)(command)
 
         hints = get_type_hints(options, include_extras=True)
         for field in dataclasses.fields(options):
@@ -155,6 +158,19 @@ def _command(section: str, module: str) -> Callable[[_Command], _Command]:
         return cast("_Command", options)
 
     return declare
+
+
+def _beside_workers(command: object) -> contextlib.AbstractContextManager[None]:
+    """Have workers start while the command imports and reads, if it trains on this machine."""
+    from tuner.cli.remote import server_of
+    from tuner.template import workers_expected
+
+    match command:
+        case Run(executor=None | "local", server=server) | Export(model=Path(), server=server):
+            return workers_expected(server_of(server) is None)
+        case Compare(executor="local") | Train():
+            return workers_expected()
+    return contextlib.nullcontext()
 
 
 def _given(help: str, metavar: str | None = None, *names: str) -> Any:

@@ -382,6 +382,9 @@ class WorkerPool(ABC, Generic[W]):
     def forget(self, folders: Iterable[str]) -> None:
         """Release what is kept of the data in these folders: no job will refer to it."""
 
+    def expect(self) -> None:
+        """Have what takes long at the start of workers begin now: there will be jobs soon."""
+
     def submit(self, job: Job) -> None:
         """Queue a job, and hand it to a worker if one is free."""
         self._queue.append(job)

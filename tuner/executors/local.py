@@ -22,6 +22,7 @@ from tuner.executors.base import Alarm, Died, Executor, Message, PooledWorker, W
 from tuner.executors.choice import Machines, n_cores
 from tuner.jobs import Job
 from tuner.processes import start_command
+from tuner.template import ONE_THREAD, Fork, Template, can_fork, take_expected
 
 if TYPE_CHECKING:
     from tuner.experiment.schema import Resources
@@ -61,10 +62,6 @@ def _by_uuid(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-# One thread a worker: several workers beat several threads on models of this size, and the
-# order of floating-point sums no longer depends on how many cores there are.
-_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
-
 _START_S = 120.0  # after that a worker that is still starting counts as one that cannot
 _END_S = 30.0  # wait for a killed process; one that the kernel holds may never end
 
@@ -72,11 +69,16 @@ _END_S = 30.0  # wait for a killed process; one that the kernel holds may never 
 class _Process(PooledWorker):
     """A process that runs `tuner.executors.worker`, and the connection to it.
 
+    Args:
+        module: run in place of that one.
+        gpus: the GPUs that it sees; all that this process sees if there are none.
+        template: forks it; None starts it.
+
     Raises:
         OSError: there is no room for the process, or a file that it needs is missing.
     """
 
-    def __init__(self, module: str, gpus: Sequence[str]) -> None:
+    def __init__(self, module: str, gpus: Sequence[str], template: Template | None) -> None:
         super().__init__(_START_S)
         self.gpus = gpus
         pinned = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
@@ -85,17 +87,24 @@ class _Process(PooledWorker):
             undone_on_failure.callback(self.connection.close)
             with theirs:
                 self.errors: IO[bytes] = undone_on_failure.enter_context(tempfile.TemporaryFile())
-                # In a process group of its own: Ctrl-C is for the coordinator alone.
-                self.process = subprocess.Popen(
-                    start_command(module, str(theirs.fileno())),
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=self.errors,
-                    stderr=self.errors,
-                    env=os.environ | _ONE_THREAD | pinned,
-                    process_group=0,
-                )
+                self.process = self._begun(module, theirs.fileno(), pinned, template)
             undone_on_failure.pop_all()
+
+    def _begun(
+        self, module: str, connection: int, pinned: dict[str, str], template: Template | None
+    ) -> subprocess.Popen[bytes] | Fork:
+        environment = os.environ | ONE_THREAD | pinned
+        if template is not None:
+            return template.fork(module, connection, self.errors.fileno(), environment)
+        return subprocess.Popen(
+            start_command(module, str(connection)),
+            pass_fds=[connection],
+            stdin=subprocess.DEVNULL,
+            stdout=self.errors,
+            stderr=self.errors,
+            env=environment,
+            process_group=0,  # of its own: Ctrl-C is for the coordinator alone
+        )
 
     def send_job(self, job: Job) -> None:
         self._send(job)
@@ -131,7 +140,10 @@ class _Process(PooledWorker):
             status = self.process.wait()
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
-        how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+        if status is None:
+            how = "its exit status is unknown"
+        else:
+            how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         if status == -signal.SIGKILL:
             how += "; out of memory, perhaps"
         who = "its worker" if self.ready else "it"  # `its`: the job's
@@ -141,7 +153,8 @@ class _Process(PooledWorker):
 class LocalExecutor(WorkerPool[_Process]):
     """Runs jobs in `n_workers` processes; a script that uses it needs no `__main__` guard.
 
-    If there are GPUs, each process sees the one that the fewest others use.
+    If there are GPUs, each process sees the one that the fewest others use. On Linux a `Template`
+    forks the processes: the one of `tuner.template.workers_expected` if there is one, else its own.
 
     Args:
         n_workers: processes at a time; each starts when there is a job for it.
@@ -158,11 +171,18 @@ class LocalExecutor(WorkerPool[_Process]):
         super().__init__(n_workers)
         self._module, self._gpus_each = module, gpus_each
         self._alarm = Alarm()
+        self._forks = can_fork()
+        self._template = take_expected()
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the workers."""
-        return [w.process.pid for w in self._workers]
+        """The process ids of the workers; one that a template is to fork has none yet."""
+        return [w.process.pid for w in self._workers if w.process.pid is not None]
+
+    def expect(self) -> None:
+        """Have what takes long at the start of workers begin now."""
+        with suppress(OSError):  # the start of a worker will report it
+            self._ready_template()
 
     @property
     def has_gpus(self) -> bool:
@@ -176,6 +196,8 @@ class LocalExecutor(WorkerPool[_Process]):
     def close(self) -> None:
         """End the workers."""
         super().close()
+        if self._template is not None:
+            self._template.close()
         self._alarm.close()
 
     @cached_property
@@ -186,20 +208,33 @@ class LocalExecutor(WorkerPool[_Process]):
         users = Counter(gpu for worker in self._workers for gpu in worker.gpus)
         least_used = sorted(self._gpus, key=lambda gpu: users[gpu])[: self._gpus_each]
         try:
-            return _Process(self._module, least_used)
+            return _Process(self._module, least_used, self._ready_template())
         except OSError as error:
             why = error.strerror or one_line(error)
             what = f": {error.filename}" if error.filename else ""
             remedy = "the same command resumes, with fewer --workers say"
             raise RunError(f"no worker can be started: {why}{what}", remedy=remedy) from None
 
+    def _ready_template(self) -> Template | None:
+        """Return a template that forks, now or soon; None where processes are to be started."""
+        if self._template is not None and self._template.has_ended:
+            self._forks, self._template = not self._template.is_unfit, None
+        if self._forks and self._template is None:
+            self._template = Template()
+        return self._template
+
     def _listen(self, timeout_s: float) -> list[tuple[_Process, Message]]:
         by_connection = {w.connection: w for w in self._workers}
-        alarm = self._alarm.fileno()
-        ready: list[Any] = wait([*by_connection, alarm], timeout_s)
+        alarm, template = self._alarm.fileno(), self._template
+        heard: list[Any] = [] if template is None or template.has_ended else [template]
+        ready: list[Any] = wait([*by_connection, alarm, *heard], timeout_s)
         if alarm in ready:
             self._alarm.clear()
             ready.remove(alarm)
+        for each in heard:
+            if each in ready:
+                each.hear()
+                ready.remove(each)
         return [(by_connection[c], by_connection[c].receive()) for c in ready]
 
 

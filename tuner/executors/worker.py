@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from tuner import __version__
+from tuner import __version__, template
 from tuner.executors.base import Message, Ready, Work, serve
 from tuner.jobs import Job
 from tuner.training import run_job, train_group, warm_up
@@ -30,7 +31,7 @@ def main(file_descriptor: int) -> None:
     An exception that escapes a job ends the process; its traceback is the last output.
     """
     connection = Connection(file_descriptor)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with_search, daemon=True).start()
     work = prepare()
 
     def send(message: Message) -> None:
@@ -60,8 +61,13 @@ def main(file_descriptor: int) -> None:
             os._exit(1)  # a broken CUDA could print more, or hang
 
 
-def _die_with_parent() -> None:
-    """End this process when the coordinator was killed: an epoch may take hours."""
+def _die_with_search() -> None:
+    """End this process when that of the search was killed: an epoch may take hours."""
+    if template.searching is not None:  # this is a fork, whose parent is the template
+        ended = select.poll()
+        ended.register(template.searching, select.POLLIN)
+        ended.poll()
+        os._exit(1)
     parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(1)

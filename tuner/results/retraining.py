@@ -41,6 +41,7 @@ from tuner.jobs import (
 )
 from tuner.journal.records import BATCHED_ROUNDING, StudyRecord, TrialRecord
 from tuner.outputs import scratch_folder
+from tuner.template import workers_expected
 
 Models = Sequence[tuple[TrainJob, Weights]]
 """Trained models, each with the job that trained it."""
@@ -450,7 +451,7 @@ def train_again(
     epochs = epochs_without_score(experiment) if all_data else None
     recorded = experiment.recorded
     seeds = seeds_of_ensemble(experiment) if ensemble else [_seed(experiment)]
-    with scratch_folder() as folder:
+    with workers_expected(given is None), scratch_folder() as folder:
         data = source.prepare(experiment, folder / "first", all_data=all_data)
         if recorded is not None:
             _check_same(data.facts, recorded, strict, warn)

@@ -183,6 +183,8 @@ class SharedPool:
             if self._is_closed:
                 raise _stopped()
             share = self._share.join(owner, priority=priority, max_workers=max_workers)
+            if self._own is not None:
+                self._own.expect()
             self._studies.append(StudyExecutor(self, owner, study, share))
             return self._studies[-1]
 
@@ -363,6 +365,7 @@ class _OwnWorkers:
         self._shared, self._make = shared, make
         self._pool: WorkerPool[Any] | None = None  # while there is one
         self._retry_at = 0.0
+        self._is_expected = False  # that there are jobs soon
         self._commands: deque[Callable[[WorkerPool[Any]], None]] = deque()
         self._held: set[str] = set()  # keys of jobs that workers have
         self._is_closing = False
@@ -378,6 +381,12 @@ class _OwnWorkers:
         self._woken.set()
         if (pool := self._pool) is not None:
             pool.wake()
+
+    def expect(self) -> None:
+        """Have what takes long at the start of workers begin now, unless it has."""
+        if self._pool is None:
+            self._is_expected = True
+            self.wake()
 
     def answer(self, key: str, go_on: bool) -> None:
         self._command(lambda pool: pool.answer(key, go_on))
@@ -432,12 +441,19 @@ class _OwnWorkers:
             if self._is_closing:  # it may have been set before that
                 return
             left_s = self._retry_at - time.monotonic()
-            if left_s > 0 or not len(self):
+            if left_s > 0 or not (len(self) or self._is_expected):
                 self._woken.wait(max(left_s, 0) or None)
                 return
-            pool = self._make(self.n_workers)
+            self._is_expected = False
+            try:
+                pool = self._make(self.n_workers)
+            except Exception:
+                if len(self):
+                    raise
+                return  # the first job has it tried again
             pool.take_from(self)
             self._pool = pool
+            pool.expect()
         while self._commands:
             self._commands.popleft()(self._pool)
         self._shared.deliver(self._pool.poll(_POLL_S))
