@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import statistics
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, optim
 
 from tuner.data import DataRef, PairsRef, SeriesRef, Shape
 from tuner.data.metrics import score
@@ -373,8 +374,13 @@ def _do(job: Job, report: Report) -> Outcome:
 
 
 def warm_up() -> None:
-    """Import modules that would otherwise count in the time of the first job."""
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    torch.optim.Adam([parameter])  # the first optimizer imports half of torch
+    """Import modules that would otherwise count in the time of the first job.
+
+    The first optimizer imports torch's compiler, half of torch, to keep a method from being
+    compiled. Nothing is compiled here, so the method is taken as it is.
+    """
+    method = inspect.unwrap(optim.Optimizer.add_param_group)
+    vars(method).setdefault("__dynamo_disable", method)
+    optim.Adam([torch.nn.Parameter(torch.zeros(1))])
     nothing = SeriesRef("", Shape("forecast", 1))
     score("rmse", np.zeros((2, 1, 1)), np.zeros((2, 1, 1)), nothing)
