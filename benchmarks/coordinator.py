@@ -6,8 +6,8 @@
 
 efficiency: seconds that the same jobs take one after another in one process, over (wall seconds
 from the first dispatch to the last result x workers). Runs and sequences alternate, so that both
-see the same machine; the jobs are those that the search itself drew. The first dispatch starts the
-workers: how long that takes, and the efficiency from when the first of them trains, stand beside.
+see the same machine; the jobs are those that the search itself drew. How long the first dispatch
+waits for workers, and the efficiency from when the first of them trains, stand beside.
 
 growth: coordinator and journal together with the strategy (random search) and Optuna, without
 training: milliseconds a trial, by the clock and of the processor (what is missing waits for the
@@ -79,7 +79,7 @@ def efficiency(options: argparse.Namespace) -> None:
     headings = ("mode", "alone s", "s a trial", "wall s", "workers", "efficiency", "target")
     for heading in (*headings, "start s", "after it"):
         table.add_column(heading, justify="left" if heading == "mode" else "right")
-    for asynchronous, target in ((False, 0.90), (True, 0.95)):
+    for asynchronous, target in ((False, 0.95), (True, 0.97)):
         found = [busy(options, asynchronous) for _ in range(options.repeats)]
         for alone_s, wall_s, start_s in found:
             table.add_row(
@@ -108,6 +108,7 @@ def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float,
     from tuner.journal.storage import Role
     from tuner.orchestrator import SearchOptions, search
     from tuner.strategies.rng import training_seed
+    from tuner.template import workers_expected
 
     class Moments(Observer):
         def __init__(self) -> None:
@@ -125,13 +126,14 @@ def busy(options: argparse.Namespace, asynchronous: bool) -> tuple[float, float,
     with tempfile.TemporaryDirectory() as folder:
         experiment = two_second_trials(Path(folder), options, asynchronous)
         moments = Moments()
-        record = search(
-            experiment,
-            SearchOptions(
-                "s", str(Path(folder) / "s.journal"), workers=options.workers, open_test=False
-            ),
-            [moments],
-        )
+        with workers_expected():  # as `tuner run` does
+            record = search(
+                experiment,
+                SearchOptions(
+                    "s", str(Path(folder) / "s.journal"), workers=options.workers, open_test=False
+                ),
+                [moments],
+            )
         data = prepare(experiment, Path(folder) / "alone")
         jobs = [
             train_job(

@@ -1,16 +1,22 @@
-"""How long the command line takes to start.
+"""How long the command line takes to start, and a search until its first trial trains.
 
 Each command runs as a process of its own in an empty folder, from start to exit, output thrown
 away; the commands take turns, so that a busy machine slows them all alike, and the median of the
 rounds counts. Python itself and `import torch` stand beside them for scale. That `tuner check`
 does not import torch is asserted from `python -X importtime`.
 
+A search of two trials on two workers runs in turn with forked workers, as `tuner run` has them, and
+with workers that are started when there is a job for them, as on other systems than Linux. The
+delay is from the first dispatched trial, when the data is ready, to the end of its first epoch.
+
     python benchmarks/startup.py [--rounds 7]
+    python benchmarks/startup.py --searches [--rounds 5]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -36,8 +42,16 @@ COMMANDS: dict[str, tuple[list[str], float | None]] = {  # with the target in se
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--searches", action="store_true", help="the first trial of a search")
+    options = parser.parse_args()
+    if options.searches:
+        searches(options.rounds)
+    else:
+        commands(options.rounds)
 
+
+def commands(rounds: int) -> None:
+    """Time commands, and print the table."""
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     with tempfile.TemporaryDirectory() as folder:
         for command, _ in COMMANDS.values():  # once, so that every file is in the page cache
@@ -68,6 +82,56 @@ def main() -> None:
     console = Console(width=100)
     console.print(table)
     console.print(f"tuner check imports {len(imported)} modules, torch is not among them")
+
+
+STARTED = "import tuner.template; tuner.template.can_fork = lambda: False"
+WAYS = {"started": f"{STARTED}; ", "forked": ""}  # before `tuner`
+
+
+def searches(rounds: int) -> None:
+    """Time the first trials of searches, and print the table."""
+    delays: dict[str, list[float]] = {way: [] for way in WAYS}
+    wholes: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(rounds):
+        for way in WAYS:
+            delay, whole = first_trial(way)
+            delays[way].append(delay)
+            wholes[way].append(whole)
+    table = Table(title=f"First trial, median of {rounds} rounds", title_justify="left")
+    table.add_column("workers")
+    for heading in ("s after the data", "fastest", "slowest", "s after the command", "target"):
+        table.add_column(heading, justify="right")
+    for way in WAYS:
+        table.add_row(
+            way,
+            f"{statistics.median(delays[way]):.2f}",
+            f"{min(delays[way]):.2f}",
+            f"{max(delays[way]):.2f}",
+            f"{statistics.median(wholes[way]):.2f}",
+            "0.5" if way == "forked" else "",
+        )
+    console = Console(width=100)
+    console.print(table)
+    of_delays, of_wholes = (
+        statistics.median(s / f for s, f in zip(of["started"], of["forked"], strict=True))
+        for of in (delays, wholes)
+    )
+    console.print(f"started / forked: {of_delays:.1f} after the data, {of_wholes:.2f} in all")
+
+
+def first_trial(way: str) -> tuple[float, float]:
+    """Return seconds to the end of the first epoch: from the first dispatch, from the command."""
+    code = f"{WAYS[way]}from tuner.cli.app import main; main()"
+    options = ["--trials", "2", "--workers", "2", "--no-tracking", "--json"]
+    fixed = ["--set", "finalists.top=0", "--set", "budget.epochs=3"]
+    command = [sys.executable, "-c", code, "run", EXPERIMENT, *options, *fixed]
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.time()
+        ended = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    moments: dict[str, float] = {}
+    for event in map(json.loads, ended.stdout.splitlines()):
+        moments.setdefault(event["event"], event["time"])
+    return moments["epoch"] - moments["dispatched"], moments["epoch"] - begun
 
 
 def run(command: list[str], folder: str) -> float:
