@@ -279,7 +279,7 @@ def test_the_files_strategy_keeps_options_and_another_is_noted(folder, capsys):
     other = begin(folder, capsys, "--strategy", "woa", "--trials", "12")
     (said,) = [line for line in other if "in place of" in line]
     assert said.endswith(
-        "woa (population 3, b 1.0, a_start 2.0, a_end 0.0) in place of the file's "
+        "woa (population 3, candidates 1, b 1.0, a_start 2.0, a_end 0.0) in place of the file's "
         "pso (population 3)"
     )
     assert run(["check", "air.yaml", "--strategy", "woa"]) == 0

@@ -57,11 +57,11 @@ def test_check_of_a_fixed_configuration_leads_to_train(check):
 def test_check_shows_the_options_that_the_strategy_heeds(check):
     star = strategy_line(check("air.yaml", "--strategy", "pso"))
     shown = "inertia 0.7298, c1 1.49618, c2 1.49618, velocity_clamp 0.5)"
-    assert star == f"pso (population 2, topology star, {shown}"
+    assert star == f"pso (population 2, candidates 1, topology star, {shown}"
     ring = ["--set", "strategy.topology=ring", "--set", "strategy.c1_end=1"]
     shown = "inertia 0.7298, c1 1.49618, c1_end 1.0, c2 1.49618, velocity_clamp 0.5)"
     line = strategy_line(check("air.yaml", "--strategy", "pso", *ring))
-    assert line == f"pso (population 3, topology ring, neighbors 3, {shown}"
+    assert line == f"pso (population 3, candidates 1, topology ring, neighbors 3, {shown}"
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
