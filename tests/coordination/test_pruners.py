@@ -102,3 +102,20 @@ def test_after_an_easy_first_fold_a_bad_second_one_is_pruned(wrapped):
     pruner = make_pruner(experiment.pruner, 10, 3)
     assert not should_prune(pruner, evidence, 5, {}, {}, epochs[:1], {})
     assert should_prune(pruner, evidence, 5, {}, {}, epochs, {})
+
+
+def test_another_attempt_is_not_judged_by_the_values_of_the_first():
+    told = [
+        create_trial(state=TrialState.COMPLETE, value=1.0, intermediate_values={0: 1.0, 1: 1.0})
+        for _ in range(5)
+    ]
+    options = {"name": "median", "n_startup_trials": 1, "n_warmup_steps": 0}
+    experiment = make_experiment("random", pruner=options)
+    evidence = Evidence(optuna.create_study(), 5, told, told)
+    pruner = make_pruner(experiment.pruner, 10)
+    good, bad = ([Epoch(n, 1.0, 1.0, metric, 0.0) for n in range(2)] for metric in (0.5, 2.0))
+    assert not should_prune(pruner, evidence, 5, {}, {}, good[:1], {})
+    assert should_prune(pruner, evidence, 5, {}, {}, bad[:1], {})  # its worker had died
+    evidence = Evidence(optuna.create_study(), 5, told, told)
+    assert not should_prune(pruner, evidence, 5, {}, {}, good[:1], {})
+    assert not should_prune(pruner, evidence, 5, {}, {}, good, {})
