@@ -107,6 +107,7 @@ def _trial_from_json(raw: dict[str, Any], earlier: list[TrialRecord] | None = No
             "asked_at": None if asked_at is None else dt.datetime.fromisoformat(asked_at),
             "outcome": outcome,
             "lost": tuple(raw["lost"]),
+            "group": tuple(raw.get("group", ())),
         }
     )
 
