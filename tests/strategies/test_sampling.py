@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler, TPESampler
+from optuna.trial import TrialState
 from pydantic import TypeAdapter
 
 from tuner.experiment import SearchSpace
@@ -62,17 +63,51 @@ def test_parameters_of_one_trial_have_separate_generators():
 def test_every_trial_has_a_sampler_with_a_seed_of_its_own():
     seeds = []
 
-    def build(seed):
-        seeds.append(seed)
-        return RandomSampler(seed)
+    class Relative(RandomSampler):
+        def __init__(self, seed):
+            super().__init__(seed)
+            self.seed = seed
 
-    study = optuna.create_study(sampler=KeyedSampler(build, seed=0))
+        def infer_relative_search_space(self, study, trial):
+            return KEYED_SPACE
+
+        def sample_relative(self, study, trial, search_space):
+            seeds.append(self.seed)
+            return {}
+
+    study = optuna.create_study(sampler=KeyedSampler(Relative, seed=0))
     trials = [study.ask() for _ in range(3)]
     assert all(trial.relative_params == {} for trial in trials)
-    assert len(set(seeds)) == 3
-    once = set(seeds)
+    once = list(seeds)
+    assert len(set(once)) == len(once) == 3
     assert all(optuna.Trial(study, trial._trial_id).relative_params == {} for trial in trials)
-    assert set(seeds) == once
+    assert seeds == once * 2
+
+
+@pytest.mark.parametrize("hides", [False, True])
+def test_a_space_is_inferred_as_by_a_sampler_made_anew(hides):
+    def new(seed):
+        return TPESampler(seed=seed, multivariate=True, n_startup_trials=2)
+
+    class Hiding(optuna.Study):
+        """Shows every other trial, as a bracket of Hyperband does."""
+
+        def _get_trials(self, *args, **keys):
+            return super()._get_trials(*args, **keys)[::2]
+
+    study = optuna.create_study(sampler=KeyedSampler(new, seed=0))
+    spaces = []
+    for number in range(8):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        if number != 5:
+            trial.suggest_int("n", 1, 9)
+        frozen = study._storage.get_trial(trial._trial_id)
+        seen = Hiding(study.study_name, study._storage) if hides else study  # keeps what it read
+        spaces.append(study.sampler.infer_relative_search_space(seen, frozen))
+        assert spaces[-1] == new(1).infer_relative_search_space(seen, frozen)
+        study.tell(trial, state=(TrialState.FAIL if number == 3 else TrialState.PRUNED))
+    assert {len(space) for space in spaces} == ({0, 2} if hides else {0, 1, 2})
 
 
 def test_the_sampler_inside_still_learns_from_the_trials():
