@@ -104,7 +104,7 @@ def test_after_an_easy_first_fold_a_bad_second_one_is_pruned(wrapped):
     assert should_prune(pruner, evidence, 5, {}, {}, epochs, {})
 
 
-def test_another_attempt_is_not_judged_by_the_values_of_the_first():
+def test_an_attempt_is_not_judged_by_values_of_one_before():
     told = [
         create_trial(state=TrialState.COMPLETE, value=1.0, intermediate_values={0: 1.0, 1: 1.0})
         for _ in range(5)
