@@ -468,7 +468,8 @@ class _Lent:
     def __init__(self, executor: Executor, n_workers: int) -> None:
         self.n_workers, self.submit, self.poll = n_workers, executor.submit, executor.poll
         self.answer, self.withdraw = executor.answer, executor.withdraw
-        self.has_gpus = executor.has_gpus
+        if hasattr(executor, "has_gpus"):  # one of a package may not say
+            self.has_gpus = executor.has_gpus
 
     def close(self) -> None:
         """Do nothing: no worker has a job, or the whole comparison ends."""
