@@ -65,6 +65,20 @@ def test_in_time_a_search_that_has_ended_keeps_its_score():
     assert band.median[1:].tolist() == [6.5, 5.0, 4.5, 4.0]
 
 
+def test_the_seconds_of_a_group_begin_with_it():
+    """It trained three trials from 10 s to 19 s; the seconds of each are its share of these."""
+    group = (0, 1, 2)
+    made = search(
+        [5.0, 4.0, 3.0, 2.0],
+        spans=[(11.0, 13.0), (13.0, 16.0), (15.0, 19.0), (19.0, 20.0)],
+        groups=dict.fromkeys(group, group),
+        asked_s=9.0,
+        recorded_s=21.0,
+    )
+    # Of 21 s, 1 s was waited, so 10 s of training took 20 s.
+    assert trajectory_of(made, 4).seconds == pytest.approx((6.0, 12.0, 18.0, 20.0))
+
+
 @pytest.mark.parametrize(
     "scores",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
 
@@ -37,11 +38,14 @@ def search(
     spans: Sequence[tuple[float, float]] | None = None,
     recorded_s: float = 0.0,
     repeats: Mapping[int, int] | None = None,
+    groups: Mapping[int, tuple[int, ...]] | None = None,
+    asked_s: float | None = None,
 ) -> StudyRecord:
     """A search of trials with these scores; None stands for one that failed.
 
     Each trained for a second, in turn, unless `spans` says when, in seconds after noon. `repeats`
-    are trials that take the outcome of an earlier one.
+    are trials that take the outcome of an earlier one, `groups` those of trials that trained
+    together. All trials were asked `asked_s` after noon.
     """
     outcomes: list[Outcome] = []
     for number, score in enumerate(scores):
@@ -58,6 +62,8 @@ def search(
             outcome,
             params={"dropout": number / 1000},
             repeat_of=(repeats or {}).get(number),
+            group=(groups or {}).get(number, ()),
+            asked_at=None if asked_s is None else dt.datetime.fromtimestamp(NOON + asked_s, dt.UTC),
         )
         for number, outcome in enumerate(outcomes)
     ]

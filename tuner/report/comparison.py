@@ -66,7 +66,8 @@ def trajectory_of(record: StudyRecord, n_trials: int) -> Trajectory:
     """
     trained = record.trained
     first = trained[:n_trials]
-    clock = _Clock(trained, record.seconds - _waited_s(trained))
+    spans = _spans(trained)
+    clock = _Clock(spans, record.seconds - _waited_s(trained, spans))
     in_time = sorted(first, key=lambda t: (clock.at(_ended_at(t)), t.number))
     return Trajectory(
         study=record.name,
@@ -83,14 +84,13 @@ class _Clock:
     """Maps times to seconds of the search.
 
     Args:
-        trials: the trials that have ended.
+        spans: the begin and end of each training, in order.
         seconds: the time of the whole search; the time of its trials if that is more.
     """
 
-    def __init__(self, trials: Iterable[TrialRecord], seconds: float) -> None:
+    def __init__(self, spans: Iterable[tuple[float, float]], seconds: float) -> None:
         self._times: list[float] = []  # starts and ends of periods in which trials trained
         self._busy: list[float] = []  # seconds of training until then
-        spans = sorted((_ended_at(t) - _seconds(t), _ended_at(t)) for t in trials)
         for begun, ended in spans:
             busy = self._busy[-1] if self._busy else 0.0
             if not self._times or begun > self._times[-1]:
@@ -106,11 +106,23 @@ class _Clock:
         return self._scale * float(np.interp(time, self._times, self._busy))
 
 
-def _waited_s(trials: Sequence[TrialRecord]) -> float:
+def _spans(trials: Iterable[TrialRecord]) -> list[tuple[float, float]]:
+    """Return when each training began and ended, in order: a group's is one.
+
+    The seconds of a member are its share of those of its group.
+    """
+    trainings: dict[tuple[int, ...], list[TrialRecord]] = {}
+    for trial in trials:
+        trainings.setdefault(trial.group or (trial.number,), []).append(trial)
+    ended = [(max(map(_ended_at, each)), sum(map(_seconds, each))) for each in trainings.values()]
+    return sorted((end - seconds, end) for end, seconds in ended)
+
+
+def _waited_s(trials: Sequence[TrialRecord], spans: Sequence[tuple[float, float]]) -> float:
     """Return the seconds between the first trial's request and the first training."""
     asked = [t.asked_at.timestamp() for t in trials if t.asked_at is not None]
-    began = [_ended_at(t) - _seconds(t) for t in trials if _seconds(t) > 0]
-    return max(0.0, min(began) - min(asked)) if asked and began else 0.0
+    began = [begin for begin, end in spans if end > begin]
+    return max(0.0, began[0] - min(asked)) if asked and began else 0.0
 
 
 def _best_so_far(trials: Sequence[TrialRecord], sign: int) -> tuple[float, ...]:
