@@ -13,6 +13,7 @@ from helpers.search_bench import make_experiment
 from helpers.simulated_executor import SimulatedExecutor
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.storages import RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 from tuner.coordination.coordinator import Observer
@@ -41,6 +42,19 @@ def test_small_rows_are_the_list_of_them(rows, at):
 @pytest.mark.parametrize("rows", [[[1.0, 2.0, 3, 4.0]], [[1.0, 2.0, 3.0]], [[1.0] * 4, [1.0] * 3]])
 def test_rows_of_other_numbers_are_left_alone(rows):
     assert Rows.of(rows) is rows
+
+
+@pytest.mark.parametrize("rest", [[[1.0]], [{"a": 1}]])
+def test_rows_with_lists_or_dictionaries_are_left_alone(rest):
+    rows = [[1.0] * 4, [1.0] * 4 + rest]
+    assert Rows.of(rows) is rows
+
+
+def test_a_number_in_a_row_keeps_its_type():
+    numbers = [2.0, 2, 1, True, 1.0, 0, False]
+    small = Rows.of([[1.0] * 4 + [number] for number in numbers])
+    assert isinstance(small, Rows)
+    assert [type(row[4]) for row in small] == list(map(type, numbers))
 
 
 @given(values=st.lists(number, max_size=5), at=st.integers(-6, 6))
@@ -74,11 +88,29 @@ def test_trials_read_are_those_that_optuna_reads(folds, bench):
             theirs = [optunas.get_all_trials(s._study_id) for s in optunas.get_all_studies()]
             assert trials == theirs
             kinds = {type(t.intermediate_values) for t in trials[0]}
-            assert Steps in kinds
+            assert (Steps in kinds) is (ours is written)
             kept = pickle.loads(pickle.dumps(trials))  # as a copy of a study does
             assert kept == theirs
     states = {t.state.name for t in theirs[0]}
     assert states >= {"COMPLETE", "FAIL"} | ({"PRUNED"} if folds == 1 else set())
+
+
+@pytest.mark.parametrize("to", ["journal", "sqlite"])
+def test_optuna_copies_a_study_that_was_read(to, bench, tmp_path):
+    bench.run(make_experiment("random", trials=4, epochs=3), SimulatedExecutor(1))
+    source = read_journal(bench.location)
+    (study,) = (s.study_name for s in source.get_all_studies())
+    target = JournalStorage(JournalFileBackend(str(tmp_path / "copy.journal")))
+    if to == "sqlite":
+        target = RDBStorage(f"sqlite:///{tmp_path}/copy.db")
+    optuna.copy_study(from_study_name=study, from_storage=source, to_storage=target)
+    kept, copied = (optuna.load_study(study_name=study, storage=s) for s in (source, target))
+    assert [t.user_attrs for t in copied.trials] == [t.user_attrs for t in kept.trials]
+    values = [t.intermediate_values for t in kept.trials]
+    assert [t.intermediate_values for t in copied.trials] == values
+    assert all(values)
+    if to == "sqlite":
+        target.engine.dispose()
 
 
 def test_a_trial_handed_out_does_not_change(tmp_path):

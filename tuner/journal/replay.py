@@ -1,8 +1,9 @@
-"""What the records of a journal file come to, in memory: Optuna's replay of them, kept small.
+"""What the records of a journal file come to, in memory: Optuna's replay of them, quick and small.
 
 A search holds every trial of its study. Most of a trial is its history: the losses, metric and
 time of each epoch, and the metric again as the values that pruners and samplers compare. Optuna
 holds each number as an object, in a list or a dictionary for each epoch; here they lie in arrays.
+A reader gets Optuna's lists and dictionaries: other storages write trials as JSON.
 """
 
 from __future__ import annotations
@@ -44,12 +45,18 @@ class Rows(Sequence[tuple[Any, ...]]):
 
     @classmethod
     def of(cls, rows: list[list[Any]]) -> Sequence[Sequence[Any]]:
-        """Return rows as read from JSON in less memory, or as they are if a number is no float."""
+        """Return rows as read from JSON in less memory, or as they are.
+
+        They stay if one of the first four in a row is no float, or what follows is no plain value.
+        """
         heads = [row[:_NUMBERS] for row in rows]
         flat = [number for head in heads for number in head]
         if len(flat) < _NUMBERS * len(rows) or any(type(number) is not float for number in flat):
             return rows
-        rests = tuple(_shared_rest(*row[_NUMBERS:]) for row in rows)
+        try:
+            rests = tuple(_shared_rest(*row[_NUMBERS:]) for row in rows)
+        except TypeError:  # a list or dictionary, which has no hash
+            return rows
         return cls(array("d", flat), rests if any(rests) else None)
 
     def __len__(self) -> int:
@@ -91,7 +98,7 @@ class Rows(Sequence[tuple[Any, ...]]):
         return repr([*self])
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(4096, typed=True)  # else 1 would be 1.0, which is other text in JSON
 def _shared_rest(*rest: Any) -> tuple[Any, ...]:
     return rest
 
@@ -145,13 +152,14 @@ def _shared_distribution(text: str) -> BaseDistribution:
 
 
 class Replay(JournalStorageReplayResult):
-    """Applies records as Optuna does, and keeps the same trials in less memory and time.
+    """Applies records as Optuna does, and keeps the same trials in less time, and memory if small.
 
     As there, a trial that was handed out never changes: the next record puts another in its place.
     """
 
-    def __init__(self, worker_id_prefix: str) -> None:
+    def __init__(self, worker_id_prefix: str, *, small: bool) -> None:
         super().__init__(worker_id_prefix)
+        self._small = small
         self._new: FrozenTrial | None = None  # with a dictionary of values that nobody else has
 
     def apply_logs(self, logs: Iterable[dict[str, Any]]) -> None:
@@ -164,8 +172,8 @@ class Replay(JournalStorageReplayResult):
         super()._apply_create_trial(log)
         if len(self._trials) > before:
             trial = self._trials[before]
-            trial.user_attrs = _with_rows(trial.user_attrs)
-            trial.intermediate_values = _kept(trial.intermediate_values)
+            trial.user_attrs = self._with_rows(trial.user_attrs)
+            self._end(trial)
 
     def _apply_set_trial_param(self, log: dict[str, Any]) -> None:
         trial_id, name = log["trial_id"], log["param_name"]
@@ -200,35 +208,41 @@ class Replay(JournalStorageReplayResult):
         trial.intermediate_values[log["step"]] = log["intermediate_value"]
 
     def _apply_set_trial_user_attr(self, log: dict[str, Any]) -> None:
-        super()._apply_set_trial_user_attr(log | {"user_attr": _with_rows(log["user_attr"])})
+        super()._apply_set_trial_user_attr(log | {"user_attr": self._with_rows(log["user_attr"])})
 
     def _apply_set_trial_state_values(self, log: dict[str, Any]) -> None:
         super()._apply_set_trial_state_values(log)
         trial = self._trials.get(log["trial_id"])
         if trial is not None and trial.state.is_finished():
-            trial.intermediate_values = _kept(trial.intermediate_values)
+            self._end(trial)
 
+    def _with_rows(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        outcome = attrs.get(OUTCOME) if self._small else None
+        if not isinstance(outcome, dict) or not isinstance(history := outcome.get(HISTORY), list):
+            return attrs
+        return attrs | {OUTCOME: {**outcome, HISTORY: Rows.of(history)}}
 
-def _with_rows(attrs: dict[str, Any]) -> dict[str, Any]:
-    outcome = attrs.get(OUTCOME)
-    if not isinstance(outcome, dict) or not isinstance(history := outcome.get(HISTORY), list):
-        return attrs
-    return attrs | {OUTCOME: {**outcome, HISTORY: Rows.of(history)}}
-
-
-def _kept(values: Mapping[int, float]) -> Any:  # as Optuna's type for it is `dict`
-    return Steps.of(values)
+    def _end(self, trial: FrozenTrial) -> None:
+        if self._small:
+            values: Any = Steps.of(trial.intermediate_values)  # Optuna's type for it is `dict`
+            trial.intermediate_values = values
 
 
 class ReplayedJournal(JournalStorage):
-    """A storage on a journal file, whose trials take little memory."""
+    """A storage on a journal file, quickly read.
 
-    def __init__(self, backend: BaseJournalBackend) -> None:
-        self._is_small = False
+    Args:
+        backend: of the file.
+        small: whether trials take little memory, and are for this process alone: another storage
+            cannot write them, as JSON has neither `Rows` nor `Steps`.
+    """
+
+    def __init__(self, backend: BaseJournalBackend, *, small: bool) -> None:
+        self._small, self._is_ours = small, False
         super().__init__(backend)
 
     def _sync_with_backend(self) -> None:
-        if not self._is_small:  # the first time, before any record was read
-            self._replay_result = Replay(self._worker_id_prefix)
-            self._is_small = True
+        if not self._is_ours:  # the first time, before any record was read
+            self._replay_result = Replay(self._worker_id_prefix, small=self._small)
+            self._is_ours = True
         super()._sync_with_backend()

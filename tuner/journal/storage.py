@@ -191,7 +191,7 @@ def read_journal(location: str) -> BaseStorage:
         return read_database(location)
     _check_is_journal(Path(location), _READ_ANOTHER)
     with _named_damage(location, _READ_ANOTHER):
-        return ReplayedJournal(JournalFileBackend(location))
+        return ReplayedJournal(JournalFileBackend(location), small=False)
 
 
 @contextlib.contextmanager
@@ -547,7 +547,7 @@ class _SingleWriterJournal(ReplayedJournal):
 
     def __init__(self, backend: _LockedFile) -> None:
         self.file = backend
-        super().__init__(backend)
+        super().__init__(backend, small=True)
         self._waiting: dict[int, set[int]] = {}  # trials' ids, by study's
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
