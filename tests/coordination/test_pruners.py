@@ -7,10 +7,12 @@ from helpers.search_bench import PRUNER_OPTIONS, make_experiment, run_killed, to
 from helpers.simulated_executor import SimulatedExecutor
 from optuna.trial import TrialState, create_trial
 
+from tuner.coordination.history import StudyTrial
 from tuner.coordination.pruning import Evidence, make_pruner, should_prune
 from tuner.experiment.schema import PRUNERS
-from tuner.jobs import Epoch
+from tuner.jobs import Epoch, ExternalJob
 from tuner.journal.records import Status
+from tuner.journal.storage import Role, TrialKey
 
 OPTIONS = {"none": {}, **PRUNER_OPTIONS, "wilcoxon": {"p_threshold": 0.4}}
 FOLDS = {"split": {"validation": {"folds": 5, "size": 0.1}}}
@@ -111,11 +113,14 @@ def test_an_attempt_is_not_judged_by_values_of_one_before():
     ]
     options = {"name": "median", "n_startup_trials": 1, "n_warmup_steps": 0}
     experiment = make_experiment("random", pruner=options)
-    evidence = Evidence(optuna.create_study(), 5, told, told)
     pruner = make_pruner(experiment.pruner, 10)
     good, bad = ([Epoch(n, 1.0, 1.0, metric, 0.0) for n in range(2)] for metric in (0.5, 2.0))
-    assert not should_prune(pruner, evidence, 5, {}, {}, good[:1], {})
-    assert should_prune(pruner, evidence, 5, {}, {}, bad[:1], {})  # its worker had died
-    evidence = Evidence(optuna.create_study(), 5, told, told)
-    assert not should_prune(pruner, evidence, 5, {}, {}, good[:1], {})
-    assert not should_prune(pruner, evidence, 5, {}, {}, good, {})
+    job = ExternalJob("5", 5, 5, {}, 0)
+    trial = StudyTrial(optuna.create_study().ask(), TrialKey(Role.TRIAL, 5), {}, 5, seed=0)
+    for epochs in (good, bad[:1], good):  # of attempts whose workers died, but for the last
+        trial.start(job, (trial,))
+        assert trial.evidence is None
+        trial.evidence = Evidence(optuna.create_study(), 5, told, told)
+        for n in range(len(epochs)):
+            prune = should_prune(pruner, trial.evidence, 5, {}, {}, epochs[: n + 1], {})
+            assert prune is (epochs is not good)

@@ -69,7 +69,7 @@ class StudyTrial:
     lost: list[str] = field(default_factory=list)  # reasons of lost attempts at its training
     epochs: list[Epoch] = field(default_factory=list)  # of the current attempt
     rungs: dict[str, Any] = field(default_factory=dict)  # notes of the pruner on this attempt
-    evidence: Evidence | None = None  # the trials that pruning compares it with
+    evidence: Evidence | None = None  # the trials that pruning compares this attempt with
     reported: frozenset[int] = frozenset()  # steps in the journal, if a run was killed in `tell`
     last: dict[int, float] = field(default_factory=dict)  # intermediate value, once told
 
@@ -85,7 +85,7 @@ class StudyTrial:
 
     def start(self, job: TrialJob, together: tuple[StudyTrial, ...]) -> None:
         """Start an attempt at its training, together with others, or alone."""
-        self.job, self.together = job, together
+        self.job, self.together, self.evidence = job, together, None
         self.epochs.clear()
         self.rungs.clear()
 

@@ -204,7 +204,7 @@ def should_prune(
 
 
 class Evidence:
-    """The trials that a trial may be compared with, as a study that holds no other.
+    """The trials that one attempt at a trial may be compared with, as a study without others.
 
     Args:
         study: of the trials.
@@ -227,10 +227,10 @@ class Evidence:
         self.sign = self._storage.sign
         self._storage.in_states[TrialState.COMPLETE,] = complete  # what pruners ask for
         self._view = _view(study, self._storage)
-        self._values: dict[int, float] = {}  # of the trial, as far as it has been decided on
+        self._values: dict[int, float] = {}  # of the attempt, as far as it has been decided on
 
     def values_of(self, epochs: Sequence[Epoch], *, breaks_ties: bool) -> dict[int, float]:
-        """Return what the trial that is decided on is compared by; not to be changed.
+        """Return what the attempt that is decided on is compared by; not to be changed.
 
         Args:
             epochs: of the trial, as for `should_prune`. Those of the call before are not read
@@ -238,7 +238,7 @@ class Evidence:
             breaks_ties: whether the values have a trace of the validation loss.
         """
         values = self._values
-        if self.n_folds > 1 or len(epochs) <= len(values):  # another attempt
+        if self.n_folds > 1:
             values.clear()
         new = epochs[len(values) :]
         found: Mapping[int, float] = intermediate_values(new, self.n_folds)
