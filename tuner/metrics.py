@@ -1,8 +1,9 @@
 """The metrics: what each measures, which way is better, its function, and where it is undefined.
 
 A new metric is a function here and its entry in `METRICS`. Those of values are a few operations of
-numpy, as every epoch is scored; they equal scikit-learn's, which takes twenty times as long to
-check its arguments. It is imported when another score is computed: it is slow to import.
+numpy, as every epoch is scored; RMSE, MAE, MAPE and pinball loss equal scikit-learn's, which takes
+twenty times as long to check its arguments. It is imported when a score of it is computed: it is
+slow to import.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def _mae(given: Scored) -> float:
 
 
 def _mape(given: Scored) -> float:
-    errors = np.abs(given.predicted - given.truth)
-    errors /= np.maximum(np.abs(given.truth), np.finfo(np.float64).eps)
+    size = np.maximum(np.abs(given.truth), np.finfo(np.float64).eps)
+    errors = np.abs(given.predicted - given.truth) / size
     return float(_mean(errors, given.weights).mean())
 
 

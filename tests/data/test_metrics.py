@@ -15,7 +15,7 @@ from tuner.data.metrics import score
 from tuner.data.prepared import check_data, open_test_part, prepare
 from tuner.errors import DataError
 from tuner.experiment import Experiment
-from tuner.metrics import METRICS
+from tuner.metrics import METRICS, Scored
 
 TRUTH = np.array([[[1.0, 10.0], [2.0, 20.0]], [[4.0, 40.0], [8.0, 80.0]]])  # 2 windows, 2 steps
 FORECAST = TRUTH + np.array([1.0, 2.0])
@@ -54,6 +54,14 @@ def test_scores_are_means_over_targets_in_their_own_units():
     smape = np.mean(np.abs(FORECAST - TRUTH) / ((TRUTH + FORECAST) / 2))
     assert score("smape", TRUTH, FORECAST, values()) == pytest.approx(smape)
     assert score("mase", TRUTH, FORECAST, values()) == pytest.approx((1 / 2 + 2 / 8) / 2)
+
+
+def test_integers_are_scored_as_the_same_floats():
+    whole = [Scored(np.array([[1], [2]]), np.array([[3], [2]]))]
+    whole += [Scored(*(each.astype(float) for each in (whole[0].truth, whole[0].predicted)))]
+    for name in sorted(set(OF_VALUES) - {"mase"}):
+        integers, floats = (METRICS[name].score(each) for each in whole)
+        assert integers == floats, name
 
 
 def test_a_perfect_prediction_has_the_best_score():
