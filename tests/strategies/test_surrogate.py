@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tuner.strategies import ParticleSwarmSampler, WhaleSampler, surrogate
 from tuner.strategies.base import Record, Turn
@@ -88,6 +88,26 @@ def test_a_duplicate_counts_once():
     assert scores.tolist() == pytest.approx([0.9674, -0.9674, 0], abs=1e-4)
 
 
+def test_a_configuration_has_the_best_of_its_scores():
+    """As in an Optuna study of one's own, where a duplicate is evaluated again."""
+    costs = np.array([math.inf, 2.0, 3.0, 1.0, math.nan])
+    places, scores = Told(column([0.1, 0.5, 0.9, 0.1, 0.9]), costs).samples()
+    assert places[:, 0].tolist() == [0.1, 0.5, 0.9]
+    assert scores.argsort().tolist() == [0, 1, 2]
+
+
+def test_two_failed_trials_are_equally_bad():
+    costs = np.array([math.inf, 2.0, math.inf, 1.0])
+    _, scores = Told(column([0.1, 0.4, 0.7, 0.9]), costs).samples()
+    assert scores[0] == scores[2] > scores[1] > scores[3]
+
+
+def test_of_equal_promises_the_better_expectation_is_chosen(monkeypatch):
+    means, promises = np.array([0.3, 0.1, 0.2, 0.0]), np.array([1.0, 1.0, 1.0, 0.5])
+    monkeypatch.setattr(surrogate, "_promise", lambda *_: (means, promises))
+    assert chosen(told_of(VALLEY), [0.91, 0.92, 0.93, 0.94]) == [0.92]
+
+
 def test_of_many_trials_the_best_and_the_latest_are_fitted():
     rng = np.random.default_rng(0)
     costs = rng.permutation(1000).astype(float)
@@ -162,12 +182,15 @@ def test_a_model_is_fitted_once_a_generation(monkeypatch):
     monkeypatch.setattr(surrogate, "_fitted", counting)
     sampler = WhaleSampler(population_size=N, candidates=5, seed=1, search_space=SPACE)
     study = optuna.create_study(sampler=sampler)
-    for k in range(4 * N):
-        trial = study.ask(SPACE)
-        if k == 1:
-            study.tell(trial, state=TrialState.FAIL)
-        else:
-            study.tell(trial, trial.params["x"])
+    with threadpool_limits(2, "blas"):
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        assert 2 in [pool["num_threads"] for pool in pools]
+        for k in range(4 * N):
+            trial = study.ask(SPACE)
+            if k == 1:
+                study.tell(trial, state=TrialState.FAIL)
+            else:
+                study.tell(trial, trial.params["x"])
     assert fits == [N, 2 * N, 3 * N]
     assert {n for numbers in threads for n in numbers} == {1}  # sums have one order
 

@@ -50,7 +50,7 @@ class Told:
         return Told(np.vstack([self.places, places]), np.append(self.costs, costs))
 
     def samples(self) -> tuple[FloatArray, FloatArray]:
-        """Return the configurations that ended, each once, and their scores.
+        """Return the configurations that ended, each once with its least cost, and their scores.
 
         Returns:
             Places `(configurations, n_columns)` and scores `(configurations,)`. A score is the
@@ -62,9 +62,13 @@ class Told:
 
         ended = ~np.isnan(self.costs)
         places, costs = self.places[ended], self.costs[ended]
-        _, first = np.unique(places.round(_DIGITS), axis=0, return_index=True)
-        first.sort()
-        places, costs = places[first], costs[first]
+        _, first, which = np.unique(
+            _rounded(places), axis=0, return_index=True, return_inverse=True
+        )
+        least = np.full(len(first), np.inf)
+        np.minimum.at(least, which.reshape(-1), costs)  # its shape varies with numpy's version
+        in_order = first.argsort()
+        places, costs = places[first[in_order]], least[in_order]
         scores = norm.ppf((rankdata(costs) - 0.5) / len(costs))
         if len(scores) > _MOST_FITTED:
             ranked = scores.argsort(kind="stable")
