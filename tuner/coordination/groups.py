@@ -19,7 +19,7 @@ from tuner.errors import ExperimentError
 from tuner.executors.base import Executor
 from tuner.experiment import Experiment
 from tuner.jobs import TrainJob
-from tuner.journal.storage import GPU_ATTR, GROUP_ATTR
+from tuner.journal.storage import GPU_ATTR, GROUP_ATTR, group_commit
 
 _MOST_TRIED = 200  # configurations, until one is found that can be trained in a group
 
@@ -36,9 +36,8 @@ class Grouping:
     ) -> list[list[StudyTrial]]:
         """Return the trials of one generation in groups, and write down new ones.
 
-        If a run was killed before any trial was recorded, nothing was trained that counts, and
-        all are grouped anew. Else those that the journal knows stay in their groups; others, which
-        a larger budget has added to a generation, are grouped by themselves.
+        What has been decided stays, so trials that a larger budget has added to a generation are
+        grouped by themselves.
 
         Args:
             trials: all that are trained and have not been told, in order; some may be recorded.
@@ -47,16 +46,14 @@ class Grouping:
         Returns:
             The groups, with one trial or more each, in which some trial is not recorded.
         """
-        begun = any(trial.outcome is not None for trial in trials)
-        known = [trial for trial in trials if begun and trial.group]
-        if begun and not known:  # no two of them go together
-            return [[trial] for trial in trials if trial.outcome is None]
-        of_known: dict[tuple[int, ...], list[StudyTrial]] = {}
-        for trial in known:
-            of_known.setdefault(trial.group, []).append(trial)
-        groups = list(of_known.values())
-        new = [trial for trial in trials if trial not in known and trial.outcome is None]
-        groups += self._group(new, make_job)
+        # A decision is written from the last trial to the first: one without it ends what is
+        # decided, and what later trials have is left of a decision that a kill has cut off.
+        decided = list(itertools.takewhile(lambda trial: trial.group, trials))
+        of_number: dict[tuple[int, ...], list[StudyTrial]] = {}
+        for trial in decided:
+            of_number.setdefault(trial.group, []).append(trial)
+        new = [trial for trial in trials[len(decided) :] if trial.outcome is None]
+        groups = [*of_number.values(), *self._group(new, make_job)]
         return [group for group in groups if any(trial.outcome is None for trial in group)]
 
     def _group(
@@ -66,14 +63,24 @@ class Grouping:
         of_key = {job.key: trial for job, trial in zip(jobs, trials, strict=True)}
         found = groups_of(jobs, gpu=self.gpu, always=self.always)
         groups = [[of_key[job.key] for job in group] for group in found]
-        together = any(len(group) > 1 for group in groups)
-        for group in groups:
-            numbers = tuple(trial.number for trial in group) if together else ()
-            for trial in group:
-                if trial.group != numbers:
-                    trial.group = numbers
-                    trial.handle.set_user_attr(GROUP_ATTR, list(numbers))
+        write_groups(groups)
         return groups
+
+
+def write_groups(groups: Iterable[Sequence[StudyTrial]]) -> None:
+    """Write down which trials of one generation are trained together, or each by itself.
+
+    They are written from the last trial to the first; a file has all of them in one write.
+    """
+    numbers = {trial: tuple(each.number for each in group) for group in groups for trial in group}
+    if not numbers:
+        return
+    last_first = sorted(numbers, key=lambda trial: -trial.number)
+    with group_commit(last_first[0].handle.storage):
+        for trial in last_first:
+            if trial.group != numbers[trial]:
+                trial.group = numbers[trial]
+                trial.handle.set_user_attr(GROUP_ATTR, list(trial.group))
 
 
 def grouping_of(experiment: Experiment, study: optuna.Study, executor: Executor) -> Grouping | None:

@@ -61,7 +61,7 @@ class StudyTrial:
     seed: int  # of its training
     original: StudyTrial | None = None  # the earlier trial with the same configuration
     repeats: list[StudyTrial] = field(default_factory=list)  # later trials that take its outcome
-    group: tuple[int, ...] = ()  # numbers of those trained together; (): no two of its generation
+    group: tuple[int, ...] = ()  # numbers of those trained together, its own too; (): not decided
     together: tuple[StudyTrial, ...] = ()  # the trials of its current attempt, itself among them
     job: TrialJob | None = None
     outcome: Outcome | None = None

@@ -281,10 +281,15 @@ class StudyRecord:
         A run that was killed recorded no time: it took at least the time of its trials.
         """
         training, covered_to = 0.0, 0.0
-        ran = [(t.outcome, max(1, len(t.group))) for t in self.trained if t.outcome is not None]
-        # The seconds of a trial are its share of those of its group.
-        times = sorted((o.finished_at - n * o.seconds, o.finished_at) for o, n in ran)
-        for begun, ended in times:
+        groups: dict[tuple[int, ...], list[Outcome]] = {}  # a trial's seconds are its share of one
+        for trial in self.trained:
+            if trial.outcome is not None:
+                groups.setdefault(trial.group or (trial.number,), []).append(trial.outcome)
+        spans = []
+        for outcomes in groups.values():
+            ended = max(outcome.finished_at for outcome in outcomes)
+            spans.append((ended - sum(outcome.seconds for outcome in outcomes), ended))
+        for begun, ended in sorted(spans):
             training += max(0.0, ended - max(begun, covered_to))
             covered_to = max(covered_to, ended)
         return max(training, self.seconds_recorded)
