@@ -39,6 +39,11 @@ def test_small_rows_are_the_list_of_them(rows, at):
     assert small != [*rows, [0.0] * 4]
 
 
+@pytest.mark.parametrize("other", [[1, 2], [[0.5] * 4, None], "ab", {0: 1}, None])
+def test_rows_are_not_what_has_no_rows(other):
+    assert Rows.of([[0.5] * 4, [0.5] * 4]) != other
+
+
 @pytest.mark.parametrize("rows", [[[1.0, 2.0, 3, 4.0]], [[1.0, 2.0, 3.0]], [[1.0] * 4, [1.0] * 3]])
 def test_rows_of_other_numbers_are_left_alone(rows):
     assert Rows.of(rows) is rows
@@ -212,6 +217,26 @@ def test_a_group_stopped_while_it_is_written_is_written_later(tmp_path):
         held.append_logs(LOGS[3:])
     lines = (tmp_path / "s.journal").read_text().splitlines()
     assert [json.loads(line) for line in lines] == LOGS
+
+
+def test_a_group_stopped_while_it_is_synced_is_synced_later(tmp_path, monkeypatch):
+    durable = {"op_code": 8, "user_attr": {OUTCOME_ATTR: {}}}
+    stops, synced = [KeyboardInterrupt], []
+
+    def fsync(descriptor):
+        if stops:
+            raise stops.pop()
+        synced.append((tmp_path / "s.journal").read_text())
+
+    monkeypatch.setattr("tuner.journal.storage.os.fsync", fsync)
+    with counted_journal(tmp_path / "s.journal") as (file, _):
+        held = _LockedFile(file)
+        with pytest.raises(KeyboardInterrupt), held.group_commit():
+            held.append_logs([durable])
+        for log in LOGS[:2]:  # no records that a sync is needed for by themselves
+            held.append_logs([log])
+    (content,) = synced
+    assert [json.loads(line) for line in content.splitlines()] == [durable, LOGS[0]]
 
 
 def test_a_trial_is_asked_in_one_write_and_told_in_one(bench, monkeypatch):

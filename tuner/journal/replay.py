@@ -89,7 +89,10 @@ class Rows(Sequence[tuple[Any, ...]]):
         """Return whether rows are the same, those of a list included."""
         if not isinstance(other, Sequence):
             return NotImplemented
-        return [*map(tuple, other)] == [*self]
+        return len(self) == len(other) and all(
+            isinstance(theirs, Sequence) and row == tuple(theirs)
+            for row, theirs in zip(self, other, strict=True)
+        )
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -516,8 +516,8 @@ class _LockedFile(BaseJournalBackend):
             while content:  # the file is unbuffered
                 content = content[self._file.write(content) :]
             if sync and self._unsynced:
-                self._unsynced = False
                 os.fsync(self._file.fileno())
+                self._unsynced = False  # not before: what is stopped here is synced when it is due
 
     @contextlib.contextmanager
     def _undone_on_error(self, due: bytes) -> Iterator[None]:
