@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from tuner.template import can_fork
+
 __all__ = ["Watched", "watch"]
 
 _EVERY_S = 0.1
@@ -17,7 +19,10 @@ _EVERY_S = 0.1
 
 @dataclass
 class Watched:
-    """What a command took. Memory is the resident set: it counts shared libraries each time."""
+    """What a command took.
+
+    Memory is the resident set: it counts what processes share for each of them.
+    """
 
     wall_s: float = 0.0
     coordinator_mb: float = 0.0
@@ -38,9 +43,9 @@ def watch(command: list[str], folder: Path) -> Watched:
     while process.poll() is None:
         try:
             watched.coordinator_mb = max(watched.coordinator_mb, _resident_mb(coordinator))
-            for child in coordinator.children():
-                before = watched.workers_mb.get(child.pid, 0.0)
-                watched.workers_mb[child.pid] = max(before, _resident_mb(child))
+            for worker in _workers_of(coordinator):
+                before = watched.workers_mb.get(worker.pid, 0.0)
+                watched.workers_mb[worker.pid] = max(before, _resident_mb(worker))
         except psutil.NoSuchProcess:  # ended between two looks
             pass
         time.sleep(_EVERY_S)
@@ -48,6 +53,14 @@ def watch(command: list[str], folder: Path) -> Watched:
     if process.returncode != 0:
         raise subprocess.CalledProcessError(process.returncode, command)
     return watched
+
+
+def _workers_of(coordinator: psutil.Process) -> list[psutil.Process]:
+    """Return the local workers: where processes are forked, the children of its template."""
+    children: list[psutil.Process] = coordinator.children()
+    if not can_fork():
+        return children
+    return [worker for template in children for worker in template.children()]
 
 
 def _resident_mb(process: psutil.Process) -> float:

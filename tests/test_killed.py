@@ -10,6 +10,8 @@ import psutil
 import pytest
 from helpers.waves import EXPERIMENT, start, trials, tuner, write_series
 
+from tuner.template import can_fork
+
 pytestmark = [pytest.mark.slow, pytest.mark.real_processes, pytest.mark.timeout(3600)]
 
 # Trials so long, the pruned ones too, that a kill meets the next one and not the one after it.
@@ -111,7 +113,24 @@ def test_a_kill_between_retrainings_keeps_the_finalists(calm, tmp_path):
         assert set(Counter(outcomes(folder)).values()) == {1}
 
 
-def test_ten_workers_killed_change_nothing(calm, tmp_path):
+def templates_and_workers(process):
+    """The processes that fork workers, none where workers are started, and the workers of each."""
+    children = psutil.Process(process.pid).children()
+    if not can_fork():
+        return [], children
+    return children, [worker for template in children for worker in template.children()]
+
+
+def losses(folder):
+    """How many of the journal's records say that a training was lost with its worker."""
+    path = folder / "studies" / "waves-woa-0.journal"
+    return sum(b'"lost"' in line for line in path.read_bytes().splitlines())
+
+
+@pytest.mark.parametrize("with_template", [False, True], ids=["alone", "after their template"])
+def test_ten_workers_killed_change_nothing(calm, tmp_path, with_template):
+    if with_template and not can_fork():
+        pytest.skip("workers have no template here")
     prepare(tmp_path)
     rng = random.Random(3)
     process = start(
@@ -124,10 +143,17 @@ def test_ten_workers_killed_change_nothing(calm, tmp_path):
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
         time.sleep(rng.random() * 0.15)
-        children = psutil.Process(process.pid).children()
-        rng.choice(children).send_signal(signal.SIGKILL)
+        templates, workers = templates_and_workers(process)
+        while not workers:  # of a new template
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+            templates, workers = templates_and_workers(process)
+        victims = [*(templates if with_template else []), rng.choice(workers)]
+        for victim in victims:
+            victim.send_signal(signal.SIGKILL)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
+    assert losses(tmp_path) > 3  # of ten: some had nothing to do, at the end of a generation
     assert trials(tmp_path) == trials(calm)
     assert set(Counter(outcomes(tmp_path)).values()) == {1}
 

@@ -82,6 +82,35 @@ def test_a_landscape_is_searched_to_the_end_of_its_budget():
     assert run("-c", code) == "12\n"
 
 
+WATCHED = """\
+import pathlib, time
+from tuner.executors import LocalExecutor
+from tuner.data import SeriesRef, Shape
+from tuner.jobs import TrainJob
+workers = LocalExecutor(2, module="helpers.workers.hanging")
+for key in "ab":
+    nowhere = SeriesRef("/nowhere", Shape("forecast", features=1))
+    workers.submit(TrainJob(key, {}, 0, 1, 1, "rmse", (nowhere,)))
+while workers.busy < 2:
+    workers.poll(0.1)
+pathlib.Path("pids").write_text(" ".join(map(str, workers.pids)))
+time.sleep(1)
+workers.close()
+"""
+
+
+def test_a_watched_command_has_workers_and_no_other_process(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    from watching import watch
+
+    monkeypatch.setenv("PYTHONPATH", f"{SCRIPTS.parent / 'tests'}:{SCRIPTS.parent}")
+    watched = watch([sys.executable, "-c", WATCHED], tmp_path)
+    pids = {int(pid) for pid in (tmp_path / "pids").read_text().split()}
+    assert len(pids) == 2
+    assert set(watched.workers_mb) == pids
+    assert min(watched.coordinator_mb, *watched.workers_mb.values()) > 10
+
+
 @pytest.mark.slow
 def test_how_many_seeds_it_takes_is_a_table():
     arguments = ["--searches", "20", "--trials", "2", "--draws", "5"]

@@ -1,10 +1,12 @@
 """How many workers there are, where they run, and what is said of a number that makes no sense."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
+from tuner import template
 from tuner.cli.app import run
 from tuner.errors import InputError
 from tuner.executors import LocalExecutor
@@ -86,6 +88,54 @@ def printed(folder, capsys):
 
 
 SMALL = ("run", "air.yaml", "--no-tracking", "--trials", "1", "--set", "finalists.top=0")
+
+
+@pytest.fixture
+def templates(monkeypatch):
+    """The templates that are started beside a command; their program ends with a traceback."""
+    made = []
+
+    class Noted(template.Template):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setattr(template, "Template", Noted)
+    monkeypatch.setattr(template, "_PROGRAM", "no_such_module")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    return made
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "air.yaml", "--set", "budget.trials=x"],
+        ["run", "air.yaml", "--set", "data.path=nope.csv"],
+        ["run", "nope.yaml"],
+        ["compare", "air.yaml", "--strategies", "nope"],
+        ["train", "nope.yaml"],
+    ],
+)
+def test_refused_input_leaves_no_process(folder, refused, templates, arguments):
+    refused(*arguments)
+    (started,) = templates
+    assert started.has_ended
+    assert not Path(f"/proc/{started.pid}").exists()
+
+
+def test_a_finished_study_leaves_no_process_and_no_trace(here, templates, capfd, monkeypatch):
+    command = ["run", "air.yaml", "--no-tracking"]
+    assert run(command) == 0  # `here` is a copy: that the data is elsewhere is noted once
+    capfd.readouterr()
+    assert run(command) == 0
+    printed = capfd.readouterr()
+    assert len(templates) == 2
+    assert all(each.has_ended for each in templates)
+    assert not any(Path(f"/proc/{each.pid}").exists() for each in templates)
+    monkeypatch.setattr(template, "can_fork", lambda: False)
+    assert run(command) == 0
+    assert len(templates) == 2
+    assert (printed.out, printed.err) == (capfd.readouterr().out, "")
 
 
 def test_a_warning_precedes_the_search_and_does_not_stop_it(printed):

@@ -63,6 +63,7 @@ def test_workers_end_when_their_coordinator_is_killed(tmp_path, data):
         "from tuner.executors import LocalExecutor\n"
         "executor = LocalExecutor(2)\n"
         "for job in pickle.load(open(sys.argv[1], 'rb')): executor.submit(job)\n"
+        "while executor.busy < 2: executor.poll(0.1)\n"
         "print(*executor.pids, flush=True)\n"
         "while True: executor.poll(1.0)\n"
     )
@@ -72,7 +73,8 @@ def test_workers_end_when_their_coordinator_is_killed(tmp_path, data):
         [sys.executable, str(script), str(tmp_path / "jobs")], stdout=subprocess.PIPE, text=True
     )
     pids = [int(pid) for pid in coordinator.stdout.readline().split()]
-    time.sleep(1)
+    assert len(pids) == 2
+    assert all(map(_lives, pids))
     coordinator.kill()
     coordinator.wait()
     coordinator.stdout.close()

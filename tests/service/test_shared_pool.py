@@ -90,6 +90,19 @@ def test_studies_with_the_same_keys_get_their_own_outcomes(make_pool, job):
     assert of_seed[0] != of_seed[1]
 
 
+def test_a_search_that_joins_the_pool_starts_the_template(make_pool, job):
+    pool = make_pool(2)
+    study = pool.executor("me", "s")
+    wait_until(lambda: pool.made and pool.made[0]._template is not None)
+    (workers,), expected = pool.made, pool.made[0]._template
+    assert workers.pids == []
+    pool.executor("me", "another")
+    study.submit(job())
+    events(study, n_finished(1))
+    assert pool.made == [workers]
+    assert workers._template is expected
+
+
 def test_owners_take_turns(make_pool, job):
     pool = make_pool(1)
     first = pool.executor("first", "s")
