@@ -171,6 +171,7 @@ def two_second_trials(folder: Path, options: argparse.Namespace, asynchronous: b
             "budget": {"trials": options.trials, "epochs": options.epochs, "patience": 1000},
             "pruner": {"name": "none"},
             "finalists": {"top": 0},
+            "training": {"execution": "single"},  # as the jobs alone: these are workers' times
             "asynchronous": asynchronous,
         }
     )
