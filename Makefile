@@ -42,13 +42,14 @@ docs: .venv/installed-test
 bench: .venv/installed
 	$(BIN)/python benchmarks/overhead.py
 
-# Searches beside other tools, each in an environment of its own; about 40 minutes, and it goes on
-# where it was interrupted. `make bench-peers JOBS=small`, `ETTH1=path/to/ETTh1.csv` for large.
+# Searches beside other tools, each in an environment of its own; no measurement begins after an hour
+# for each of small and quality, half an hour for large, and a quarter for overhead. It goes on where
+# it was interrupted. `make bench-peers JOBS=small`, `ETTH1=path/to/ETTh1.csv` for large.
 JOBS ?= small large overhead quality
 bench-peers: .venv/installed
 	$(BIN)/python benchmarks/peers/bench.py install --job $(JOBS)
 	$(BIN)/python benchmarks/peers/bench.py run --job $(JOBS) $(if $(ETTH1),--etth1 $(ETTH1))
-	$(BIN)/python benchmarks/peers/bench.py table --job $(JOBS) --write docs/images
+	$(BIN)/python benchmarks/peers/bench.py table --job $(JOBS) --write benchmarks/peers
 
 # What was installed is written next to it, so that a change of either file installs again.
 .venv/installed: pyproject.toml constraints.txt
@@ -71,4 +72,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-lock benchmarks/peers/.venv-* build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-lock benchmarks/peers/.venv-* benchmarks/peers/results.jsonl benchmarks/peers/peers.png build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

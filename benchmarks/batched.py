@@ -61,7 +61,7 @@ def main() -> None:
         ratios = []
         for seed in range(options.seeds):
             jobs = swarm(experiment, prepared, options.swarm, seed)
-            ratios.append(generation(jobs, groups_of(jobs, gpu=False)))
+            ratios.append(generation(groups_of(jobs, gpu=False)))
         shown = ", ".join(f"{r:.2f}" for r in ratios)
         console.print(f"A generation of {options.swarm}, trials a second: {shown}")
         console.print(f"Median: {statistics.median(ratios):.2f} (target 1.50)")
@@ -120,21 +120,31 @@ def swarm(experiment: Experiment, prepared: Prepared, n: int, seed: int) -> list
     return jobs
 
 
-def generation(jobs: Sequence[TrainJob], groups: Sequence[tuple[TrainJob, ...]]) -> float:
-    """Return how many times longer all jobs take alone than in their groups."""
-    alone = together = 0.0
-    for group in groups:
-        begun = time.thread_time()
+def generation(groups: Sequence[tuple[TrainJob, ...]]) -> float:
+    """Return how many times longer the members of all groups take alone than together.
+
+    Every group is timed in both orders, after the first one has been trained both ways untimed.
+    """
+
+    def alone(group: tuple[TrainJob, ...]) -> None:
         for job in group:
             train(job, lambda epoch: True)
-        between = time.thread_time()
+
+    def together(group: tuple[TrainJob, ...]) -> None:
         if len(group) == 1:
             train(group[0], lambda epoch: True)
         else:
             train_group(group, lambda epochs: [True] * len(epochs))
-        together += time.thread_time() - between
-        alone += between - begun
-    return alone / together
+
+    alone(groups[0])
+    together(groups[0])
+    seconds = {alone: 0.0, together: 0.0}
+    for group in groups:
+        for way in (alone, together, together, alone):
+            begun = time.thread_time()
+            way(group)
+            seconds[way] += time.thread_time() - begun
+    return seconds[alone] / seconds[together]
 
 
 if __name__ == "__main__":

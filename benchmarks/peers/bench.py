@@ -2,13 +2,14 @@
 
     python benchmarks/peers/bench.py install
     python benchmarks/peers/bench.py run --job small large overhead quality --etth1 ETTh1.csv
-    python benchmarks/peers/bench.py table --write docs/images
+    python benchmarks/peers/bench.py table --write benchmarks/peers
 
 `make bench-peers` does all three. Each peer has an environment of its own, `.venv-NAME` in this
 folder or in that of `--environments`, from `requirements-NAME.txt` and the torch of
 `constraints.txt`. In a run all peers of a job take turns, and ratios are taken within a run, so
 that a busy machine slows them alike; every second run has them in the opposite order. A line of
-the results file is one measurement, written when it ends: what is there is not measured again.
+the results file is one measurement, written when it ends: what is there is not measured again,
+unless it failed, or the code or the peer's packages have changed since.
 
 MLflow's database is in the folder before the clock starts, for all peers alike.
 """
@@ -29,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import ours
+import provenance
 import results
-from jobs import JOBS, job_of, write_rows
+from jobs import JOBS, Job, job_of, write_rows
 from measuring import Measured, measure
 
 HERE = Path(__file__).resolve().parent
@@ -47,6 +49,16 @@ class Peer:
     script: str = ""
     variant: str = ""
     trials: int | None = None  # fewer than the job's, where they take long
+    more: int = 0  # trainings after the search, which count
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much of a job is measured."""
+
+    runs: int
+    minutes: float  # after which no further measurement begins
+    limit_s: float  # of one measurement, which is then ended and counts as that long or longer
 
 
 TUTORIAL = Peer("tutorial", "tutorial.py", "two")
@@ -60,7 +72,7 @@ PEERS: dict[str, dict[str, Peer]] = {
         "floor": Peer("tutorial", "floor.py"),
         "pyswarms_pso": Peer("swarm", "swarm.py", "pso"),
         "mealpy_woa": Peer("swarm", "swarm.py", "woa"),
-        "auto_lstm": Peer("neuralforecast", "auto_lstm.py"),
+        "auto_lstm": Peer("neuralforecast", "auto_lstm.py", more=1),
         "ray_tune": Peer("ray_tune", "ray_tune.py"),
     },
     "large": {
@@ -82,9 +94,12 @@ PEERS: dict[str, dict[str, Peer]] = {
         "ours_pso": Peer(OURS, variant="pso"),
     },
 }
-RUNS = {"small": 3, "large": 3, "overhead": 3, "quality": 10}
-MINUTES = {"small": 12.0, "large": 8.0, "overhead": 4.0, "quality": 10.0}
-LIMIT_S = 240.0
+EFFORTS = {
+    "small": Effort(3, minutes=60, limit_s=900),
+    "large": Effort(3, minutes=30, limit_s=900),
+    "overhead": Effort(3, minutes=15, limit_s=300),
+    "quality": Effort(10, minutes=60, limit_s=900),
+}
 QUALITY_SHARE = 0.5  # of the tutorial's time, which ours has in `quality`
 
 
@@ -106,8 +121,10 @@ def main() -> None:
             where("--quick", action="store_true", help="the size of a test")
         if name == "run":
             where("--runs", type=int, help="default: 3, of quality 10")
-            where("--minutes", type=float, help="for a job; default: 12, 8, 4, 10")
-            where("--limit", type=float, default=LIMIT_S, help="seconds of one measurement")
+            where("--minutes", type=float, help="for a job; default: 60, 30, 15, 60")
+            where(
+                "--limit", type=float, help="seconds of a measurement; default: 900, overhead 300"
+            )
             where("--etth1", type=Path, metavar="PATH", help="ETTh1.csv, for large")
             where("--python", type=Path, help="this one for all peers, instead of environments")
     options = parser.parse_args()
@@ -158,20 +175,23 @@ def run(name: str, options: argparse.Namespace) -> None:
     if name == "large" and options.etth1 is None:
         print("large is left out: say where ETTh1.csv is with --etth1", file=sys.stderr)
         return
-    until = time.monotonic() + 60 * (options.minutes or MINUTES[name])
+    effort = EFFORTS[name]
+    until = time.monotonic() + 60 * (options.minutes or effort.minutes)
+    limit_s = options.limit or effort.limit_s
     peers = chosen(name, options.peers)
     with tempfile.TemporaryDirectory() as scratch:
         rows = Path(scratch) / "rows.csv"
         source = options.etth1 if name == "large" else SMALL_ROWS
         write_rows(name, source, rows)
         store = Path(scratch) / "mlflow.db"
-        for number in range(options.runs or RUNS[name]):
+        for number in range(options.runs or effort.runs):
             turns = list(peers) if number % 2 == 0 else list(reversed(peers))
             if name == "quality":  # ours has a share of the tutorial's time, so that goes first
                 turns.sort(key=lambda each: each != "tutorial")
             for each in turns:
                 kept = results.read(options.results, options.quick)
-                if results.find(kept, name, each, number) is not None:
+                state = state_of(peers[each], options)
+                if results.find(kept, name, each, number, state, limit_s) is not None:
                     continue
                 if time.monotonic() > until:
                     print(f"{name}: out of time before run {number}, {each}", file=sys.stderr)
@@ -180,13 +200,32 @@ def run(name: str, options: argparse.Namespace) -> None:
                     create_store(store)
                 timeout_s = None
                 if name == "quality" and peers[each].environment == OURS:
-                    tutorial = results.find(kept, name, "tutorial", number)
+                    there = state_of(TUTORIAL, options)
+                    tutorial = results.find(kept, name, "tutorial", number, there)
                     if tutorial is None or tutorial.get("failed"):
                         continue
                     timeout_s = QUALITY_SHARE * tutorial["wall_s"]
-                line = one(name, each, peers[each], number, rows, store, timeout_s, options)
-                results.append(options.results, line)
+                line = one(name, each, number, rows, store, timeout_s, limit_s, options)
+                results.append(options.results, line | state)
                 print(results.sentence(line), file=sys.stderr, flush=True)
+
+
+def python_of(peer: Peer, options: argparse.Namespace) -> Path:
+    """Return the Python that a peer runs in."""
+    if peer.environment == OURS:
+        return Path(sys.executable)
+    if options.python is not None:
+        return Path(options.python)
+    folder: Path = options.environments.resolve() / f".venv-{peer.environment}"
+    if not (folder / "installed.txt").exists():
+        raise SystemExit(f"{folder} is not there: run `bench.py install` with the same options")
+    return folder / "bin" / "python"
+
+
+def state_of(peer: Peer, options: argparse.Namespace) -> dict[str, str]:
+    """Return of which code and which packages a measurement would be."""
+    packages = provenance.environment(python_of(peer, options))
+    return {"code": provenance.code(), "environment": packages}
 
 
 def create_store(store: Path) -> None:
@@ -203,23 +242,24 @@ def create_store(store: Path) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process's environment without settings of MLflow and of threads."""
-    dropped = ("MLFLOW_", "OMP_", "MKL_", "PYTHONPATH")
+    """Return this process's environment without settings of tuner, of MLflow and of threads."""
+    dropped = ("TUNER_", "MLFLOW_", "OMP_", "MKL_", "OPENBLAS_", "GOTO_", "KMP_", "PYTHONPATH")
     return {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
 
 
 def one(
     name: str,
     peer_name: str,
-    peer: Peer,
     number: int,
     rows: Path,
     store: Path,
     timeout_s: float | None,
+    limit_s: float,
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Measure one run of one peer in a folder of its own; return a line of the results."""
-    job = job_of(name, options.quick)
+    job, peer = job_of(name, options.quick), PEERS[name][peer_name]
+    n_trials = min(peer.trials or job.trials, job.trials)
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -232,23 +272,33 @@ def one(
                 job, folder, folder / "rows.csv", peer.variant, number, timeout_s
             )
         else:
-            python = options.python or options.environments.resolve() / (
-                f".venv-{peer.environment}/bin/python"
-            )
+            python = python_of(peer, options)
             command = [str(python), str(HERE / peer.script), "--job", name, "--seed", str(number)]
-            command += ["--file", str(folder / "rows.csv")]
+            command += ["--file", str(folder / "rows.csv"), "--trials", str(n_trials)]
             command += ["--variant", peer.variant] if peer.variant else []
             command += ["--quick"] if options.quick else []
-            if peer.trials is not None:
-                command += ["--trials", str(min(peer.trials, job.trials))]
-        measured = measure(command, folder, environment, options.limit)
+        measured = measure(command, folder, environment, limit_s)
         line: dict[str, Any] = {"job": name, "quick": options.quick, "peer": peer_name}
-        line |= {"run": number, "load": round(load, 1), **figures(measured)}
-        if measured.failed is not None:
-            return line | {"failed": measured.failed}
-        if peer.environment == OURS:
-            return line | ours.result(job, folder, measured.said, measured.began)
-        return line | json.loads(measured.said.splitlines()[-1])
+        line |= {"run": number, "load": round(load, 1), "limit_s": limit_s, **figures(measured)}
+        line |= {"commit": provenance.commit(), "asked": n_trials + peer.more}
+        if measured.failed is None:
+            try:
+                return line | found_by(peer, job, folder, measured)
+            except (ours.NothingFound, LookupError, ValueError) as error:
+                measured.failed = f"no result: {error}"
+        return line | {"failed": measured.failed, "over": measured.over}
+
+
+def found_by(peer: Peer, job: Job, folder: Path, measured: Measured) -> dict[str, Any]:
+    """Return what a peer that has ended found.
+
+    Raises:
+        NothingFound, LookupError, ValueError: it printed nothing, or no trial of it ended.
+    """
+    if peer.environment == OURS:
+        return ours.result(job, folder, measured.said, measured.began)
+    found: dict[str, Any] = json.loads(measured.said.splitlines()[-1])
+    return found
 
 
 def figures(measured: Measured) -> dict[str, Any]:

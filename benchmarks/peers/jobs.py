@@ -13,7 +13,9 @@ is called with the arguments of `arguments`, and whose last line on standard out
 
 The batch size is fixed, and in `large` the width too, so that a trial has the same steps whatever
 a sampler proposes. All models are one LSTM layer, dropout and a linear layer for the whole horizon,
-trained with Adam on the squared error of values scaled by the training rows. The score of a trial
+trained with Adam on the squared error of values scaled by the training rows, with gradients of a
+norm of 1 at most. The first trial has our default configuration, and the training of trial k has
+the run's seed plus k, wherever a peer can be told so; ours derives its own. The score of a trial
 is its best epoch's RMSE on the validation rows: the mean over the columns, in units of the file.
 """
 
@@ -33,6 +35,7 @@ from typing import Any
 
 import numpy as np
 
+CLIP = 1.0  # the largest norm of a gradient, as ours has it by default
 BEGAN = "PEER_BEGAN"  # the environment variable with the time at which the peer was started
 
 
@@ -53,6 +56,11 @@ class Range:
         value = min(self.high, max(self.low, math.exp(value) if self.log else value))
         return round(value) if self.whole else value
 
+    def share(self, value: float) -> float:
+        """Return the place of a value in the range, from 0 to 1: `at` gives the value again."""
+        scale = math.log if self.log else float
+        return (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
+
 
 @dataclass(frozen=True)
 class Job:
@@ -70,6 +78,7 @@ class Job:
     batch_size: int = 1
     space: Mapping[str, Range] = field(default_factory=dict)
     fixed: Mapping[str, float | int] = field(default_factory=dict)
+    start: Mapping[str, float | int] = field(default_factory=dict)  # what is trained first
 
     def train_windows(self, rows: int) -> int:
         """Return how many windows have all of their targets among the training rows."""
@@ -96,6 +105,7 @@ _SMALL = Job(
         "dropout": Range(0.0, 0.5),
         "learning_rate": Range(0.0003, 0.01, log=True),
     },
+    start={"hidden_size": 32, "dropout": 0.0, "learning_rate": 0.001},
 )
 JOBS = {
     "small": _SMALL,
@@ -113,6 +123,7 @@ JOBS = {
         batch_size=128,
         space={"dropout": Range(0.0, 0.5), "learning_rate": Range(0.0003, 0.01, log=True)},
         fixed={"hidden_size": 64},
+        start={"dropout": 0.0, "learning_rate": 0.001},
     ),
     "overhead": Job("overhead", trials=1000, epochs=20, space={"x": Range(0.0, 1.0)}),
 }

@@ -39,6 +39,7 @@ class Measured:
     processes: int = 0  # most at a time
     began: float = 0.0  # seconds since 1970
     failed: str | None = None
+    over: bool = False  # whether it was ended for its time
     said: str = ""
     cpu_of: dict[int, float] = field(default_factory=dict)  # as last seen, by process id
 
@@ -66,7 +67,7 @@ def measure(
                 stderr=errors,
             )
             if not watch(process, found, begun + limit_s):
-                found.failed = "over the time limit"
+                found.failed, found.over = f"over the limit of {limit_s:g} s", True
             found.wall_s = time.perf_counter() - begun
     finally:
         end_all_but(spared)

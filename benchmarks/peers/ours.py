@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ STUDY = "ours"
 WORKERS = 2
 POPULATION = 20
 OVERHEAD = Path(__file__).resolve().parent.parent / "overhead.py"
+
+
+class NothingFound(Exception):
+    """No trial of a run ended."""
 
 
 def experiment(job: Job, file: Path, strategy: str, seed: int, segment: int = 1) -> dict[str, Any]:
@@ -100,13 +105,18 @@ def result(job: Job, folder: Path, said: str, began: float) -> dict[str, Any]:
     """Return what a run found, as `jobs.answer` has it.
 
     `parts` says where the wall time went: `start` until the first training began, `trials` until
-    the last one ended, `end` is the rest; `training` is the time of all trainings.
+    the last one ended, `end` is the rest; `training` is the time of all trainings. `together` is
+    how many trials a worker trains at once, on average, and `at_once` how many jobs the generation
+    with the fewest has: with fewer than there are workers, some of them idle.
 
     Args:
         job: what was searched.
         folder: where it ran.
         said: its standard output.
         began: when the command was started, in seconds since 1970.
+
+    Raises:
+        NothingFound: no trial ended.
     """
     if job.name == "overhead":
         found = json.loads(said.splitlines()[-1])
@@ -115,12 +125,14 @@ def result(job: Job, folder: Path, said: str, began: float) -> dict[str, Any]:
     from tuner.journal.storage import read_journal
 
     location = str(folder / "studies" / f"{STUDY}.journal")
-    record = read_study(read_journal(location), STUDY, location)
-    outcomes = [trial.outcome for trial in record.trained if trial.outcome is not None]
+    trained = read_study(read_journal(location), STUDY, location).trained
+    outcomes = [trial.outcome for trial in trained if trial.outcome is not None]
     if not outcomes:
-        raise SystemExit(f"no trial ended in {folder}")
-    points = sorted((o.finished_at - began, o.objective) for o in outcomes if o.objective)
-    first = min(o.finished_at - o.seconds for o in outcomes) - began
+        raise NothingFound("no trial ended")
+    points = sorted(
+        (o.finished_at - began, o.objective) for o in outcomes if o.objective is not None
+    )
+    first = first_begin(trained) - began
     last = max(o.finished_at for o in outcomes) - began
     epochs = sum(len(o.history) for o in outcomes)
     rows = len((folder / "rows.csv").read_text().splitlines()) - 1
@@ -136,7 +148,42 @@ def result(job: Job, folder: Path, said: str, began: float) -> dict[str, Any]:
             "training": sum(o.seconds for o in outcomes),
             "median_trial": statistics.median(o.seconds for o in outcomes),
         },
+        **spread(trained),
     }
+
+
+def jobs_of(trials: Iterable[Any]) -> dict[tuple[int, ...], list[Any]]:
+    """Return the trials that a worker trained together, or the one that it trained alone."""
+    jobs: dict[tuple[int, ...], list[Any]] = {}
+    for trial in trials:
+        jobs.setdefault(trial.group or (trial.number,), []).append(trial)
+    return jobs
+
+
+def first_begin(trials: Iterable[Any]) -> float:
+    """Return when the first training began, in seconds since 1970.
+
+    The seconds of a trial are its share of those of its group, so a group began as much before its
+    last member's end as all of its members took.
+    """
+    return min(
+        max(t.outcome.finished_at for t in members) - sum(t.outcome.seconds for t in members)
+        for members in jobs_of(trials).values()
+    )
+
+
+def spread(trials: Iterable[Any]) -> dict[str, Any]:
+    """Return how many trials a worker trains at once, and the fewest jobs of a generation.
+
+    The latter is None for a strategy without generations.
+    """
+    jobs = jobs_of(trials)
+    generations: dict[int, int] = {}
+    for members in jobs.values():
+        if (generation := members[0].generation) is not None:
+            generations[generation] = generations.get(generation, 0) + 1
+    together = statistics.fmean(map(len, jobs.values()))
+    return {"together": together, "at_once": min(generations.values(), default=None)}
 
 
 def versions() -> dict[str, str]:

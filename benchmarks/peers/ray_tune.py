@@ -42,7 +42,10 @@ def main() -> None:
             mode="min",
             num_samples=job.trials,
             max_concurrent_trials=CORES,
-            search_alg=OptunaSearch(sampler=optuna.samplers.TPESampler(seed=options.seed)),
+            search_alg=OptunaSearch(
+                sampler=optuna.samplers.TPESampler(seed=options.seed),
+                points_to_evaluate=[dict(job.start)] if job.start else None,
+            ),
         ),
         run_config=tune.RunConfig(
             storage_path=str(folder / "ray_results"),
@@ -94,7 +97,8 @@ def trains(config: dict[str, float], job: Job, file: Path, seed: int) -> None:
         best = min(best, score)
         tune.report({"train_loss": loss, "val_rmse": score, "best": best})
 
-    train(job, read_windows(job, file), config, seed, log)
+    number = int(tune.get_context().get_trial_id().rpartition("_")[2])
+    train(job, read_windows(job, file), config, seed + number, log)
 
 
 def idle(config: dict[str, float], job: Job, file: None, seed: int) -> None:

@@ -2,18 +2,27 @@
 
 Every figure of a table is the median of its runs. A ratio is taken between two measurements of
 the same run, and is the median of the runs' ratios, the smallest and the largest in brackets.
+
+A measurement that was ended at its time limit is not left out, as that would flatter a slow peer:
+it took so long or longer. So figures are intervals, `Span`, and a median may be a bound.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 Line = dict[str, Any]
+Span = tuple[float, float]
+"""A number between two others; both are the same where it is known. Numbers are not negative."""
+
+UNKNOWN: Span = (0.0, math.inf)
 TUTORIAL = "tutorial"
 FLOOR = "floor"
 WORKERS = 2
@@ -55,12 +64,38 @@ def append(path: Path, line: Line) -> None:
         file.write("\n" * bool(cut) + json.dumps(line) + "\n")
 
 
-def find(lines: Iterable[Line], job: str, peer: str, run: int) -> Line | None:
-    """Return the line of one measurement, or None."""
+def find(
+    lines: Iterable[Line],
+    job: str,
+    peer: str,
+    run: int,
+    state: Mapping[str, str],
+    limit_s: float = 0.0,
+) -> Line | None:
+    """Return the newest line of one measurement, or None if it is to be made.
+
+    Args:
+        lines: in the order in which they were written.
+        job, peer, run: of the measurement.
+        state: `code` and `environment` as they are now.
+        limit_s: for how long it may take now.
+
+    One that failed is made again. So is one that was ended earlier than it would be now.
+    """
+    found = None
     for line in lines:
-        if (line["job"], line["peer"], line["run"]) == (job, peer, run):
-            return line
-    return None
+        of_it = (line["job"], line["peer"], line["run"]) == (job, peer, run)
+        if of_it and all(line.get(key) == value for key, value in state.items()):
+            ended = "failed" not in line or (line.get("over") and line["limit_s"] >= limit_s)
+            found = line if ended else found
+    return found
+
+
+def of_newest_code(lines: Sequence[Line]) -> list[Line]:
+    """Return the lines of a job of the code that was measured last; of two the newer one."""
+    code = lines[-1].get("code") if lines else None
+    newest = {(x["peer"], x["run"]): x for x in lines if x.get("code") == code}
+    return list(newest.values())
 
 
 def sentence(line: Line) -> str:
@@ -80,24 +115,33 @@ def tables(lines: Sequence[Line], options: argparse.Namespace) -> str:
     if options.peers:
         lines = [line for line in lines if line["peer"] in options.peers]
     parts: list[str] = []
+    shown: list[Line] = []
     for job, make in (
         ("small", throughput),
         ("large", throughput),
         ("overhead", overhead),
         ("quality", quality),
     ):
-        of_job = [line for line in lines if line["job"] == job and job in options.job]
-        if of_job:
-            parts += [f"## {job}", loads(of_job)]
-            parts += make(of_job) if peers_of(of_job) else []
+        all_of_job = [line for line in lines if line["job"] == job and job in options.job]
+        if of_job := of_newest_code(all_of_job):
+            parts += [f"## {job}", conditions(of_job), *make(of_job)]
+            shown += of_job
     if options.write is not None and parts:
-        picture(lines, options.write / "peers.png")
+        picture(shown, options.write / "peers.png")
     return "\n\n".join(parts) or "nothing has been measured"
 
 
-def loads(lines: Sequence[Line]) -> str:
+def conditions(lines: Sequence[Line]) -> str:
+    """Say of which code measurements are, when they were made, at which load, and what failed."""
+    commits = dict.fromkeys(line.get("commit") or "unknown" for line in lines)
+    text = f"Commit {' and '.join(commits)}"
+    if begun := sorted(line["began"] for line in lines if "began" in line):
+        first, last = (
+            time.strftime("%Y-%m-%d %H:%M", time.gmtime(at)) for at in (begun[0], begun[-1])
+        )
+        text += f", begun from {first} to {last} UTC"
     found = sorted(line["load"] for line in lines)
-    text = f"Load of the machine at each start: {found[0]} to {found[-1]}, "
+    text += f". Load of the machine at each start: {found[0]} to {found[-1]}, "
     text += f"median {statistics.median(found):.1f}."
     for line in lines:
         if "failed" in line:
@@ -110,30 +154,69 @@ def good(lines: Iterable[Line], peer: str) -> dict[int, Line]:
     return {line["run"]: line for line in lines if line["peer"] == peer and "failed" not in line}
 
 
+def timed(lines: Iterable[Line], peer: str) -> dict[int, Line]:
+    """Return the measurements of a peer that did not fail, or were over the limit, by run."""
+    of_peer = [line for line in lines if line["peer"] == peer]
+    return {line["run"]: line for line in of_peer if "failed" not in line or line.get("over")}
+
+
 def peers_of(lines: Iterable[Line]) -> list[str]:
-    return list(dict.fromkeys(line["peer"] for line in lines if "failed" not in line))
+    return list(dict.fromkeys(line["peer"] for line in lines))
 
 
-def rate(line: Line) -> float:
+def at_least(line: Line, key: str) -> Span:
+    """Return what a run took; one that was ended took that or more."""
+    return line[key], math.inf if line.get("over") else line[key]
+
+
+def rate(line: Line) -> Span:
     """Return the trials a second, from the start of the command to its end."""
-    return line["trials"] / line["wall_s"]
+    if line.get("over"):
+        return 0.0, line["asked"] / line["wall_s"]
+    return (line["trials"] / line["wall_s"],) * 2
+
+
+def only(key: str) -> Callable[[Line], Span]:
+    """Return what takes a value of a line, which may be missing."""
+    return lambda line: UNKNOWN if line.get(key) is None else (line[key], line[key])
 
 
 def ratios(
-    lines: Sequence[Line], peer: str, other: str, value: Callable[[Line], float] = rate
-) -> list[float]:
+    lines: Sequence[Line], peer: str, other: str, value: Callable[[Line], Span] = rate
+) -> list[Span]:
     """Return a peer's value over another's in every run that has both."""
-    ours, others = good(lines, peer), good(lines, other)
-    return [value(ours[run]) / value(others[run]) for run in sorted(ours.keys() & others.keys())]
+    ours, others = timed(lines, peer), timed(lines, other)
+    found = []
+    for run in sorted(ours.keys() & others.keys()):
+        (low, high), (least, most) = value(ours[run]), value(others[run])
+        found.append((low / most, high / least if least else math.inf))
+    return found
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
+def median(values: Sequence[Span]) -> Span:
+    """Return the median of numbers in intervals: those of their lower and upper ends."""
+    return statistics.median(v[0] for v in values), statistics.median(v[1] for v in values)
+
+
+def text_of(value: Span, digits: int) -> str:
+    """Return an interval as a number, a bound or two numbers."""
+    low, high = value
+    if low == high:
+        return f"{low:.{digits}f}"
+    if math.isinf(high):
+        return f"≥ {low:.{digits}f}" if low else "-"
+    return f"{low:.{digits}f} to {high:.{digits}f}" if low else f"≤ {high:.{digits}f}"
+
+
+def spread(values: Sequence[Span], digits: int = 2) -> str:
     """Return the median, and the extremes in brackets where there are several."""
     if not values:
         return "-"
-    text = f"{statistics.median(values):.{digits}f}"
-    if len(values) > 1:
-        text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    text = text_of(median(values), digits)
+    if len(values) > 1 and text != "-":
+        smallest = min(v[0] for v in values), min(v[1] for v in values)
+        largest = max(v[0] for v in values), max(v[1] for v in values)
+        text += f" ({text_of(smallest, digits)} to {text_of(largest, digits)})"
     return text
 
 
@@ -142,8 +225,17 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows))
 
 
-def middle(lines: Mapping[int, Line], key: str) -> float:
-    return statistics.median(line[key] for line in lines.values())
+def middle(lines: Mapping[int, Line], key: str, digits: int) -> str:
+    """Return the median of what runs took, as text."""
+    found = [at_least(line, key) for line in lines.values()]
+    return text_of(median(found), digits) if found else "-"
+
+
+def runs(lines: Sequence[Line], peer: str) -> str:
+    """Return how many runs of a peer count, and how many it has had where that differs."""
+    of_peer = [line for line in lines if line["peer"] == peer]
+    ended = sum("failed" not in line for line in of_peer)
+    return str(ended) if ended == len(of_peer) else f"{ended} of {len(of_peer)}"
 
 
 def throughput(lines: Sequence[Line]) -> list[str]:
@@ -152,24 +244,26 @@ def throughput(lines: Sequence[Line]) -> list[str]:
     headings += ["processor, s", f"times `{TUTORIAL}`", "peak MB", "largest process, MB", "score"]
     rows = []
     for peer in peers_of(lines):
-        found = good(lines, peer)
-        scores = [line["score"] for line in found.values() if line.get("score") is not None]
+        found = timed(lines, peer)
+        scores = [x["score"] for x in found.values() if x.get("score") is not None]
+        rates = [rate(line) for line in found.values()]
+        processor = ratios(lines, peer, TUTORIAL, lambda line: at_least(line, "cpu_s"))
         rows.append(
             [
                 f"`{peer}`",
-                str(len(found)),
-                f"{middle(found, 'wall_s'):.1f}",
-                f"{statistics.median(map(rate, found.values())):.2f}",
+                runs(lines, peer),
+                middle(found, "wall_s", 1),
+                text_of(median(rates), 2) if rates else "-",
                 spread(ratios(lines, peer, TUTORIAL)),
-                f"{middle(found, 'cpu_s'):.1f}",
-                spread(ratios(lines, peer, TUTORIAL, lambda line: line["cpu_s"])),
-                f"{middle(found, 'peak_mb'):.0f}",
-                f"{middle(found, 'largest_mb'):.0f}",
+                middle(found, "cpu_s", 1),
+                spread(processor),
+                middle(found, "peak_mb", 0),
+                middle(found, "largest_mb", 0),
                 f"{statistics.median(scores):.4g}" if scores else "-",
             ]
         )
     parts = [markdown(headings, rows), steps_differ(lines)]
-    parts += [targets(lines), where_time_goes(lines)]
+    parts += [targets(lines), where_time_goes(lines), idle_workers(lines)]
     return [part for part in parts if part]
 
 
@@ -181,12 +275,24 @@ def steps_differ(lines: Sequence[Line]) -> str:
     return "Steps a trial: " + ", ".join(f"`{k}` {v:.0f}" for k, v in found.items()) + "."
 
 
+def idle_workers(lines: Sequence[Line]) -> str:
+    """Return a sentence for each search of which a generation has fewer jobs than workers."""
+    found = {}
+    for line in lines:
+        if (at_once := line.get("at_once")) is not None and at_once < WORKERS:
+            found[line["peer"]] = (
+                f"Of `{line['peer']}`, {WORKERS - at_once} of {WORKERS} workers idle while a "
+                f"generation trains: its trials are {at_once} job, {line['together']:.0f} together."
+            )
+    return "\n".join(found.values())
+
+
 def targets(lines: Sequence[Line]) -> str:
     """Return the targets of a job beside what was measured; misses in bold."""
     rows = []
     for peer, other, factor in TARGETS.get(lines[0]["job"], ()):
         if found := ratios(lines, peer, other):
-            reached = statistics.median(found) >= factor
+            reached = median(found)[0] >= factor
             shown = spread(found)
             rows.append(
                 [
@@ -196,9 +302,9 @@ def targets(lines: Sequence[Line]) -> str:
                 ]
             )
     for peer in NO_WORSE.get(lines[0]["job"], ()):
-        if found := ratios(lines, peer, TUTORIAL, lambda line: line["score"]):
+        if found := ratios(lines, peer, TUTORIAL, only("score")):
             shown = spread(found, 3)
-            reached = statistics.median(found) <= 1
+            reached = median(found)[1] <= 1
             rows.append(
                 [
                     f"`{peer}`, score over `{TUTORIAL}`",
@@ -207,7 +313,7 @@ def targets(lines: Sequence[Line]) -> str:
                 ]
             )
     for peer in peers_of(lines):
-        ours, others = good(lines, peer), good(lines, TUTORIAL)
+        ours, others = good(lines, peer), timed(lines, TUTORIAL)
         if peer.startswith("ours") and (both := ours.keys() & others.keys()):
             more = statistics.median(ours[r]["peak_mb"] - others[r]["peak_mb"] for r in both)
             shown, most = f"{more:.0f}", WORKERS * MEMORY_OVER_MB
@@ -225,6 +331,7 @@ def where_time_goes(lines: Sequence[Line]) -> str:
     """Return where the wall time of ours went, beside the floor's."""
     headings = ["search", "start, s", "trials, s", "of it training", "end, s"]
     headings += ["training, ms a step", "floor's, ms a step", f"trials a second over `{FLOOR}`"]
+    headings += ["trials at once in a worker"]
     floor = good(lines, FLOOR)
     rows = []
     for peer in peers_of(lines):
@@ -254,6 +361,7 @@ def where_time_goes(lines: Sequence[Line]) -> str:
                 f"{statistics.median(step):.2f}",
                 f"{statistics.median(bare):.2f}" if bare else "-",
                 spread(ratios(lines, peer, FLOOR)),
+                f"{statistics.fmean(line.get('together', 1) for line in found.values()):.1f}",
             ]
         )
     return markdown(headings, rows) if rows else ""
@@ -266,17 +374,18 @@ def overhead(lines: Sequence[Line]) -> list[str]:
     for peer in peers_of(lines):
         found = good(lines, peer)
         each = [1000 * line["search_s"] / line["trials"] for line in found.values()]
-        target, shown = OVERHEAD_MS.get(peer), spread(each, 1)
-        missed = target is not None and statistics.median(each) > target
-        cpu = statistics.median(1000 * x["cpu_s"] / x["trials"] for x in found.values())
+        target, shown = OVERHEAD_MS.get(peer), spread([(ms, ms) for ms in each], 1)
+        missed = target is not None and (not each or statistics.median(each) > target)
+        cpu = [1000 * x["cpu_s"] / x["trials"] for x in found.values()]
+        trials = [line["trials"] for line in found.values()]
         rows.append(
             [
                 f"`{peer}`",
-                str(len(found)),
-                f"{middle(found, 'trials'):.0f}",
+                runs(lines, peer),
+                f"{statistics.median(trials):.0f}" if trials else "-",
                 f"**{shown}**" if missed else shown,
                 f"{target:g}" if target else "",
-                f"{cpu:.1f}",
+                f"{statistics.median(cpu):.1f}" if cpu else "-",
             ]
         )
     return [markdown(headings, rows)]
@@ -287,13 +396,19 @@ def reached_after(line: Line, score: float) -> float | None:
     return next((at for at, found in line["curve"] if found <= score), None)
 
 
+def scored(lines: Iterable[Line], peer: str) -> dict[int, Line]:
+    """Return the measurements of a peer that have a score, by run."""
+    return {run: line for run, line in good(lines, peer).items() if line["score"] is not None}
+
+
 def shares(lines: Sequence[Line], peer: str) -> list[float | None]:
     """Return after which share of the tutorial's time a peer had its final score, for each run.
 
     None: it had not when it ended, or it failed, as a search does that has no trial in its time.
+    Runs in which the tutorial has no score are left out.
     """
     ours = {line["run"]: line for line in lines if line["peer"] == peer}
-    others = good(lines, TUTORIAL)
+    others = scored(lines, TUTORIAL)
     found: list[float | None] = []
     for run in sorted(ours.keys() & others.keys()):
         failed = "failed" in ours[run]
@@ -303,27 +418,30 @@ def shares(lines: Sequence[Line], peer: str) -> list[float | None]:
 
 
 def quality(lines: Sequence[Line]) -> list[str]:
-    """Return the table of scores against time."""
+    """Return the table of scores against time; a run without a score is worse than every other."""
     headings = ["peer", "seeds", "wall, s", "trials", "score at its end", "better than `tutorial`"]
     headings += ["reached its score", "after this share of its time"]
     rows = []
     for peer in peers_of(lines):
-        found, others = good(lines, peer), good(lines, TUTORIAL)
+        ended, others = good(lines, peer), scored(lines, TUTORIAL)
+        found = {line["run"]: line.get("score") for line in lines if line["peer"] == peer}
         both = found.keys() & others.keys()
-        better = sum(found[r]["score"] < others[r]["score"] for r in both)
-        scores = statistics.median(line["score"] for line in found.values())
+        scores = {r: math.inf if score is None else score for r, score in found.items()}
+        better = sum(scores[r] < others[r]["score"] for r in both)
+        score = statistics.median(scores.values())
+        trials = [line["trials"] for line in ended.values()]
         reached = shares(lines, peer)
         # One that had not counts as later than every other.
-        median = statistics.median(float("inf") if s is None else s for s in reached)
-        shown = "not by half" if median == float("inf") else f"{median:.2f}"
-        missed = peer.startswith("ours") and median > QUALITY_SHARE
+        after = statistics.median([math.inf if s is None else s for s in reached] or [math.inf])
+        shown = "not by half" if math.isinf(after) else f"{after:.2f}"
+        missed = peer.startswith("ours") and after > QUALITY_SHARE
         rows.append(
             [
                 f"`{peer}`",
-                str(len(found)),
-                f"{middle(found, 'wall_s'):.1f}",
-                f"{middle(found, 'trials'):.0f}",
-                f"{scores:.4g}",
+                runs(lines, peer),
+                middle(timed(lines, peer), "wall_s", 1),
+                f"{statistics.median(trials):.0f}" if trials else "-",
+                "-" if math.isinf(score) else f"{score:.4g}",
                 "-" if peer == TUTORIAL else f"{better} of {len(both)}",
                 f"{sum(s is not None for s in reached)} of {len(reached)}",
                 f"**{shown}**" if missed else shown,
@@ -350,9 +468,10 @@ def picture(lines: Sequence[Line], file: Path) -> None:
     for job in ("large", "small"):
         of_job = [line for line in lines if line["job"] == job]
         for peer in reversed(peers_of(of_job)):
-            if found := ratios(of_job, peer, TUTORIAL):
+            low, high = median(ratios(of_job, peer, TUTORIAL) or [UNKNOWN])
+            if low or math.isfinite(high):  # of a bound its value
                 names.append(f"{job}: {peer}")
-                values.append(statistics.median(found))
+                values.append(low or high)
     colors = ["tab:orange" if "ours" in n else "0.8" if FLOOR in n else "tab:blue" for n in names]
     left.barh(names, values, color=colors)
     left.axvline(1, color="0.3", linewidth=0.8)
@@ -364,7 +483,8 @@ def picture(lines: Sequence[Line], file: Path) -> None:
     of_quality = [line for line in lines if line["job"] == "quality"]
     seconds = max((line["wall_s"] for line in of_quality if "failed" not in line), default=1.0)
     for peer in peers_of(of_quality):
-        found = good(of_quality, peer)
+        if not (found := scored(of_quality, peer)):
+            continue
         until = statistics.median(line["curve"][-1][0] for line in found.values())
         at = np.linspace(0, min(seconds, until), 200)
         medians = [statistics.median(best_at(line, s) for line in found.values()) for s in at]
@@ -372,7 +492,7 @@ def picture(lines: Sequence[Line], file: Path) -> None:
         right.plot(at[known], np.array(medians)[known], label=peer)
     right.set_xlabel("seconds from the start of the command")
     right.set_ylabel("best RMSE on validation rows, median")
-    if of_quality:
+    if right.lines:
         right.legend(fontsize=8)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)

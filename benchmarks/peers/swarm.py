@@ -25,6 +25,7 @@ from jobs import Job, Windows, answer, arguments, read_windows
 POPULATION = 20
 PROCESSES = 2
 TRIALS = "trials.jsonl"
+BEGUN = "begun"  # as many bytes as trainings that have begun
 
 
 def main() -> None:
@@ -33,7 +34,9 @@ def main() -> None:
     score = functools.partial(score_at, job, options.file.resolve(), options.seed)
     search = {"pso": search_pso, "woa": search_woa}[options.variant]
     turns = max(2, job.trials // population)
-    search(score, len(job.space), population, turns, options.seed)
+    begins = np.random.default_rng(options.seed).random((population, len(job.space)))
+    begins[0] = [r.share(job.start[name]) for name, r in job.space.items()]
+    search(score, begins, turns, options.seed)
     found = [json.loads(line) for line in Path(TRIALS).read_text().splitlines()]
     steps = job.steps(len(options.file.read_text().splitlines()) - 1)
     package = "pyswarms" if options.variant == "pso" else "mealpy"
@@ -45,9 +48,11 @@ def main() -> None:
     )
 
 
-def search_pso(score: functools.partial, dims: int, size: int, turns: int, seed: int) -> None:
+def search_pso(score: functools.partial, begins: np.ndarray, turns: int, seed: int) -> None:
     """Search with pyswarms, with the coefficients of its examples."""
     import pyswarms
+
+    size, dims = begins.shape
 
     np.random.seed(seed)  # noqa: NPY002 - the generator that pyswarms draws from
     optimizer = pyswarms.single.GlobalBestPSO(
@@ -55,16 +60,18 @@ def search_pso(score: functools.partial, dims: int, size: int, turns: int, seed:
         dimensions=dims,
         options={"c1": 0.5, "c2": 0.3, "w": 0.9},
         bounds=(np.zeros(dims), np.ones(dims)),
+        init_pos=begins,
     )
     every = functools.partial(score_all, score)
     optimizer.optimize(every, iters=turns, n_processes=PROCESSES, verbose=False)
 
 
-def search_woa(score: functools.partial, dims: int, size: int, turns: int, seed: int) -> None:
+def search_woa(score: functools.partial, begins: np.ndarray, turns: int, seed: int) -> None:
     """Search with mealpy, whose first epoch follows an evaluation of the whole population."""
     from mealpy import FloatVar
     from mealpy.swarm_based import WOA
 
+    size, dims = begins.shape
     problem = {
         "bounds": FloatVar(lb=(0.0,) * dims, ub=(1.0,) * dims),
         "minmax": "min",
@@ -72,10 +79,8 @@ def search_woa(score: functools.partial, dims: int, size: int, turns: int, seed:
         "log_to": None,
     }
     optimizer = WOA.OriginalWOA(epoch=turns - 1, pop_size=size)
-    if can_spread():
-        optimizer.solve(problem, mode="process", n_workers=PROCESSES, seed=seed)
-    else:
-        optimizer.solve(problem, mode="single", seed=seed)
+    spread = {"mode": "process", "n_workers": PROCESSES} if can_spread() else {"mode": "single"}
+    optimizer.solve(problem, starting_solutions=begins, seed=seed, **spread)
 
 
 def can_spread() -> bool:
@@ -105,11 +110,21 @@ def score_at(job: Job, file: Path, seed: int, position: Sequence[float]) -> floa
 
     with mlflow.start_run():
         mlflow.log_params(parameters)
-        score = train(job, windows, parameters, seed, log)
+        score = train(job, windows, parameters, seed + next_number(), log)
         mlflow.log_metric("score", score)
     with Path(TRIALS).open("a") as kept:
         kept.write(json.dumps({"ended": time.time(), "score": score}) + "\n")
     return score
+
+
+def next_number() -> int:
+    """Return how many trainings began before this one; no two get the same number."""
+    file = os.open(BEGUN, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        os.write(file, b".")
+        return os.lseek(file, 0, os.SEEK_CUR) - 1  # where its own byte is
+    finally:
+        os.close(file)
 
 
 _OPENED: dict[str, Windows] = {}

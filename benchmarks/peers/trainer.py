@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from jobs import Job, Windows
+from jobs import CLIP, Job, Windows
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -62,6 +62,7 @@ def train(
             optimizer.zero_grad()
             loss = criterion(model(inputs), targets)
             loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
             optimizer.step()
             train_loss += loss.item() * len(inputs)
         model.eval()

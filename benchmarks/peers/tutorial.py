@@ -39,8 +39,11 @@ def main() -> None:
         return
     if other is not None and other.wait():
         raise SystemExit("the second process failed")
+    from optuna.trial import TrialState
+
     trials = [t for t in study.trials if t.datetime_complete is not None]
-    ended = [(t.datetime_complete.timestamp(), t.value) for t in trials if t.value is not None]
+    complete = [t for t in trials if t.state is TrialState.COMPLETE]  # a pruned one has a value too
+    ended = [(t.datetime_complete.timestamp(), t.value) for t in complete]
     epochs = sum(t.user_attrs.get("epochs", 0) for t in trials)
     steps = 0
     if job.name != "overhead":
@@ -80,6 +83,8 @@ def search(job: Job, options: Any, shared: bool, part: int) -> tuple[Any, float]
         sampler=optuna.samplers.TPESampler(seed=options.seed + 1000 * part),
         pruner=pruner or optuna.pruners.NopPruner(),
     )
+    if job.start and part == 0:  # trained by the process that is ready first
+        study.enqueue_trial(dict(job.start))
     n_trials = job.trials
     if shared:  # half each; the first process has the odd one
         n_trials = (job.trials + 1) // 2 if part == 0 else job.trials // 2

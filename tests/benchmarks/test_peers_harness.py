@@ -3,12 +3,15 @@
 import argparse
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import psutil
 import pytest
+import torch
 
 from tuner.data.prepared import prepare
 from tuner.experiment import Experiment
@@ -144,7 +147,8 @@ def test_nothing_that_was_measured_goes_on(imported, tmp_path, limit_s):
     code += f"open({str(file)!r}, 'w').write(str(child.pid)); time.sleep({limit_s == 3} * 99)"
     measured = imported("measuring").measure
     found = measured([sys.executable, "-c", code], tmp_path, {}, limit_s)
-    assert found.failed == ("over the time limit" if limit_s == 3 else None)
+    assert found.failed == ("over the limit of 3 s" if limit_s == 3 else None)
+    assert found.over == (limit_s == 3)
     assert found.wall_s < 60
     assert not psutil.pid_exists(int(file.read_text()))
 
@@ -169,19 +173,20 @@ def shown(results, lines, **options):
 def test_ratios_are_of_one_run_and_their_median_counts(results):
     lines = [line("tutorial", run, wall) for run, wall in enumerate([10, 20, 60])]
     lines += [line("ours_tpe", run, wall) for run, wall in enumerate([2, 5, 10, 1])]
-    assert results.ratios(lines, "ours_tpe", "tutorial") == pytest.approx([5, 4, 6])
+    found = results.ratios(lines, "ours_tpe", "tutorial")
+    assert [low for low, _ in found] == [high for _, high in found] == pytest.approx([5, 4, 6])
     said = shown(results, lines)
     assert "| `ours_tpe`, trials a second over `tutorial` | 5.00 (4.00 to 6.00) | 4.5 |" in said
 
 
 def test_a_missed_target_is_bold_and_a_failure_is_told(results):
     lines = [line("tutorial", 0, 10), line("ours_tpe", 0, 5, peak_mb=1001.0)]
-    lines += [{**line("ours_pso", 0, 9), "failed": "over the time limit"}]
+    lines += [{**line("ours_pso", 0, 9), "failed": "exit status 1: gone"}]
     said = shown(results, lines)
     assert "| **2.00** | 4.5 |" in said
     assert "| `ours_tpe`, peak MB over `tutorial` | **501** | 500 |" in said
-    assert "Run 0 of ours_pso failed: over the time limit." in said
-    assert "| `ours_pso` |" not in said
+    assert "Run 0 of ours_pso failed: exit status 1: gone." in said
+    assert "| `ours_pso` | 0 of 1 | - | - | - | - | - | - | - | - |" in said
 
 
 def test_a_score_of_the_large_job_is_to_be_no_worse(results):
@@ -196,7 +201,7 @@ def test_a_score_of_the_large_job_is_to_be_no_worse(results):
 def test_the_end_of_a_search_beside_its_training(results):
     parts = {"start": 2.0, "trials": 6.0, "training": 9.0, "median_trial": 0.2}
     lines = [line("ours_tpe", 0, 9, parts=parts), line("floor", 0, 3, training_s=6.0)]
-    row = "| `ours_tpe` | 2.0 | 6.0 | 75 % | 1.0 | 0.75 | 0.50 | 0.33 |"
+    row = "| `ours_tpe` | 2.0 | 6.0 | 75 % | 1.0 | 0.75 | 0.50 | 0.33 | 1.0 |"
     assert row in shown(results, lines)
 
 
@@ -214,6 +219,199 @@ def test_a_score_never_reached_counts_as_the_latest(results):
     assert "| `ours_tpe` | 3 | 10.0 | 40 | 20 | 1 of 3 | 2 of 3 | 0.20 |" in said
 
 
+def test_a_peer_without_any_score_has_a_row_in_quality(results):
+    lines = [line("tutorial", run, 20, "quality") for run in range(2)]
+    lines += [line("ours_tpe", 0, 10, "quality", score=None, curve=[])]
+    lines += [line("ours_tpe", 1, 10, "quality", failed="exit status 3: no complete trial")]
+    lines += [line("tutorial", 2, 20, "quality", score=None, curve=[])]
+    lines += [line("tutorial_pruned", 1, 20, "quality", failed="exit status 1: gone", score=None)]
+    said = shown(results, lines)
+    assert "| `ours_tpe` | 1 of 2 | 10.0 | 40 | - | 0 of 2 | 0 of 2 | **not by half** |" in said
+    assert "| `tutorial_pruned` | 0 of 1 | - | - | - | 0 of 1 | 0 of 1 | not by half |" in said
+    assert "| `tutorial` | 3 | 20.0 | 40 | 20 | - | 2 of 2 | 0.05 |" in said
+
+
+def over(peer, run, wall_s, **others):
+    found = {**line(peer, run, wall_s, over=True, asked=40, limit_s=wall_s), **others}
+    for key in ("trials", "steps", "score", "curve"):
+        del found[key]
+    return found | {"failed": f"over the limit of {wall_s} s"}
+
+
+def test_a_run_over_the_limit_took_as_long_or_longer(results):
+    lines = [line("tutorial", run, 10) for run in range(3)]
+    lines += [line("ours_tpe", 0, 5), over("ours_tpe", 1, 20), over("ours_tpe", 2, 20)]
+    said = shown(results, lines)
+    row = "| `ours_tpe` | 1 of 3 | ≥ 20.0 | ≤ 2.00 | ≤ 0.50 (≤ 0.50 to 2.00) | ≥ 20.0 |"
+    assert row in said
+    assert "| **≤ 0.50 (≤ 0.50 to 2.00)** | 4.5 |" in said
+
+
+def test_a_peer_over_the_limit_is_so_many_times_slower(results):
+    lines = [line("ours_tpe", run, 2) for run in range(3)]
+    lines += [line("ray_tune", 0, 30), over("ray_tune", 1, 50), over("ray_tune", 2, 50)]
+    lines += [over("tutorial", run, 8) for run in range(3)]
+    said = shown(results, lines)
+    assert (
+        "| `ours_tpe`, trials a second over `ray_tune` | ≥ 25.00 (15.00 to ≥ 25.00) | 20 |" in said
+    )
+    assert "| `ours_tpe`, trials a second over `tutorial` | **≥ 4.00 (≥ 4.00 to ≥ 4.00)** |" in said
+    assert "| `ray_tune` | 1 of 3 | ≥ 50.0 | ≤ 0.80 | - | ≥ 50.0 | - |" in said
+
+
+def test_a_worker_that_idles_is_told(results):
+    lines = [line("ours_pso", 0, 9, together=20.0, at_once=1)]
+    lines += [line("ours_woa", 0, 9, together=5.0, at_once=4)]
+    said = shown(results, lines)
+    assert "Of `ours_pso`, 1 of 2 workers idle while a generation trains" in said
+    assert "Of `ours_woa`" not in said
+
+
+def test_a_table_has_measurements_of_one_code(results):
+    lines = [line("tutorial", 0, 10, code="a"), line("ours_tpe", 0, 1, code="a")]
+    lines += [line("tutorial", 0, 99, code="b", failed="exit status 1: gone", commit="f00")]
+    lines += [line("tutorial", 0, 30, code="b", commit="f00")]
+    lines += [line("ours_tpe", 0, 10, code="b", commit="f00, changed")]
+    said = shown(results, lines)
+    assert "Commit f00 and f00, changed" in said
+    assert "trials a second over `tutorial` | **3.00** | 4.5 |" in said
+    assert "failed" not in said
+
+
+def trial(number, finished_at, seconds, group=(), generation=None):
+    outcome = argparse.Namespace(finished_at=finished_at, seconds=seconds)
+    return argparse.Namespace(number=number, outcome=outcome, group=group, generation=generation)
+
+
+def test_a_group_begins_before_all_that_its_members_took(imported):
+    ours = imported("ours")
+    pair = [trial(0, 14.0, 2.0, (0, 2), 0), trial(2, 16.0, 4.0, (0, 2), 0)]
+    assert ours.first_begin([*pair, trial(1, 12.5, 1.0)]) == 10.0
+    assert ours.first_begin([*pair, trial(1, 12.5, 3.0)]) == 9.5
+    assert ours.spread(pair) == {"together": 2.0, "at_once": 1}
+    assert ours.spread([*pair, trial(1, 9.0, 1.0, (), 0)]) == {"together": 1.5, "at_once": 2}
+    assert ours.spread([trial(0, 9.0, 1.0)]) == {"together": 1.0, "at_once": None}
+
+
+@pytest.mark.parametrize("name", ["small", "large"])
+def test_peers_begin_where_ours_does(imported, name):
+    jobs, ours = imported("jobs"), imported("ours")
+    job = jobs.job_of(name)
+    experiment = Experiment.model_validate(ours.experiment(job, SMALL, "pso", 0))
+    assert experiment.start() == dict(job.start)
+    assert experiment.hyperparameters.gradient_clip == jobs.CLIP
+    assert experiment.strategy.population == (20 if name == "small" else 5)
+    for parameter, r in job.space.items():
+        assert r.at(r.share(job.start[parameter])) == pytest.approx(job.start[parameter])
+
+
+def test_trainings_in_several_processes_have_own_numbers(imported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "import swarm, json; print(json.dumps([swarm.next_number() for _ in range(500)]))"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(PEERS)}
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
+    numbers = [number for each in started for number in json.loads(each.communicate()[0])]
+    assert sorted(numbers) == list(range(1000))
+
+
+def test_gradients_of_the_trainer_and_the_floor_are_clipped(imported, monkeypatch):
+    jobs, trainer, floor = imported("jobs"), imported("trainer"), imported("floor")
+    job = jobs.job_of("small", quick=True)
+    windows = jobs.read_windows(job, SMALL)
+    clip, norms = torch.nn.utils.clip_grad_norm_, []
+
+    def watched(parameters, *arguments, **options):
+        parameters = list(parameters)
+        clip(parameters, *arguments, **options)
+        norms.append(torch.stack([p.grad.norm() for p in parameters]).norm().item())
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", watched)
+    wide = {"hidden_size": 32, "dropout": 0.0, "learning_rate": 1.0}  # so that gradients grow
+    trainer.train(job, windows, wide, 0, lambda *numbers: None)
+    floor.train(job, windows, wide, 0)
+    assert len(norms) == 2 * 2 * 6
+    assert max(norms) == pytest.approx(jobs.CLIP, rel=1e-3)
+
+
+def test_a_pruned_trial_of_the_tutorial_has_no_score(imported, tmp_path, monkeypatch, capsys):
+    tutorial = imported("tutorial")
+    study = optuna.create_study()
+    worse = optuna.trial.create_trial(value=3.0, state=optuna.trial.TrialState.COMPLETE)
+    pruned = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.PRUNED, intermediate_values={0: 1.0}, value=1.0
+    )
+    study.add_trials([worse, pruned])
+    monkeypatch.setattr(tutorial, "search", lambda *given: (study, 1.0))
+    monkeypatch.setattr(sys, "argv", ["tutorial.py", "--job", "overhead"])
+    tutorial.main()
+    found = json.loads(capsys.readouterr().out)
+    assert [score for _, score in found["curve"]] == [3.0]
+    assert found["trials"] == 2
+
+
+def test_settings_of_the_caller_do_not_reach_a_peer(imported, monkeypatch):
+    for name in ("TUNER_SERVER", "MLFLOW_X", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")
+    monkeypatch.setenv("HOME_OF_PEERS", "kept")
+    found = imported("bench").clean_environment()
+    assert "HOME_OF_PEERS" in found
+    dropped = ("TUNER_", "MLFLOW_", "OMP_", "OPENBLAS_", "MKL_")
+    assert not [name for name in found if name.startswith(dropped)]
+
+
+def test_a_run_without_a_trial_is_a_failed_measurement(imported, tmp_path, monkeypatch):
+    bench, measuring = imported("bench"), imported("measuring")
+    monkeypatch.setattr(bench, "measure", lambda *given: measuring.Measured(said=""))
+    monkeypatch.setattr(bench.ours, "result", imported("ours").result)
+    store = tmp_path / "mlflow.db"
+    store.touch()
+    options = argparse.Namespace(quick=True, python=Path(sys.executable))
+    given = ("small", "tutorial", 0, SMALL, store, None, 9.0, options)
+    assert bench.one(*given)["failed"].startswith("no result: ")
+
+    def nothing(*given):
+        raise bench.ours.NothingFound("no trial ended")
+
+    monkeypatch.setattr(bench.ours, "result", nothing)
+    found = bench.one("small", "ours_tpe", *given[2:])
+    assert found["failed"] == "no result: no trial ended"
+
+
+def test_changed_code_is_another_one_and_tables_are_not(imported, tmp_path):
+    provenance = imported("provenance")
+    files = [tmp_path / "tuner/a.py", tmp_path / "benchmarks/peers/results.py"]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_text("1")
+    before = provenance.code(tmp_path)
+    files[1].write_text("2")
+    assert provenance.code(tmp_path) == before
+    files[0].write_text("2")
+    assert provenance.code(tmp_path) != before
+    assert provenance.code() == provenance.code()
+    assert provenance.commit(tmp_path) == ""
+    assert len(provenance.environment(Path(sys.executable))) == 12
+
+
+STATE = {"code": "a", "environment": "b"}
+
+
+def test_a_failed_or_old_measurement_is_made_again(results):
+    def found(*lines, limit_s=60):
+        return results.find(lines, "small", "tutorial", 0, STATE, limit_s) is not None
+
+    measured = line("tutorial", 0, 10, **STATE)
+    assert found(measured)
+    assert not found({**measured, "code": "c"})
+    assert not found({**measured, "environment": "c"})
+    assert not found({**measured, "failed": "exit status 1: gone"})
+    ended = over("tutorial", 0, 60, **STATE)
+    assert found(ended)
+    assert not found(ended, limit_s=61)
+
+
 def test_a_line_cut_short_is_measured_again(results, tmp_path):
     file = tmp_path / "results.jsonl"
     results.append(file, line("tutorial", 0, 10))
@@ -221,6 +419,6 @@ def test_a_line_cut_short_is_measured_again(results, tmp_path):
     results.append(file, line("tutorial", 1, 10))
     found = results.read(file, quick=False)
     assert [each["run"] for each in found] == [0, 1]
-    assert results.find(found, "small", "tutorial", 1) is not None
-    assert results.find(found, "small", "ours_tpe", 1) is None
+    assert results.find(found, "small", "tutorial", 1, {}) is not None
+    assert results.find(found, "small", "ours_tpe", 1, {}) is None
     assert results.read(file, quick=True) == []

@@ -82,3 +82,5 @@ def test_trials_of_a_search_without_pruner_are_all_whole():
     first = found[: pruning.TRIALS]
     assert figures["winner"] == min(first, key=lambda trial: trial.value).regret
     assert figures["finalists"] <= figures["winner"]
+    assert figures["capped"] == 0
+    assert pruning.figures(found, 2 * time)["capped"] == 1
