@@ -1,5 +1,6 @@
 """Searches whose processes are killed with SIGKILL again and again end like undisturbed ones."""
 
+import contextlib
 import json
 import random
 import signal
@@ -118,7 +119,11 @@ def templates_and_workers(process):
     children = psutil.Process(process.pid).children()
     if not can_fork():
         return [], children
-    return children, [worker for template in children for worker in template.children()]
+    workers = []
+    for template in children:
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that was killed before
+            workers += template.children()
+    return children, workers
 
 
 def losses(folder):
