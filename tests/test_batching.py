@@ -5,9 +5,10 @@ import itertools
 
 import pytest
 
-from tuner.batching import MOST_MEMBERS, WIDEST, groups_of, why_single
+from tuner.batching import DECIDING, MOST_MEMBERS, WIDEST, _of_model, groups_of, why_single
 from tuner.data import SequencesRef, SeriesRef, Shape
 from tuner.experiment import Experiment
+from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import TrainJob
 
 DATA = SeriesRef("somewhere", Shape("forecast", 1, target_columns=(0,)), window=12)
@@ -52,6 +53,21 @@ def test_what_is_not_batched_says_so_and_trains_singly(part):
     assert part in why_single(job)
     other = dataclasses.replace(job, key="1")
     assert keys(groups_of([job, other], gpu=True, always=True)) == [["0"], ["1"]]
+
+
+def test_what_decides_is_what_the_rules_read():
+    read = set()
+
+    class Watched(Hyperparameters):
+        def __getattribute__(self, name):
+            if name in Hyperparameters.model_fields:
+                read.add(name)
+            return super().__getattribute__(name)
+
+    parameters = Watched()
+    read.clear()
+    _of_model(parameters)
+    assert read == set(DECIDING)
 
 
 @pytest.mark.parametrize(

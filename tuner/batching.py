@@ -23,6 +23,12 @@ MOST_MEMBERS_GPU = 128
 WIDEST = 32
 """Units of the widest layer up to which a group pays on a CPU (benchmarks/batched.py)."""
 
+DECIDING = (
+    "cell", "bidirectional", "bias", "proj_size", "pooling", "decoder", "conv_channels",
+    "optimizer", "loss",
+)  # fmt: skip
+"""The hyperparameters that decide whether a job can be trained in a group."""
+
 
 def why_single(job: TrainJob) -> str | None:
     """Return why a job cannot be trained in a group, in words; None where it can.

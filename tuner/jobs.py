@@ -124,10 +124,11 @@ TrialJob = TrainJob | ExternalJob
 
 
 def group_job(jobs: Sequence[TrainJob]) -> TrainJob | GroupJob:
-    """Return one job for several: a group, or the only one of them."""
+    """Return one job for several: a group, without their time limits, or the only one of them."""
     if len(jobs) == 1:
         return jobs[0]
-    return GroupJob(f"{jobs[0].key} and {len(jobs) - 1} more", tuple(jobs))
+    unlimited = tuple(dataclasses.replace(job, timeout_s=None) for job in jobs)
+    return GroupJob(f"{jobs[0].key} and {len(jobs) - 1} more", unlimited)
 
 
 def members_of(job: Job) -> tuple[TrainJob | PredictJob | ExportJob, ...]:

@@ -154,7 +154,12 @@ def retrained(
         source=source,
     )
     if training.reproduced is False:
-        why = "; ".join(training.differences()) or "is the CPU of another kind?"
+        perhaps = (
+            "it was trained in a group, which rounds otherwise"
+            if training.was_batched
+            else "is the CPU of another kind?"
+        )
+        why = "; ".join(training.differences()) or perhaps
         rule = f"scored {training.outcome.objective}, not the recorded score: {why}"
         raise RunError(rule, where="the retrained winner")
     return training

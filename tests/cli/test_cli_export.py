@@ -89,6 +89,31 @@ def test_an_export_with_a_model_confirms_its_score(here, tuner):
     assert written.hyperparameters == Experiment.load("best.yaml").hyperparameters
 
 
+def test_a_score_of_a_group_comes_out_again_to_a_thousandth(here, tuner, monkeypatch):
+    tuner("export", STUDY, "-o", "best.json")
+    whole = json.loads((here / "best.json").read_text())
+    whole["recorded"]["batched"] = True
+    (here / "best.json").write_text(json.dumps(whole))
+    recorded = whole["recorded"]
+
+    def train(factor):
+        outcome = Outcome(
+            OutcomeState.COMPLETE, objective=recorded["score"] * factor, device=recorded["device"]
+        )
+        monkeypatch.setattr(reproduce, "run_jobs", lambda *args: [outcome])
+        return tuner("train", "best.json")
+
+    for factor in (1.0, 1.0009, 0.9991):
+        status, out, _ = train(factor)
+        assert (status, out[:11]) == (0, "reproduced:")
+    status, out, _ = train(1.0011)
+    assert status == 1
+    assert out.endswith(
+        ": data, versions and device are the same, but it was trained in a group, which rounds "
+        "otherwise: at a large learning rate, the scores part\n"
+    )
+
+
 def test_a_score_that_does_not_come_out_again_leaves_no_model(here, tuner, monkeypatch):
     recorded = json.loads(tuner("export", STUDY, "--format", "json")[1])["recorded"]
     score = math.nextafter(recorded["score"], 0)  # it differs in the last digit

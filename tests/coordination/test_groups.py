@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from tuner.coordination.coordinator import Observer
 from tuner.coordination.groups import Grouping
 from tuner.errors import ExperimentError
-from tuner.executors import Finished, Reported
+from tuner.executors import Finished, Lost, Reported
 from tuner.jobs import GroupJob
 from tuner.journal.records import Status
-from tuner.journal.storage import GPU_ATTR, GROUP_ATTR, read_journal
+from tuner.journal.storage import GPU_ATTR, GROUP_ATTR, LOST_ATTR, read_journal
 
 ALL = Grouping(gpu=False, always=True)
 SPACE = {
@@ -203,17 +203,47 @@ def test_a_search_killed_again_and_again_comes_to_an_end(make_bench):
     assert groups(record) == groups(reference)
 
 
-def test_a_group_that_is_lost_too_often_fails_with_its_reason(bench):
+@pytest.mark.parametrize(("retries", "as_groups"), [(0, 1), (1, 1), (2, 2)])
+def test_the_last_retry_of_a_lost_group_is_of_single_trials(retries, as_groups, bench):
     seen = Seen()
-    experiment = grouped_experiment(trials=8)
     executor = SimulatedExecutor(2, p_lost=1.0)
-    finished, record = run(bench, experiment, executor, retries=2, observer=seen)
+    finished, record = run(
+        bench, grouped_experiment(trials=8), executor, retries=retries, observer=seen
+    )
     assert finished
-    assert len(record.trials) == 8
     assert {t.status for t in record.trials} == {Status.FAILED}
-    assert {t.outcome.reason for t in record.trials} == {"lost 3 times: killed by signal 9"}
-    assert sorted(seen.losses) == sorted(2 * list(range(8)))
-    assert len(executor.groups) == 3 * len(set(executor.groups))
+    reason = f"lost {as_groups + 1} times: killed by signal 9"
+    assert {t.outcome.reason for t in record.trials} == {reason}
+    assert sorted(seen.losses) == sorted(as_groups * list(range(8)))
+    assert len(executor.groups) == as_groups * len(set(executor.groups)) > 0
+    assert not groups(record)  # at last, each was trained by itself
+
+
+class DeadlyMember(SimulatedExecutor):
+    """A worker dies that trains trial 3."""
+
+    def poll(self, timeout_s):
+        events = super().poll(timeout_s)
+        keys = next((keys for keys in self._workers if "trial 3" in keys), None)
+        if keys is None or any(event.key in keys for event in events):
+            return events
+        self._workers.remove(keys)
+        for key in keys:
+            del self._running[key]
+        return [*events, *(Lost(key, "killed by signal 11") for key in keys)]
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2])
+def test_a_member_that_kills_its_worker_fails_alone(retries, make_bench):
+    def searched(name):
+        executor = DeadlyMember(2)
+        experiment = grouped_experiment(trials=8, pruner={"name": "none"})
+        return run(make_bench(name), experiment, executor, retries=retries)[1], executor
+
+    record, executor = searched("whole")
+    assert [t.number for t in record.trials if t.status is Status.FAILED] == [3]
+    assert any("trial 3" in group and len(group) > 2 for group in executor.groups)
+    assert told(searched("again")[0]) == told(record)
 
 
 def test_a_stopped_search_resumes_with_the_same_groups(make_bench):
@@ -262,6 +292,52 @@ def test_what_a_larger_budget_adds_to_singles_is_grouped(make_bench):
     _, record = run(bench, grouped_experiment("pso", trials=16), SimulatedExecutor(2))
     assert record.trials[8].params["batch_size"] != record.trials[9].params["batch_size"]
     assert {min(group) for group in groups(record) if max(group) > 7} == {10}
+
+
+def test_groups_of_a_loss_that_a_kill_cut_off_end_the_same(make_bench):
+    experiment = grouped_experiment(trials=8)
+    whole = make_bench("whole")
+    _, reference = run(whole, experiment, SimulatedExecutor(1, p_lost=1.0), retries=1)
+    lines = Path(whole.location).read_bytes().splitlines(keepends=True)
+    lost = [n for n, line in enumerate(lines) if LOST_ATTR.encode() in line]
+    for written in range(lost[0], lost[8], 2):
+        cut = make_bench(f"cut{written}")
+        Path(cut.location).write_bytes(b"".join(lines[:written]))
+        _, record = run(cut, experiment, SimulatedExecutor(1, p_lost=1.0), retries=1)
+        assert {t.status for t in record.trials} == {Status.FAILED}
+        assert all(not t.group or len(t.lost) < 2 for t in record.trials)
+
+
+def test_a_group_that_has_begun_is_not_broken_up_by_a_limit(make_case):
+    narrow = {"hidden_size": {"type": "int", "low": 4, "high": 12}}
+    case, timed = make_case("case"), {"epochs": 3, "trial_timeout": 60}
+    first, again = PretendExecutor(1, die_after=2), PretendExecutor(2)
+    with pytest.raises(Killed):
+        case.run(8, space=narrow, executor=first, **PSO)
+    begun = first.groups[0]
+    assert set(first.delivered) < set(begun)
+    record = case.run(8, space=narrow, executor=again, **PSO, budget=timed | {"trials": 8})
+    assert begun in again.groups
+    assert {tuple(f"trial {n}" for n in group) for group in groups(record)} == {begun}
+    assert all(job.timeout_s is None for key, job in again._jobs.items() if key in begun)
+    assert again._jobs["trial 4"].timeout_s == 60
+
+
+def test_a_limit_that_is_lifted_lets_later_trials_be_grouped(make_case):
+    narrow = {"hidden_size": {"type": "int", "low": 4, "high": 30}}
+    pso = {"strategy": {"name": "pso", "population": 8}}
+    timed = {"epochs": 3, "trial_timeout": 60, "trials": 16}
+    case, first = make_case("case"), PretendExecutor(1, die_after=2)
+    with pytest.raises(Killed):
+        case.run(16, space=narrow, executor=first, **pso, budget=timed)
+    second, third = PretendExecutor(1, die_after=1), PretendExecutor(1)
+    with pytest.raises(Killed):
+        case.run(16, space=narrow, executor=second, **pso)
+    record = case.run(16, space=narrow, executor=third, **pso)
+    alone = {int(key.split()[1]) for key in first.delivered}
+    assert alone.isdisjoint({number for group in groups(record) for number in group})
+    assert second.groups
+    assert set(second.groups) <= {tuple(f"trial {n}" for n in group) for group in groups(record)}
 
 
 def test_a_duplicate_is_in_no_group(bench):
@@ -362,6 +438,23 @@ def test_batched_is_refused_where_no_trial_can_be(case):
         "batched; write auto, which trains such trials one by one"
     )
     assert not Path(case.location).exists()
+
+
+def test_batched_is_taken_where_one_combination_can_be(case):
+    space = {
+        "cell": {"type": "categorical", "choices": ["gru", "lstm"]},
+        "optimizer": {"type": "categorical", "choices": ["sgd", "adam"]},
+        "hidden_size": {"type": "int", "low": 4, "high": 12},
+        "batch_size": {"type": "int", "low": 8, "high": 16},
+        "num_layers": {"type": "int", "low": 1, "high": 2},
+        "schedule": {"type": "categorical", "choices": ["none", "cosine"]},
+        **{
+            name: {"type": "float", "low": 0.1, "high": 0.3}
+            for name in ("dropout", "learning_rate", "weight_decay", "gradient_clip")
+        },
+    }
+    start = {"cell": "gru", "optimizer": "sgd"}
+    case.run(8, space=space, hyperparameters=start, **BATCHED)
 
 
 def test_batched_is_taken_where_some_trials_can_be(case):

@@ -99,6 +99,11 @@ def print_reproduced(training: Training, changed: list[str]) -> bool:
     else:
         alike = "data, versions and device" if recorded.device else "data and versions"
         why = "; ".join([*changed, *training.differences()])
+        if training.was_batched:
+            why = why or (
+                f"{alike} are the same, but it was trained in a group, which rounds otherwise: at "
+                f"a large learning rate, the scores part"
+            )
         why = why or f"{alike} are the same: was the file edited?"
         was = ", ".join(map(str, training.recorded_scores))
         got = ", ".join(map(str, training.scores))  # to the last digit, which may be what differs

@@ -27,7 +27,7 @@ from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import TrialState
 
-from tuner.coordination.groups import Grouping
+from tuner.coordination.groups import Grouping, write_groups
 from tuner.coordination.history import (
     StudyTrial,
     TrialHistory,
@@ -388,7 +388,18 @@ class Coordinator:
             of_it = [t for n, t in self._untold.items() if n // self.rhythm.size == generation]
             trained = [trial for trial in of_it if trial.original is None]
             found += map(tuple, self.grouping.of(trained, make_job))
-        return found
+        return [attempt for group in found for attempt in self._attempts(group)]
+
+    def _attempts(self, group: tuple[StudyTrial, ...]) -> list[tuple[StudyTrial, ...]]:
+        """Return a group as it is trained next: whole, or apart if a retry is its last.
+
+        A member that kills its worker then ends nobody's training but its own.
+        """
+        if len(group) == 1 or max(len(t.lost) for t in group) < max(1, self.limits.retries):
+            return [group]
+        alone: list[tuple[StudyTrial, ...]] = [(t,) for t in group if t.outcome is None]
+        write_groups(alone)
+        return alone
 
     def _submit(self, group: tuple[StudyTrial, ...], jobs: Sequence[TrialJob]) -> None:
         for trial, job in zip(group, jobs, strict=True):
@@ -434,7 +445,8 @@ class Coordinator:
     def _handle_loss(self, trial: StudyTrial, event: Lost) -> None:
         trial.lost.append(event.reason)
         trial.handle.set_user_attr(LOST_ATTR, trial.lost)
-        if len(trial.lost) > self.limits.retries:
+        # Which member has lost a group is not known, so none of them fails with it.
+        if len(trial.together) == 1 and len(trial.lost) > self.limits.retries:
             reason = f"lost {len(trial.lost)} times: {event.reason}"
             self._write_outcome(event.key, trial, Outcome(OutcomeState.FAILED, reason=reason))
         else:
@@ -445,8 +457,11 @@ class Coordinator:
         jobs = [trial.job for trial in group if trial.job is not None]
         if any(job.key in self._running for job in jobs):
             return
-        if not (self.stop.is_set() or self.limits.out_of_time()):  # else the next run trains them
-            self._submit(group, jobs)
+        if self.stop.is_set() or self.limits.out_of_time():  # the next run trains them
+            return
+        of_trial = dict(zip(group, jobs, strict=True))
+        for attempt in self._attempts(group):
+            self._submit(attempt, [of_trial[trial] for trial in attempt])
 
     def _write_outcome(self, key: str, trial: StudyTrial, outcome: Outcome) -> None:
         if not outcome.history:  # the worker died, or was ended

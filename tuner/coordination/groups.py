@@ -13,15 +13,14 @@ from dataclasses import dataclass
 
 import optuna
 
-from tuner.batching import groups_of, why_single
+from tuner.batching import DECIDING, groups_of, why_single
 from tuner.coordination.history import StudyTrial
 from tuner.errors import ExperimentError
 from tuner.executors.base import Executor
 from tuner.experiment import Experiment
+from tuner.experiment.data import PREPARED
 from tuner.jobs import TrainJob
 from tuner.journal.storage import GPU_ATTR, GROUP_ATTR, group_commit
-
-_MOST_TRIED = 200  # configurations, until one is found that can be trained in a group
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,12 @@ class Grouping:
             The groups, with one trial or more each, in which some trial is not recorded.
         """
         # A decision is written from the last trial to the first: one without it ends what is
-        # decided, and what later trials have is left of a decision that a kill has cut off.
-        decided = list(itertools.takewhile(lambda trial: trial.group, trials))
+        # decided, and what later trials have is left of a decision that a kill has cut off. What
+        # is recorded without one was trained when the study formed no groups.
+        decided = list(itertools.takewhile(lambda t: t.group or t.outcome is not None, trials))
         of_number: dict[tuple[int, ...], list[StudyTrial]] = {}
         for trial in decided:
-            of_number.setdefault(trial.group, []).append(trial)
+            of_number.setdefault(trial.group or (trial.number,), []).append(trial)
         new = [trial for trial in trials[len(decided) :] if trial.outcome is None]
         groups = [*of_number.values(), *self._group(new, make_job)]
         return [group for group in groups if any(trial.outcome is None for trial in group)]
@@ -87,14 +87,16 @@ def grouping_of(experiment: Experiment, study: optuna.Study, executor: Executor)
     """Return how the trials of a study are grouped; None if each is trained by itself.
 
     Whether trials train on GPUs is decided in the first run, and recorded: a search that goes on
-    elsewhere has the same groups. An executor of an installed package that does not say whether it
-    has GPUs knows no groups.
+    elsewhere has the same groups. So has one that goes on with `budget.trial_timeout`, as far as
+    they are recorded; its other trials are single then. An executor of an installed package that
+    does not say whether it has GPUs knows no groups.
 
     Raises:
         ExperimentError: `training.execution` is batched, and the executor knows no groups.
     """
     training = experiment.training
-    if training.execution == "single" or experiment.why_single is not None:
+    gpu = study.user_attrs.get(GPU_ATTR)
+    if training.execution == "single" or (gpu is None and experiment.why_single is not None):
         return None
     has_gpus: bool | None = getattr(executor, "has_gpus", None)
     if has_gpus is None:
@@ -102,7 +104,6 @@ def grouping_of(experiment: Experiment, study: optuna.Study, executor: Executor)
             return None
         rule, remedy = "the executor trains no groups", "write auto, or choose another --executor"
         raise ExperimentError(rule, key="training.execution", got="batched", remedy=remedy)
-    gpu = study.user_attrs.get(GPU_ATTR)
     if gpu is None:
         gpu = training.device == "cuda" or (training.device == "auto" and has_gpus)
         study.set_user_attr(GPU_ATTR, gpu)
@@ -119,13 +120,13 @@ def check_batched(
         make_job: makes the job of a configuration, from the searched hyperparameters.
 
     Raises:
-        ExperimentError: no combination of the ends of ranges, or of choices, can be; the first one
-            says why.
+        ExperimentError: no combination of the ends of ranges, or of choices, of what decides can
+            be; the first one says why.
     """
     if experiment.training.execution != "batched":
         return
     why: str | None = None
-    for params in itertools.islice(_configurations(experiment), _MOST_TRIED):
+    for params in _configurations(experiment):
         own = why_single(make_job(params))
         if own is None:
             return
@@ -136,17 +137,13 @@ def check_batched(
 
 
 def _configurations(experiment: Experiment) -> Iterable[dict[str, object]]:
-    """Yield configurations at the ends of the search space, beginning with the start."""
+    """Yield the start with every combination of what decides whether a trial can be in a group."""
     start = experiment.start()
+    base = {n: start.get(n, domain.bounds()[0]) for n, domain in experiment.search_space.items()}
     options = {
-        name: list(dict.fromkeys([start.get(name, domain.bounds()[0]), *domain.bounds()]))
+        name: dict.fromkeys([base[name], *domain.bounds()])
         for name, domain in experiment.search_space.items()
+        if name in DECIDING or name in PREPARED
     }
-    # One hyperparameter at a time before combinations: a cell or a decoder that decides comes soon.
-    base = {name: values[0] for name, values in options.items()}
-    yield base
-    for name, values in options.items():
-        for value in values[1:]:
-            yield base | {name: value}
     for combination in itertools.product(*options.values()):
-        yield dict(zip(options, combination, strict=True))
+        yield base | dict(zip(options, combination, strict=True))

@@ -44,8 +44,12 @@ FORMAT = 2
 """The version of a study's contents. In format 1, equal scores rank by trial number alone."""
 
 
-BATCHED_ROUNDING = 0.01
-"""How far the score of a training in a group may be from that of the same training alone."""
+BATCHED_ROUNDING = 1e-3
+"""How far the score of a training in a group may be from that of the same training alone.
+
+At usual learning rates they differ by about 1e-6; at very large ones training is chaotic, and
+rounding makes two scores of it.
+"""
 
 EXTERNAL = "external"
 """The fact of an external study that holds its specification."""

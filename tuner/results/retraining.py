@@ -387,13 +387,20 @@ class Training:
         return list(recorded.scores) if self.others else [recorded.score]
 
     @property
+    def was_batched(self) -> bool:
+        """Whether the recorded training was one of a group."""
+        return bool(self.experiment.recorded is not None and self.experiment.recorded.batched)
+
+    @property
     def reproduced(self) -> bool | None:
-        """Whether the scores equal the recorded scores; None without either."""
+        """Whether the scores equal the recorded scores; None without either.
+
+        The score of a training in a group may differ by `BATCHED_ROUNDING`.
+        """
         recorded, scores = self.recorded_scores, self.scores
         if not recorded or not scores:
             return None
-        of_group = self.experiment.recorded is not None and self.experiment.recorded.batched
-        if not of_group or len(scores) != len(recorded):
+        if not self.was_batched or len(scores) != len(recorded):
             return scores == recorded
         pairs = zip(scores, recorded, strict=True)
         return all(math.isclose(*pair, rel_tol=BATCHED_ROUNDING) for pair in pairs)
