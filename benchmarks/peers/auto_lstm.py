@@ -62,7 +62,8 @@ def main() -> None:
             ),
             "encoder_dropout": trial.suggest_float("dropout", dropout.low, dropout.high),
             "learning_rate": trial.suggest_float("learning_rate", rate.low, rate.high, log=True),
-            "random_seed": options.seed + trial.number,
+            # It is called once before the search, with a trial that has no number.
+            "random_seed": options.seed + getattr(trial, "number", 0),
         }
 
     auto = AutoLSTM(
