@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 
 CLIP = 1.0  # the largest norm of a gradient, as ours has it by default
+BEGUN = "begun"  # a file with as many bytes as trainings that have begun
 BEGAN = "PEER_BEGAN"  # the environment variable with the time at which the peer was started
 
 
@@ -203,6 +204,16 @@ def read_windows(job: Job, file: Path) -> Windows:
 
     train, validation = cut(job.window, begins), cut(begins, begins + job.validation)
     return Windows(*train, *validation, scale)
+
+
+def next_number(folder: Path) -> int:
+    """Return how many trainings of a folder began before this one; no two get the same number."""
+    file = os.open(folder / BEGUN, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        os.write(file, b".")
+        return os.lseek(file, 0, os.SEEK_CUR) - 1  # where its own byte is
+    finally:
+        os.close(file)
 
 
 def arguments(description: str | None, *variants: str) -> tuple[Job, argparse.Namespace]:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobs import Job, answer, arguments, read_windows
+from jobs import Job, answer, arguments, next_number, read_windows
 
 CORES = 2
 
@@ -97,8 +97,7 @@ def trains(config: dict[str, float], job: Job, file: Path, seed: int) -> None:
         best = min(best, score)
         tune.report({"train_loss": loss, "val_rmse": score, "best": best})
 
-    number = int(tune.get_context().get_trial_id().rpartition("_")[2])
-    train(job, read_windows(job, file), config, seed + number, log)
+    train(job, read_windows(job, file), config, seed + next_number(file.parent), log)
 
 
 def idle(config: dict[str, float], job: Job, file: None, seed: int) -> None:

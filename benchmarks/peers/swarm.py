@@ -20,12 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jobs import Job, Windows, answer, arguments, read_windows
+from jobs import Job, Windows, answer, arguments, next_number, read_windows
 
 POPULATION = 20
 PROCESSES = 2
 TRIALS = "trials.jsonl"
-BEGUN = "begun"  # as many bytes as trainings that have begun
 
 
 def main() -> None:
@@ -110,21 +109,11 @@ def score_at(job: Job, file: Path, seed: int, position: Sequence[float]) -> floa
 
     with mlflow.start_run():
         mlflow.log_params(parameters)
-        score = train(job, windows, parameters, seed + next_number(), log)
+        score = train(job, windows, parameters, seed + next_number(file.parent), log)
         mlflow.log_metric("score", score)
     with Path(TRIALS).open("a") as kept:
         kept.write(json.dumps({"ended": time.time(), "score": score}) + "\n")
     return score
-
-
-def next_number() -> int:
-    """Return how many trainings began before this one; no two get the same number."""
-    file = os.open(BEGUN, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    try:
-        os.write(file, b".")
-        return os.lseek(file, 0, os.SEEK_CUR) - 1  # where its own byte is
-    finally:
-        os.close(file)
 
 
 _OPENED: dict[str, Windows] = {}

@@ -307,7 +307,8 @@ def test_peers_begin_where_ours_does(imported, name):
 
 def test_trainings_in_several_processes_have_own_numbers(imported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code = "import swarm, json; print(json.dumps([swarm.next_number() for _ in range(500)]))"
+    code = "import jobs, json, pathlib as p\n"
+    code += "print(json.dumps([jobs.next_number(p.Path()) for _ in range(500)]))"
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(PEERS)}
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
