@@ -1,6 +1,5 @@
 """Searches whose processes are killed with SIGKILL again and again end like undisturbed ones."""
 
-import contextlib
 import json
 import random
 import signal
@@ -114,16 +113,12 @@ def test_a_kill_between_retrainings_keeps_the_finalists(calm, tmp_path):
         assert set(Counter(outcomes(folder)).values()) == {1}
 
 
-def templates_and_workers(process):
-    """The processes that fork workers, none where workers are started, and the workers of each."""
+def workers_of(process):
+    """The workers of a search: where they are forked, the children of its template."""
     children = psutil.Process(process.pid).children()
     if not can_fork():
-        return [], children
-    workers = []
-    for template in children:
-        with contextlib.suppress(psutil.NoSuchProcess):  # one that was killed before
-            workers += template.children()
-    return children, workers
+        return children
+    return [worker for template in children for worker in template.children()]
 
 
 def losses(folder):
@@ -132,10 +127,7 @@ def losses(folder):
     return sum(b'"lost"' in line for line in path.read_bytes().splitlines())
 
 
-@pytest.mark.parametrize("with_template", [False, True], ids=["alone", "after their template"])
-def test_ten_workers_killed_change_nothing(calm, tmp_path, with_template):
-    if with_template and not can_fork():
-        pytest.skip("workers have no template here")
+def test_ten_workers_killed_change_nothing(calm, tmp_path):
     prepare(tmp_path)
     rng = random.Random(3)
     process = start(
@@ -148,17 +140,10 @@ def test_ten_workers_killed_change_nothing(calm, tmp_path, with_template):
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
         time.sleep(rng.random() * 0.15)
-        templates, workers = templates_and_workers(process)
-        while not workers:  # of a new template
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.01)
-            templates, workers = templates_and_workers(process)
-        victims = [*(templates if with_template else []), rng.choice(workers)]
-        for victim in victims:
-            victim.send_signal(signal.SIGKILL)
+        rng.choice(workers_of(process)).send_signal(signal.SIGKILL)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    assert losses(tmp_path) > 3  # of ten: some had nothing to do, at the end of a generation
+    assert losses(tmp_path) > 3  # a worker may have no job, at the end of a generation
     assert trials(tmp_path) == trials(calm)
     assert set(Counter(outcomes(tmp_path)).values()) == {1}
 
