@@ -29,6 +29,7 @@ from tuner.experiment import Experiment
 from tuner.jobs import TrainJob, train_job
 from tuner.training import train, train_group, warm_up
 from tuner.training.batched import Group, Member
+from tuner.training.samples import Split
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -80,8 +81,9 @@ def ratio(
     folds = prepared.of(own).folds
     jobs = [train_job(experiment, folds, str(at), own, seed=at) for at in range(n)]
     alone, together = [Member(job) for job in jobs], [Member(job) for job in jobs]
+    opened = Split(folds[0].with_window(alone[0].parameters.window), CPU)
     for member in (*alone, *together):
-        assert member.prepare(CPU)
+        member.prepare(CPU, opened)
     group = Group(together, CPU)
 
     def each() -> None:
@@ -91,7 +93,9 @@ def ratio(
 
     def batched() -> None:
         group.train_epoch()
-        group.evaluate()
+        score = group.evaluate()
+        for at in range(n):
+            score(at)
 
     times: dict[Callable[[], None], list[float]] = {each: [], batched: []}
     for r in range(options.rounds + 1):

@@ -8,12 +8,12 @@ distribution.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,23 +28,29 @@ from tuner.training.device import (
     check_cuda,
     describe_device,
     give_memory_back,
+    lacks_memory,
     peak_memory_mb,
     pick_device,
     reason_of,
     seeded,
 )
-from tuner.training.layers import as_values, split_future
+from tuner.training.group_windows import Batch, Windows
+from tuner.training.layers import as_values
+from tuner.training.model import in_units
 from tuner.training.optimizers import JoinedSteps
-from tuner.training.samples import split
+from tuner.training.samples import Split
 from tuner.training.stack import Sizes, Stack, stack_weights, write_weights
-from tuner.training.trainer import Fit, latency_ms
+from tuner.training.trainer import Fit, latency_ms, run_job
 
 GroupReport = Callable[[Sequence[tuple[str, Epoch]]], Sequence[bool]]
 """Called with the keys and newest epochs of members; returns for each whether it goes on."""
 
-_BATCH = 1024  # windows that are prepared or evaluated at a time
+Score = Callable[[int], tuple[float, float]]
+"""Called with the place of a member; returns its loss and metric on the evaluation samples."""
+
+_BATCH = 1024  # windows that are evaluated at a time
 _NUMBERS = 2**23  # numbers in a layer of all members, in an evaluation
-_KEPT = 2**24  # numbers in the windows of all kinds that are kept
+_PREDICTED = {"cpu": 2**24, "cuda": 2**28}  # numbers in the predictions of all members
 _FEW = 2  # members that go on alone on a CPU
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
@@ -54,9 +60,12 @@ _WARMUP = 3  # as of `WeightAverage`
 def train_group(jobs: Sequence[TrainJob], report: GroupReport) -> list[Outcome]:
     """Train jobs that `tuner.batching.groups_of` puts together.
 
-    A member that diverges fails alone. An unexpected error, such as a lack of memory, fails all
-    members that have not ended. The seconds of an outcome are the member's preparation and its
-    share of each epoch, the same for all that trained in it; they add up to the group's.
+    A member that diverges, or whose score fails, fails alone. An unexpected error of what they
+    share fails all members that have not ended. Where memory is lacking these are trained one by
+    one instead, from their beginnings; epochs that were reported before are not reported again.
+
+    The seconds of an outcome are the member's preparation and its share of all that the group does
+    at once, the same for all that take part in it; they add up to the group's.
 
     Args:
         jobs: of one group; each has one fold, and validates.
@@ -77,12 +86,25 @@ def train_group(jobs: Sequence[TrainJob], report: GroupReport) -> list[Outcome]:
         raise
     except Exception as error:
         for member in members:
-            if member.state is None:
+            if member.state is None and not lacks_memory(error):
                 member.fail(error)
+    # Here the error is gone, and what its traceback held of the group.
+    for member in members:
+        member.release()
     give_memory_back()
     if any(member.state is OutcomeState.FAILED for member in members):
         check_cuda()
-    return [member.outcome() for member in members]
+    return [_alone(m, report) if m.state is None else m.outcome() for m in members]
+
+
+def _alone(member: Member, report: GroupReport) -> Outcome:
+    """Train a job from its beginning, of which some epochs have been reported."""
+
+    def goes_on(epoch: Epoch) -> bool:
+        return epoch.epoch < member.reported or report([(member.job.key, epoch)])[0]
+
+    outcome = run_job(member.job, goes_on)
+    return dataclasses.replace(outcome, seconds=outcome.seconds + member.seconds)
 
 
 class Member:
@@ -94,36 +116,55 @@ class Member:
         self.state: OutcomeState | None = None  # once it has ended
         self.reason: str | None = None
         self.history: list[Epoch] = []
+        self.reported = 0  # epochs
         self.best: Epoch | None = None
         self.weights: Weights | None = None  # of the best epoch, if the job keeps them
         self.seconds = 0.0
         self.device = ""
         self.latency_ms: float | None = None
         self.n_weights: int | None = None
+        self._fit: Fit | None = None
         self._sign = METRICS[job.metric].sign  # sign * metric is what gets smaller
 
-    def prepare(self, device: torch.device) -> bool:
-        """Make the model and its data; return whether that succeeded."""
+    def prepare(self, device: torch.device, opened: Split) -> None:
+        """Make the model, on the split that all members read; the member may fail."""
         started = time.perf_counter()
         self.device = describe_device(device)
+        with self.fails_alone(), seeded(self.job.seed, device) as generators:
+            data = self.job.folds[0]
+            fit = Fit(self.job, self.parameters, data, device, generators, opened)
+            # Dropout goes on where the first weights end, as in a training alone.
+            self.dropout = torch.Generator(device)
+            if device.type == "cpu":
+                self.dropout.set_state(torch.default_generator.get_state())
+            else:
+                self.dropout.set_state(torch.cuda.get_rng_state(device))
+            self._fit = fit
+            self.sizes = Sizes.of(fit.model)
+            self.n_weights = sum(parameter.numel() for parameter in fit.model.parameters())
+        self.seconds += time.perf_counter() - started
+
+    @property
+    def fit(self) -> Fit:
+        """The model with its data and optimizer, until the training has ended."""
+        assert self._fit is not None
+        return self._fit
+
+    def release(self) -> None:
+        """Free the memory of a training that has ended; its outcome stays."""
+        self._fit = None
+
+    @contextmanager
+    def fails_alone(self) -> Iterator[None]:
+        """Let an error in the block fail this member, unless it is a lack of memory."""
         try:
-            with seeded(self.job.seed, device) as generators:
-                fit = Fit(self.job, self.parameters, self.job.folds[0], device, generators)
-                # Dropout goes on where the first weights end, as in a training alone.
-                self.dropout = torch.Generator(device)
-                if device.type == "cpu":
-                    self.dropout.set_state(torch.default_generator.get_state())
-                else:
-                    self.dropout.set_state(torch.cuda.get_rng_state(device))
-        except (TrainingError, MemoryError, RuntimeError) as error:
+            yield
+        except Interrupted:
+            raise
+        except Exception as error:
+            if lacks_memory(error):
+                raise
             self.fail(error)
-            return False
-        finally:
-            self.seconds += time.perf_counter() - started
-        self.fit = fit
-        self.sizes = Sizes.of(fit.model)
-        self.n_weights = sum(parameter.numel() for parameter in fit.model.parameters())
-        return True
 
     @property
     def learning_rate(self) -> float:
@@ -134,15 +175,18 @@ class Member:
         """End the training as failed."""
         self.state, self.reason = OutcomeState.FAILED, reason_of(error)
 
-    def add(self, train_loss: float, val_loss: float, metric: float) -> Epoch | None:
-        """Add an epoch, and return it; None where a number is not finite: the member has failed."""
+    def add(self, train_loss: float, val_loss: float, metric: float) -> Epoch:
+        """Add an epoch, and return it.
+
+        Raises:
+            TrainingError: a number is not finite.
+        """
         number = len(self.history)
         numbers = {"train_loss": train_loss, "val_loss": val_loss, self.job.metric: metric}
         for name, value in numbers.items():
             if not math.isfinite(value):
                 rate = f"learning_rate {self.parameters.learning_rate:g}"
-                self.fail(TrainingError(f"{name} is {value} at epoch {number} ({rate})"))
-                return None
+                raise TrainingError(f"{name} is {value} at epoch {number} ({rate})")
         self.fit.schedule(val_loss)
         epoch = Epoch(number, train_loss, val_loss, metric, time.time())
         self.history.append(epoch)
@@ -160,8 +204,8 @@ class Member:
         if not go_on:
             self.state = OutcomeState.PRUNED
         elif number == self.job.epochs - 1 or number - self.best.epoch >= self.job.patience:
-            self.state = OutcomeState.COMPLETE
             self.latency_ms = latency_ms(self.fit)
+            self.state = OutcomeState.COMPLETE
 
     def outcome(self) -> Outcome:
         """Return the outcome of the training, which has ended."""
@@ -184,133 +228,54 @@ class Member:
         )
 
 
+@contextmanager
+def _shared(members: Sequence[Member]) -> Iterator[None]:
+    """Count the seconds of a block for all members alike."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = time.perf_counter() - started
+        for member in members:
+            member.seconds += seconds / len(members)
+
+
 def _train(members: Sequence[Member], report: GroupReport) -> None:
     device = pick_device(members[0].job.device)
-    training = [member for member in members if member.prepare(device)]
-    group: Group | Singles | None = Group(training, device) if training else None
+    with _shared(members):
+        window = members[0].parameters.window
+        opened = Split(members[0].job.folds[0].with_window(window), device)
+    for member in members:
+        member.prepare(device, opened)
+    training = [member for member in members if member.state is None]
+    with _shared(training):
+        group: Group | Singles | None = Group(training, device) if training else None
     while group is not None:
-        started = time.perf_counter()
-        train_losses = group.train_epoch()
         ends: list[tuple[Member, Epoch]] = []
-        for member, train_loss, (val_loss, metric) in zip(
-            training, train_losses, group.evaluate(), strict=True
-        ):
-            if (epoch := member.add(train_loss, val_loss, metric)) is not None:
-                ends.append((member, epoch))
-                if member.job.keep_weights and member.best is epoch:
-                    member.weights = group.weights_of(training.index(member))
-        share = (time.perf_counter() - started) / len(training)
-        for member in training:
-            member.seconds += share
+        with _shared(training):
+            train_losses = group.train_epoch()
+            score = group.evaluate()
+            for at, (member, train_loss) in enumerate(zip(training, train_losses, strict=True)):
+                with member.fails_alone():
+                    epoch = member.add(train_loss, *score(at))
+                    if member.job.keep_weights and member.best is epoch:
+                        member.weights = group.weights_of(at)
+                    ends.append((member, epoch))
+            del score  # predictions
         if ends:
             answers = report([(member.job.key, epoch) for member, epoch in ends])
             for (member, _), go_on in zip(ends, answers, strict=True):
-                member.decide(go_on)
+                member.reported += 1
+                with member.fails_alone():
+                    member.decide(go_on)
         going = [member for member in training if member.state is None]
         if len(going) < len(training):
-            group = group.of(going) if going else None
+            for member in training:
+                if member.state is not None:
+                    member.release()
+            with _shared(going):
+                group = group.keep(going) if going else None
             training = going
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Windows of all members, the first member's first.
-
-    What has no trained weights, from the window to the layers and around them, is known
-    beforehand: the outputs of a model are those of its head times `spread`, plus `base`.
-    """
-
-    read: Tensor  # by the layers, (members * batch, steps, inputs)
-    base: Tensor  # (members * batch, horizon, targets)
-    spread: Tensor  # (members * batch, 1, targets)
-    targets: Tensor  # (members * batch, horizon, targets)
-    weights: Tensor | None  # of the targets, (members * batch, horizon); None if all count alike
-
-
-class Windows:
-    """The windows of one part of the data, as the layers of each kind of model read them.
-
-    Members that normalize alike, and have a linear path or none, are of one kind. Of small data
-    all windows of all kinds are kept; of large data each batch is made when it is needed.
-    """
-
-    def __init__(self, members: Sequence[Member], *, train: bool) -> None:
-        first = members[0].fit
-        self.index = first.train_index if train else first.scored_index
-        self.n = n = len(self.index)
-        self._samples = first.samples
-        self._relative: Tensor | None = None  # weights of the scored samples, their mean 1
-        if not train and (weights := first.scored_weights) is not None:
-            relative = np.asarray(weights / weights.mean(), np.float32)
-            self._relative = torch.from_numpy(relative).to(first.device)
-        kinds: dict[tuple[str, bool], Fit] = {}
-        for member in members:
-            kinds.setdefault(_kind(member), member.fit)
-        self._begins = {kind: at * n for at, kind in enumerate(kinds)}
-        shape = first.model.shape
-        numbers = shape.window * shape.inputs + 2 * shape.horizon * shape.targets
-        self._kept: Batch | None = None
-        if n * numbers * len(kinds) <= _KEPT:
-            every = torch.arange(n, dtype=torch.int32)
-            self._kept = self._make([(fit, every) for fit in kinds.values()])
-        self.steps = len(self._make([(first, torch.zeros(1, dtype=torch.int32))]).read[0])
-        """That the layers read of a window: rows, or segments."""
-        self.of(members)
-
-    def of(self, members: Sequence[Member]) -> None:
-        """Make batches for these members from now on."""
-        self._fits = [member.fit for member in members]
-        begins = [[self._begins[_kind(member)]] for member in members]
-        self._first = torch.tensor(begins, dtype=torch.int64)  # (members, 1)
-
-    def batch(self, samples: Tensor) -> Batch:
-        """Return windows of each member, (members, batch) numbers below `n`, on the CPU."""
-        if self._kept is None:
-            return self._make(list(zip(self._fits, samples, strict=True)))
-        kept = self._kept
-        at = (samples + self._first).flatten().to(kept.read.device)
-        weights = None if kept.weights is None else kept.weights.index_select(0, at)
-        read, base, spread, targets = (
-            part.index_select(0, at) for part in (kept.read, kept.base, kept.spread, kept.targets)
-        )
-        return Batch(read, base, spread, targets, weights)
-
-    def _make(self, parts: Sequence[tuple[Fit, Tensor]]) -> Batch:
-        """Make windows from some of each model's samples, one after another."""
-        made: list[tuple[Tensor, ...]] = []
-        weights: list[Tensor] = []
-        for fit, samples in parts:
-            for some in split(samples, _BATCH):
-                index = self.index.index_select(0, some.to(self.index.device))
-                made.append((*_read(fit, index), self._samples.targets(index)))
-                if self._relative is not None:
-                    weights.append(self._relative.index_select(0, some.to(self._relative.device)))
-                elif (own := self._samples.weights(index)) is not None:
-                    weights.append(own)
-        read, base, spread, targets = (torch.cat(tensors) for tensors in zip(*made, strict=True))
-        return Batch(read, base, spread, targets, torch.cat(weights) if weights else None)
-
-
-def _kind(member: Member) -> tuple[str, bool]:
-    return member.parameters.normalize, member.parameters.linear_path
-
-
-@torch.no_grad()
-def _read(fit: Fit, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the layers of a model read of samples, and base and spread of its outputs."""
-    model, shape = fit.model, fit.model.shape
-    x, _ = split_future(fit.samples.inputs(index)[0], shape)
-    base = x.new_zeros(len(x), shape.horizon, shape.targets)
-    spread, level = x.new_ones(len(x), 1, shape.targets), None
-    if model.normalization is not None:
-        x, level = model.normalization(x)
-    if model.linear_path is not None:
-        base = model.linear_path(x)
-    if level is not None:
-        base = level.denormalize(base)
-        spread = spread if level.spread is None else level.spread
-    x = x if model.decomposition is None else model.decomposition(x)
-    return x if model.segments is None else model.segments.join(x), base, spread
 
 
 class Singles:
@@ -319,8 +284,8 @@ class Singles:
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
 
-    def of(self, members: Sequence[Member]) -> Singles:
-        """Return these with some of the members."""
+    def keep(self, members: Sequence[Member]) -> Singles:
+        """See `Group.keep`."""
         return Singles(members)
 
     def weights_of(self, member: int) -> Weights:
@@ -337,9 +302,9 @@ class Singles:
                 member.dropout.set_state(torch.default_generator.get_state())
         return losses
 
-    def evaluate(self) -> list[tuple[float, float]]:
+    def evaluate(self) -> Score:
         """See `Group.evaluate`."""
-        return [member.fit.evaluate() for member in self.members]
+        return lambda at: self.members[at].fit.evaluate()
 
 
 class Group:
@@ -347,15 +312,16 @@ class Group:
 
     def __init__(self, members: Sequence[Member], device: torch.device) -> None:
         self.device = device
-        self.train_windows = Windows(members, train=True)
-        self.scored_windows = Windows(members, train=False)
+        fits = [member.fit for member in members]
+        self.train_windows = Windows(fits, train=True)
+        self.scored_windows = Windows(fits, train=False)
         self._done = 0  # steps of the optimizer
         self._set_members(members)
         self.flat = stack_weights([m.fit.model for m in members], self.sizes, device)
         self.average = self.flat.clone()
         self.moments = [torch.zeros_like(self.flat) for _ in range(2)]
 
-    def of(self, members: Sequence[Member]) -> Group | Singles:
+    def keep(self, members: Sequence[Member]) -> Group | Singles:
         """Return the group with some of its members, as narrow as these; this one is used up."""
         if len(members) <= _FEW and self.device.type == "cpu":
             for member in members:
@@ -403,7 +369,7 @@ class Group:
         self.shape = members[0].fit.model.shape
         self.batch_size = parameters[0].batch_size
         for windows in (self.train_windows, self.scored_windows):
-            windows.of(members)
+            windows.narrow([member.fit for member in members])
         self._clips = self._each([p.gradient_clip for p in parameters])
         # L2 of Adam is added to the gradient, AdamW's decay shrinks the weights.
         self._l2 = self._each([p.weight_decay * (p.optimizer == "adam") for p in parameters])
@@ -524,9 +490,17 @@ class Group:
             self.average.lerp_(self.flat, self._least.clamp(min=least))
 
     @torch.inference_mode()
-    def evaluate(self) -> list[tuple[float, float]]:
-        """Return loss and metric of each member on the evaluation samples; nan where it is none."""
-        parts, n = self.sizes.parts(self._scored), self.scored_windows.n
+    def evaluate(self) -> Score:
+        """Return the scores of all members, in the order of `members`; metrics may be nan.
+
+        Members predict together and are scored one by one, when the function is called. Where the
+        predictions of all would be too large, each member predicts alone.
+        """
+        n, shape = self.scored_windows.n, self.shape
+        numbers = n * shape.horizon * shape.targets * max(1, len(shape.quantiles))
+        if len(self.members) * numbers > _PREDICTED[self.device.type]:
+            return self._evaluate_alone
+        parts = self.sizes.parts(self._scored)
         order = torch.arange(n, dtype=torch.int32).expand(len(self.members), -1)
         read = self.train_windows.steps * 4 * max(self.sizes.layers)  # numbers of a window
         size = max(1, min(_BATCH, _NUMBERS // (len(order) * read)))
@@ -538,14 +512,18 @@ class Group:
             found.append(torch.unflatten(outputs, 0, samples.shape))
         outputs = torch.cat(found, dim=1)  # (members, n, horizon, targets[, quantiles])
         losses = [float(loss) for loss in (totals / n).tolist()]
-        fit = self.members[0].fit
-        finite = [k for k, loss in enumerate(losses) if math.isfinite(loss)]
-        scores = [math.nan] * len(losses)
-        if finite:
-            values = outputs[finite].flatten(0, 1).cpu().numpy()
-            units = fit.data.to_units(values, np.tile(fit.scored, len(finite)))
-            for k, own in zip(finite, np.split(units, len(finite)), strict=True):
-                metric = self.members[k].job.metric
-                of = (fit.truth, own, fit.data, fit.scored, fit.scored_weights)
-                scores[k] = score(metric, *of)
-        return list(zip(losses, scores, strict=True))
+
+        def score_of(at: int) -> tuple[float, float]:
+            if not math.isfinite(losses[at]):
+                return losses[at], math.nan
+            fit = self.members[at].fit
+            values = in_units(outputs[at], fit.data, fit.scored)
+            of = (fit.truth, values, fit.data, fit.scored, fit.scored_weights)
+            return losses[at], score(fit.metric, *of)
+
+        return score_of
+
+    def _evaluate_alone(self, at: int) -> tuple[float, float]:
+        fit = self.members[at].fit
+        write_weights(fit.trained, self.sizes, self._scored[at])
+        return fit.evaluate()

@@ -29,6 +29,13 @@ def reason_of(error: Exception) -> str:
     return kind + one_line(error)
 
 
+def lacks_memory(error: Exception) -> bool:
+    """Return whether an error says that memory could not be had; torch has no class for a CPU's."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
 def pick_device(name: str) -> torch.device:
     """Return the device of a job; auto is the GPU if there is one, otherwise the CPU.
 

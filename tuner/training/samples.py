@@ -132,6 +132,24 @@ def _narrowed(weights: np.ndarray, device: torch.device) -> Tensor:
         return torch.from_numpy(weights.astype(np.float32)).to(device)
 
 
+class Split:
+    """A split as it is read on a device; trainings that read the same windows may share it.
+
+    Args:
+        data: the split, for models that read windows of its length.
+        device: of the samples.
+    """
+
+    def __init__(self, data: DataRef, device: torch.device) -> None:
+        self.data = data
+        self.samples = open_samples(data, device)
+        self.train_index = self.samples.index(data.train_samples())  # (train samples,)
+        self.scored_index = self.samples.index(data.evaluate_samples())  # (evaluation samples,)
+        self.scored = self.scored_index.cpu().numpy()
+        self.truth = data.truth_of(self.scored)  # in units, or classes
+        self.scored_weights = data.weights_of(self.scored)
+
+
 class Windows(Samples):
     """Windows over the rows of series; a sample is its first target row, `t`.
 

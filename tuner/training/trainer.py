@@ -37,7 +37,7 @@ from tuner.training.linear_path import fit_path, fit_sequence_path
 from tuner.training.losses import make_loss
 from tuner.training.model import Model, WeightAverage, in_units, model_outputs, predict, translate
 from tuner.training.optimizers import make_schedule, make_steps
-from tuner.training.samples import open_samples, split
+from tuner.training.samples import Split, split
 
 Report = Callable[[Epoch], bool]
 """Called with every finished epoch; returns False to prune the trial."""
@@ -56,6 +56,7 @@ class Fit:
         data: the split.
         device: of the model.
         generators: draw the order of the samples and the unknown tokens.
+        opened: the split as another training on the device has opened it; by default it is opened.
     """
 
     def __init__(
@@ -65,16 +66,15 @@ class Fit:
         data: DataRef,
         device: torch.device,
         generators: Generators,
+        opened: Split | None = None,
     ) -> None:
         self.metric, self.parameters, self.generators = job.metric, parameters, generators
         self.device = device
-        self.data = data = data.with_window(parameters.window)
-        self.samples = open_samples(data, device)
-        self.train_index = self.samples.index(data.train_samples())  # (train samples,)
-        self.scored_index = self.samples.index(data.evaluate_samples())  # (evaluation samples,)
-        self.scored = self.scored_index.cpu().numpy()
-        self.truth = data.truth_of(self.scored)  # in units, or classes
-        self.scored_weights = data.weights_of(self.scored)
+        opened = opened or Split(data.with_window(parameters.window), device)
+        self.data = data = opened.data
+        self.samples, self.train_index = opened.samples, opened.train_index
+        self.scored_index, self.scored = opened.scored_index, opened.scored
+        self.truth, self.scored_weights = opened.truth, opened.scored_weights
 
         self.model = Model(parameters, data.shape).to(device)
         if parameters.linear_path and isinstance(data, SeriesRef):
