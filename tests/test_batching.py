@@ -5,7 +5,17 @@ import itertools
 
 import pytest
 
-from tuner.batching import DECIDING, MOST_MEMBERS, WIDEST, _of_model, groups_of, why_single
+from tuner.batching import (
+    DECIDING,
+    MOST_BYTES,
+    MOST_BYTES_GPU,
+    MOST_MEMBERS,
+    WIDEST,
+    _of_model,
+    bytes_of,
+    groups_of,
+    why_single,
+)
 from tuner.data import SequencesRef, SeriesRef, Shape
 from tuner.experiment import Experiment
 from tuner.experiment.hyperparameters import Hyperparameters
@@ -115,10 +125,15 @@ def test_members_may_differ_in_all_else():
 def test_groups_are_of_even_sizes_and_similar_widths():
     widths = [4, 30, 5, 29, 6, 28, 7, 27, 8, 26, 9, 25]
     jobs = [make_job(str(w), hidden_size=w) for w in widths]
-    n = -(-len(jobs) // MOST_MEMBERS)
     groups = groups_of(jobs, gpu=False)
-    assert [len(group) for group in groups] == [6] * n
-    assert keys(groups) == [[str(w) for w in widths[::2]], [str(w) for w in widths[1::2]]]
+    assert [sorted(map(int, group)) for group in keys(groups)] == [
+        [4, 5, 6, 7], [27, 28, 29, 30], [8, 9, 25, 26]
+    ]  # fmt: skip
+
+
+def test_a_generation_of_ten_keeps_two_workers_busy():
+    jobs = [make_job(str(at)) for at in range(10)]
+    assert [len(group) for group in groups_of(jobs, gpu=False)] == [5, 5]
 
 
 def test_groups_have_so_many_members_at_most():
@@ -132,6 +147,44 @@ def test_wide_models_are_grouped_only_on_demand_or_on_a_gpu():
     assert keys(groups_of(jobs, gpu=False)) == [["0"], ["1"], ["2"]]
     assert keys(groups_of(jobs, gpu=True)) == [["0", "1", "2"]]
     assert keys(groups_of(jobs, gpu=False, always=True)) == [["0", "1", "2"]]
+
+
+LARGE = {
+    "windows": {"window": 2048},
+    "units": {"hidden_size": 512},
+    "layers": {"hidden_size": [80] * 8},
+    "batches": {"batch_size": 2048},
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_groups_take_no_more_than_their_share_of_memory(what):
+    data = with_shape(features=7)
+    jobs = [make_job(str(at), data, **{"batch_size": 64} | LARGE[what]) for at in range(5)]
+    for gpu, most in ((False, MOST_BYTES), (True, MOST_BYTES_GPU)):
+        jobs = jobs if not gpu else [dataclasses.replace(job, key=f"{job.key} {k}")
+                                     for job in jobs for k in range(25)]  # fmt: skip
+        assert bytes_of(jobs) > most
+        groups = groups_of(jobs, gpu=gpu, always=True)
+        assert len(groups) > 1
+        assert sorted(itertools.chain(*keys(groups))) == sorted(job.key for job in jobs)
+        assert all(len(group) == 1 or bytes_of(group) <= most for group in groups)
+        fewer = -(-len(jobs) // (len(groups) - 1))
+        assert bytes_of(jobs[:fewer]) > most or fewer == len(jobs)
+
+
+def test_memory_is_that_of_the_widest_in_each_layer():
+    jobs = [make_job("0", hidden_size=[4, 30]), make_job("1", hidden_size=[20, 5])]
+    widest = make_job("2", hidden_size=[20, 30])
+    assert bytes_of(jobs) == bytes_of([widest, widest]) == 2 * bytes_of([widest])
+
+
+def test_groups_that_memory_makes_too_small_train_singly():
+    wide = {"hidden_size": WIDEST, "batch_size": 64}
+    jobs = [make_job(str(at), window=700, **wide) for at in range(4)]
+    assert 3 * bytes_of(jobs[:1]) > MOST_BYTES > 2 * bytes_of(jobs[:1])
+    assert keys(groups_of(jobs, gpu=False)) == [["0"], ["1"], ["2"], ["3"]]
+    assert keys(groups_of(jobs, gpu=False, always=True)) == [["0", "1"], ["2", "3"]]
 
 
 def test_two_are_no_group_on_a_cpu_but_on_demand():

@@ -33,7 +33,7 @@ def outcomes_of(jobs, report=every):
     """Train jobs alone and in a group, and return both outcomes."""
     jobs = [dataclasses.replace(job, key=str(at)) for at, job in enumerate(jobs)]
     assert [why_single(job) for job in jobs] == [None] * len(jobs)
-    (group,) = groups_of(jobs, gpu=False, always=True)
+    (group,) = groups_of(jobs, gpu=True)  # which has more members
     assert group == tuple(jobs)
     single = [run_job(job, lambda epoch, job=job: report([(job.key, epoch)])[0]) for job in jobs]
     return single, train_group(jobs, report)
