@@ -119,6 +119,22 @@ def test_of_many_trials_the_best_and_the_latest_are_fitted():
     assert kept == best | set(latest)
 
 
+def test_trials_that_end_late_lead_to_no_duplicates():
+    """Those of the generation before, as with `n_jobs`."""
+    space = {"n": IntDistribution(1, 30)}
+    for seed in range(5):
+        sampler = WhaleSampler(population_size=N, candidates=60, seed=seed, search_space=space)
+        study = optuna.create_study(sampler=sampler)
+        late = [study.ask(space) for _ in range(N)]
+        study.tell(late[0], 5.0)
+        found = []
+        for trial, value in zip([*late[1:], None], (3.0, 1.0, 4.0, None), strict=True):
+            found.append(study.ask(space).params["n"])
+            if trial is not None:
+                study.tell(trial, value)
+        assert len({*found, *(trial.params["n"] for trial in late)}) == 2 * N, (seed, found)
+
+
 def swarm_past(sampler, seed=0):
     first = np.random.default_rng(seed).random((N, 6))
     records = [Record(x, np.zeros(6)) for x in first]

@@ -283,12 +283,19 @@ class PopulationSampler(KeyedSampler):
     ) -> list[Record]:
         """Return where the individuals go, each to the best of its candidates.
 
-        All of a generation are chosen at once: no two shall take the same configuration.
+        All of a generation are chosen at once: no two shall take the same configuration. They are
+        chosen again, but for those that have gone, when an earlier trial ends in the meantime.
         """
         told = self._told(study, generation, codec)
         if told.chosen is None:  # another thread may be about it too, with the same result
             turn = Turn(generation, 0, self.n_generations, self.seed)
-            told.chosen = choose(told, candidates_of(swarm, past, turn), codec)
+            size = self.population_size
+            gone = {  # where they were sent: parameters that were enqueued are not of a choice
+                trial.number % size: record
+                for trial in all_trials(study)[generation * size : (generation + 1) * size]
+                if (record := _read_record(trial, codec.digest)) is not None
+            }
+            told.chosen = choose(told, candidates_of(swarm, past, turn), codec, gone)
         return told.chosen
 
     def _told(self, study: Study, generation: int, codec: Codec) -> Told:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +112,12 @@ def _mutated(record: Record, rng: np.random.Generator) -> Record:
 
 
 @one_thread
-def choose(told: Told, candidates: Sequence[Sequence[Record]], codec: Codec) -> list[Record]:
+def choose(
+    told: Told,
+    candidates: Sequence[Sequence[Record]],
+    codec: Codec,
+    gone: Mapping[int, Record] | None = None,
+) -> list[Record]:
     """Return the most promising candidate of each individual.
 
     One that no trial had, and no individual before takes, is chosen wherever there is one.
@@ -121,16 +126,24 @@ def choose(told: Told, candidates: Sequence[Sequence[Record]], codec: Codec) -> 
         told: At least one trial has a finite cost.
         candidates: Those of each individual.
         codec: Of the search space.
+        gone: The individuals that have gone already, and where.
     """
+    gone = gone or {}
     flat = [record for own in candidates for record in own]
     places = codec.snap(np.array([record.position for record in flat]))
     means, promises = _promise(*told.samples(), places)
     keys = [place.tobytes() for place in _rounded(places)]
     taken = {place.tobytes() for place in _rounded(told.places)}
+    if gone:
+        went = codec.snap(np.array([record.position for record in gone.values()]))
+        taken |= {place.tobytes() for place in _rounded(went)}
     chosen, start = [], 0
-    for own in candidates:
+    for individual, own in enumerate(candidates):
         indices = range(start, start + len(own))
         start += len(own)
+        if individual in gone:
+            chosen.append(gone[individual])
+            continue
         best = min(indices, key=lambda k: (keys[k] in taken, -promises[k], means[k], k))
         taken.add(keys[best])
         chosen.append(flat[best])
