@@ -1,0 +1,40 @@
+"""Trainings score what they scored, to the last digit: `tests/fixtures/digits/README.md`."""
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from tuner.cli.app import run
+
+FOLDER = Path(__file__).parent / "fixtures" / "digits"
+CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
+MAKE = runpy.run_path(str(FOLDER / "make.py"))
+MADE = json.loads((FOLDER / "trained.json").read_text(encoding="utf-8"))
+ROUNDING = 1e-9 if MAKE["computer"]() == MADE["computer"] else 1e-3
+
+
+@pytest.mark.parametrize("name", MAKE["STUDIES"])
+def test_trainings_score_what_they_scored_to_the_last_digit(name, tmp_path, capsys):
+    def tuner(*arguments):
+        capsys.readouterr()
+        status = run(list(arguments))
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        return printed.out
+
+    found, wanted = MAKE["trained"](name, tmp_path, tuner), MADE[name]
+    assert [list(group) for group in found["groups"]] == wanted["groups"]
+    assert bool(wanted["groups"]) is (name == "groups")
+    for key in ("number", "params"):
+        assert [t[key] for t in found["trials"]] == [t[key] for t in wanted["trials"]]
+    scores = [[t["value"] for t in of["trials"]] + of["test"] for of in (found, wanted)]
+    assert scores[0] == pytest.approx(scores[1], rel=ROUNDING, abs=0.0)
+
+
+def test_the_digits_are_of_the_pinned_libraries():
+    pinned = dict(re.findall(r"^(torch|numpy)==(\S+)$", CONSTRAINTS.read_text(), re.MULTILINE))
+    assert pinned == {name: MADE["computer"][name] for name in pinned}
+    assert len(pinned) == 2
