@@ -51,6 +51,17 @@ At usual learning rates they differ by about 1e-6; at very large ones training i
 rounding makes two scores of it.
 """
 
+
+def same_but_for_rounding(score: float, other: float, *, ratios: bool) -> bool:
+    """Return whether scores of a training, in a group and alone, differ by rounding at most.
+
+    That is a share of a score where `ratios` mean something (`Metric.ratios`). Else, as of R² that
+    is near 0 of a model as good as the mean, it is a difference.
+    """
+    differs = 0.0 if ratios else BATCHED_ROUNDING
+    return math.isclose(score, other, rel_tol=BATCHED_ROUNDING, abs_tol=differs)
+
+
 EXTERNAL = "external"
 """The fact of an external study that holds its specification."""
 
@@ -93,14 +104,14 @@ class TrialRecord:
         """The objective; None unless the trial is complete."""
         return self.outcome.objective if self.outcome else None
 
-    def is_reproduced_by(self, score: float | None) -> bool:
+    def is_reproduced_by(self, score: float | None, *, ratios: bool) -> bool:
         """Return whether a single training with this score is the same one.
 
-        One of a group may differ by `BATCHED_ROUNDING`.
+        One of a group may differ by `BATCHED_ROUNDING`; see `same_but_for_rounding`.
         """
         if not self.group or score is None or self.value is None:
             return score == self.value
-        return math.isclose(score, self.value, rel_tol=BATCHED_ROUNDING)
+        return same_but_for_rounding(score, self.value, ratios=ratios)
 
 
 @dataclass(frozen=True)
@@ -279,12 +290,8 @@ class StudyRecord:
         return self.sign * (trial.value or 0.0), loss
 
     @property
-    def seconds(self) -> float:
-        """How long the search has run, over all its runs.
-
-        A run that was killed recorded no time: it took at least the time of its trials.
-        """
-        training, covered_to = 0.0, 0.0
+    def spans(self) -> list[tuple[float, float]]:
+        """When each training began and ended, seconds since 1970, in order; a group's is one."""
         groups: dict[tuple[int, ...], list[Outcome]] = {}  # a trial's seconds are its share of one
         for trial in self.trained:
             if trial.outcome is not None:
@@ -293,7 +300,16 @@ class StudyRecord:
         for outcomes in groups.values():
             ended = max(outcome.finished_at for outcome in outcomes)
             spans.append((ended - sum(outcome.seconds for outcome in outcomes), ended))
-        for begun, ended in sorted(spans):
+        return sorted(spans)
+
+    @property
+    def seconds(self) -> float:
+        """How long the search has run, over all its runs.
+
+        A run that was killed recorded no time: it took at least the time of its trials.
+        """
+        training, covered_to = 0.0, 0.0
+        for begun, ended in self.spans:
             training += max(0.0, ended - max(begun, covered_to))
             covered_to = max(covered_to, ended)
         return max(training, self.seconds_recorded)

@@ -66,8 +66,7 @@ def trajectory_of(record: StudyRecord, n_trials: int) -> Trajectory:
     """
     trained = record.trained
     first = trained[:n_trials]
-    spans = _spans(trained)
-    clock = _Clock(spans, record.seconds - _waited_s(trained, spans))
+    clock = _Clock(record.spans, record.seconds - _waited_s(trained, record.spans))
     in_time = sorted(first, key=lambda t: (clock.at(_ended_at(t)), t.number))
     return Trajectory(
         study=record.name,
@@ -106,18 +105,6 @@ class _Clock:
         return self._scale * float(np.interp(time, self._times, self._busy))
 
 
-def _spans(trials: Iterable[TrialRecord]) -> list[tuple[float, float]]:
-    """Return when each training began and ended, in order: a group's is one.
-
-    The seconds of a member are its share of those of its group.
-    """
-    trainings: dict[tuple[int, ...], list[TrialRecord]] = {}
-    for trial in trials:
-        trainings.setdefault(trial.group or (trial.number,), []).append(trial)
-    ended = [(max(map(_ended_at, each)), sum(map(_seconds, each))) for each in trainings.values()]
-    return sorted((end - seconds, end) for end, seconds in ended)
-
-
 def _waited_s(trials: Sequence[TrialRecord], spans: Sequence[tuple[float, float]]) -> float:
     """Return the seconds between the first trial's request and the first training."""
     asked = [t.asked_at.timestamp() for t in trials if t.asked_at is not None]
@@ -133,10 +120,6 @@ def _best_so_far(trials: Sequence[TrialRecord], sign: int) -> tuple[float, ...]:
 
 def _ended_at(trial: TrialRecord) -> float:
     return trial.outcome.finished_at if trial.outcome else 0.0
-
-
-def _seconds(trial: TrialRecord) -> float:
-    return trial.outcome.seconds if trial.outcome else 0.0
 
 
 @dataclass(frozen=True)

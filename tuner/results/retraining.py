@@ -39,7 +39,8 @@ from tuner.jobs import (
     train_job,
     without_score,
 )
-from tuner.journal.records import BATCHED_ROUNDING, StudyRecord, TrialRecord
+from tuner.journal.records import StudyRecord, TrialRecord, same_but_for_rounding
+from tuner.metrics import METRICS
 from tuner.outputs import scratch_folder
 from tuner.template import workers_expected
 
@@ -79,7 +80,9 @@ class TrainedModels:
 
     def differs(self, run: TrialRecord) -> bool:
         """Return whether a model was trained again, with another score than recorded."""
-        return not run.is_reproduced_by(self._scores.get(str(run.key), run.value))
+        score = self._scores.get(str(run.key), run.value)
+        ratios = METRICS[self._experiment.objective.metric].ratios
+        return not run.is_reproduced_by(score, ratios=ratios)
 
     def of(self, runs: Sequence[TrialRecord]) -> Models:
         """Return the models of some trainings.
@@ -402,8 +405,9 @@ class Training:
             return None
         if not self.was_batched or len(scores) != len(recorded):
             return scores == recorded
+        ratios = METRICS[self.experiment.objective.metric].ratios
         pairs = zip(scores, recorded, strict=True)
-        return all(math.isclose(*pair, rel_tol=BATCHED_ROUNDING) for pair in pairs)
+        return all(same_but_for_rounding(*pair, ratios=ratios) for pair in pairs)
 
     def differences(self) -> list[str]:
         """Return the changes in data, libraries and device since the recorded training."""
