@@ -22,25 +22,25 @@ class _Thread(PooledWorker):
         super().__init__()
         self._pool, self._alive = pool, True
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue = queue.SimpleQueue()
         threading.Thread(target=self._run, daemon=True).start()
 
     def send_job(self, job: Job) -> None:
         self._jobs.put(job)
 
     def send_answers(self, answers) -> None:
-        self._answers.put(answers)
+        self._heard.put(answers)
 
     def end(self) -> None:
         self._alive = False
         self._jobs.put(None)
-        self._answers.put([])
+        self._heard.put([])
 
     def _run(self) -> None:
         self._send(Ready(__version__))
         while (job := self._jobs.get()) is not None:
             try:
-                serve(job, self._pool.work, self._send, self._answers.get)
+                serve(job, self._pool.work, self._send, self._heard.get)
             except Exception as error:
                 self._send(Died(repr(error)))
                 return
