@@ -310,7 +310,8 @@ def test_a_retraining_is_called_by_the_trial_that_it_retrains(folder):
 
 def test_on_a_terminal_a_search_draws_a_bar(folder):
     ours, theirs = pty.openpty()
-    command = [*TUNER, "run", "air.yaml", "--no-tracking", "--workers", "1"]
+    long = ["--set", "budget.epochs=100", "--set", "budget.patience=100"]  # trials are seen running
+    command = [*TUNER, "run", "air.yaml", "--no-tracking", "--workers", "1", *long]
     environment = os.environ | {"COLUMNS": "100", "TERM": "xterm-256color"}
     process = subprocess.Popen(command, env=environment, stdout=theirs, stderr=theirs)
     os.close(theirs)
