@@ -24,7 +24,6 @@ from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights
 from tuner.metrics import METRICS
 from tuner.training.device import (
-    TrainingError,
     check_cuda,
     describe_device,
     give_memory_back,
@@ -36,11 +35,11 @@ from tuner.training.device import (
 )
 from tuner.training.group_windows import Batch, Windows
 from tuner.training.layers import as_values
-from tuner.training.model import in_units
+from tuner.training.model import WARMUP, in_units
 from tuner.training.optimizers import JoinedSteps
 from tuner.training.samples import Split
 from tuner.training.stack import Sizes, Stack, stack_weights, write_weights
-from tuner.training.trainer import Fit, latency_ms, run_job
+from tuner.training.trainer import Fit, check_finite, latency_ms, run_job
 
 GroupReport = Callable[[Sequence[tuple[str, Epoch]]], Sequence[bool]]
 """Called with the keys and newest epochs of members; returns for each whether it goes on."""
@@ -54,7 +53,6 @@ _PREDICTED = {"cpu": 2**24, "cuda": 2**28}  # numbers in the predictions of all 
 _FEW = 2  # members that go on alone on a CPU
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
-_WARMUP = 3  # as of `WeightAverage`
 
 
 def train_group(jobs: Sequence[TrainJob], report: GroupReport) -> list[Outcome]:
@@ -183,10 +181,7 @@ class Member:
         """
         number = len(self.history)
         numbers = {"train_loss": train_loss, "val_loss": val_loss, self.job.metric: metric}
-        for name, value in numbers.items():
-            if not math.isfinite(value):
-                rate = f"learning_rate {self.parameters.learning_rate:g}"
-                raise TrainingError(f"{name} is {value} at epoch {number} ({rate})")
+        check_finite(self.parameters, number, **numbers)
         self.fit.schedule(val_loss)
         epoch = Epoch(number, train_loss, val_loss, metric, time.time())
         self.history.append(epoch)
@@ -486,7 +481,7 @@ class Group:
         spread = square.sqrt().div_(math.sqrt(corrections[1])).add_(_EPSILON)
         self.flat.addcdiv_(mean * (rates / -corrections[0]), spread)
         if self._averages:
-            least = _WARMUP / (_WARMUP + self._done)
+            least = WARMUP / (WARMUP + self._done)
             self.average.lerp_(self.flat, self._least.clamp(min=least))
 
     @torch.inference_mode()

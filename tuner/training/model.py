@@ -44,7 +44,7 @@ from tuner.user_code import is_reference
 _BATCH = 1024  # samples; not the job's batch_size, so that a score repeats bit for bit
 _BATCH_NUMBERS = 2**24  # numbers in a layer: long or wide sequences make smaller batches
 _BATCH_TEXTS = 256
-_WARMUP = 3  # the k-th step counts at least 3 / (3 + k), as the first weights are random
+WARMUP = 3  # the k-th step counts at least 3 / (3 + k), as the first weights are random
 
 
 class Model(nn.Module):
@@ -435,7 +435,7 @@ class WeightAverage:
     def update(self) -> None:
         """Update the average; called after each step of the optimizer."""
         self.done += 1
-        rate = max(self._least, _WARMUP / (_WARMUP + self.done))
+        rate = max(self._least, WARMUP / (WARMUP + self.done))
         torch._foreach_lerp_(self._averages, self._weights, rate)
         for average, buffer in self._buffers:
             average.copy_(buffer)

@@ -201,6 +201,14 @@ def latency_ms(fit: Fit) -> float:
     return 1000 * statistics.median(seconds[1:])  # the first one warms up
 
 
+def check_finite(parameters: Hyperparameters, epoch: int, **numbers: float) -> None:
+    """Raise TrainingError for the first of an epoch's numbers, by name, that is not finite."""
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            rate = f"learning_rate {parameters.learning_rate:g}"
+            raise TrainingError(f"{name} is {value} at epoch {epoch} ({rate})")
+
+
 class _PrunedError(Exception):
     """The report returned False."""
 
@@ -297,10 +305,10 @@ class _Trainer:
         best: _Best | None = None
         best_so_far = (math.inf, math.inf)  # metric and loss: a metric of few rows often repeats
         for number in range(first, first + job.epochs):
-            train_loss = self._finite("train_loss", fit.train_epoch(), number)
+            train_loss = fit.train_epoch()
+            check_finite(self.parameters, number, train_loss=train_loss)
             val_loss, metric = fit.evaluate()
-            self._finite("val_loss", val_loss, number)
-            self._finite(job.metric, metric, number)
+            check_finite(self.parameters, number, val_loss=val_loss, **{job.metric: metric})
             fit.schedule(val_loss)
 
             if best is None or (self.sign * metric, val_loss) < best_so_far:
@@ -325,15 +333,11 @@ class _Trainer:
     def _train_all(self, fit: Fit) -> _Best:
         """Train all epochs; the training loss takes the place of the validation loss."""
         for number in range(self.job.epochs):
-            fit.schedule(self._finite("train_loss", fit.train_epoch(), number))
+            train_loss = fit.train_epoch()
+            check_finite(self.parameters, number, train_loss=train_loss)
+            fit.schedule(train_loss)
         weights = fit.trained.weights() if self.job.keep_weights else None
         return _Best(self.job.epochs - 1, None, weights)
-
-    def _finite(self, name: str, value: float, epoch: int) -> float:
-        if not math.isfinite(value):
-            rate = f"learning_rate {self.parameters.learning_rate:g}"
-            raise TrainingError(f"{name} is {value} at epoch {epoch} ({rate})")
-        return value
 
 
 def run_job(job: Job, report: Report) -> Outcome:
