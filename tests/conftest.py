@@ -114,3 +114,18 @@ def quiet_optuna():
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     yield
     optuna.logging.set_verbosity(before)
+
+
+@pytest.fixture
+def run_well(capsys):
+    """Runs a command, which must end well, and returns what it printed on standard output."""
+    from tuner.cli.app import run
+
+    def call(*arguments):
+        capsys.readouterr()
+        status = run(list(arguments))
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        return printed.out
+
+    return call

@@ -83,17 +83,8 @@ def copied(unpacked, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def tuner(capsys):
-    """Runs a command, which must end well, and returns what it printed on standard output."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        status = run(list(arguments))
-        printed = capsys.readouterr()
-        assert status == 0, printed.err
-        return printed.out
-
-    return call
+def tuner(run_well):
+    return run_well
 
 
 def facts(shown):

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from helpers.records import trial_record
 
-from tuner.cli.app import run
 from tuner.jobs import Outcome, OutcomeState
 from tuner.journal.records import BATCHED_ROUNDING
 
@@ -20,15 +19,8 @@ ROUNDING = 1e-9 if MAKE["computer"]() == MADE["computer"] else 1e-3
 
 
 @pytest.mark.parametrize("name", MAKE["STUDIES"])
-def test_trainings_score_what_they_scored_to_the_last_digit(name, tmp_path, capsys):
-    def tuner(*arguments):
-        capsys.readouterr()
-        status = run(list(arguments))
-        printed = capsys.readouterr()
-        assert status == 0, printed.err
-        return printed.out
-
-    found, wanted = MAKE["trained"](name, tmp_path, tuner), MADE[name]
+def test_trainings_score_what_they_scored_to_the_last_digit(name, tmp_path, run_well):
+    found, wanted = MAKE["trained"](name, tmp_path, run_well), MADE[name]
     assert [list(group) for group in found["groups"]] == wanted["groups"]
     assert bool(wanted["groups"]) is (name == "groups")
     for key in ("number", "params"):
