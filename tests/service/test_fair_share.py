@@ -107,7 +107,7 @@ def test_shares_do_not_drift_apart(n_workers, data):
     for _ in range(99):
         machine.step()
         got = [machine.partial(name) for name in range(3)]
-        assert max(got) - min(got) <= 10 * n_workers
+        assert max(got) - min(got) <= 10 * n_workers + 1e-6
 
 
 def test_an_owner_with_twice_the_weight_gets_twice_the_share():
