@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import gc
 import importlib
 import inspect
 import sys
@@ -24,12 +25,16 @@ from tuner.outputs import checked_output, to_nowhere
 
 _OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _MOST_LINES = 20  # about what is wrong
+_YOUNG = 20_000  # objects between two collections: imports make many, and no garbage
 _Command = TypeVar("_Command", bound=type)
 
 
 def main() -> None:
     """Run the command line and exit."""
-    sys.exit(run(sys.argv[1:]))
+    gc.set_threshold(_YOUNG)
+    status = run(sys.argv[1:])
+    gc.freeze()  # at its end Python looks for garbage among all there is: a second after MLflow
+    sys.exit(status)
 
 
 def run(arguments: list[str]) -> int:

@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ _WORKER = "tuner.executors.worker"
 _LOOK_S = 0.5  # between looks, while it imports, at whether it is still wanted
 
 # What scores of classes need, imported when there is nothing to fork, and in parts: an order waits
-# for one of them at most.
+# for one of them at most. Not at once: a short search needs the processor for its trials.
+_LATER_S = 5.0
 _LATER = ("scipy.special", "scipy.sparse.linalg", "scipy.stats", "sklearn.metrics")
 
 
@@ -36,16 +38,17 @@ def main(file_descriptor: int) -> str:
     _import_while(searching)
     _check_fit(connection)
     _tell(connection, {"ready": True})
-    later = list(_LATER)
+    later, later_at = list(_LATER), time.monotonic() + _LATER_S
     waiting, forks = select.poll(), dict[int, int]()  # process ids by their descriptors
     for descriptor in (searching, file_descriptor):
         waiting.register(descriptor, select.POLLIN)
     while True:
-        if later and not waiting.poll(0):
+        until_ms = max(0.0, 1000 * (later_at - time.monotonic())) if later else None
+        if not (heard := waiting.poll(until_ms)):
             importlib.import_module(later.pop(0))
             gc.freeze()
             continue
-        for descriptor, _ in waiting.poll():
+        for descriptor, _ in heard:
             if descriptor == searching:
                 os._exit(0)
             if descriptor != file_descriptor:
@@ -88,11 +91,13 @@ def _import_while(searching: int) -> None:
 
     signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, _LOOK_S, _LOOK_S)
+    gc.disable()  # imports make objects that stay: looking among them for garbage takes a fifth
     importlib.import_module(_WORKER).prepare()
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     gc.collect()
     gc.freeze()  # a collection would write to every object, and have its page copied
+    gc.enable()
 
 
 def is_fit(process: Path = Path("/proc/self")) -> bool:
