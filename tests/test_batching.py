@@ -187,6 +187,13 @@ def test_groups_that_memory_makes_too_small_train_singly():
     assert keys(groups_of(jobs, gpu=False, always=True)) == [["0", "1"], ["2", "3"]]
 
 
+def test_one_that_is_too_large_leaves_the_others_together():
+    wide = make_job("wide", hidden_size=WIDEST, batch_size=512, window=168)
+    jobs = [make_job(str(at), hidden_size=4, batch_size=512, window=168) for at in range(4)]
+    assert bytes_of([wide]) * 2 > MOST_BYTES > bytes_of(jobs)
+    assert keys(groups_of([wide, *jobs], gpu=False)) == [["wide"], ["0", "1", "2", "3"]]
+
+
 def test_two_are_no_group_on_a_cpu_but_on_demand():
     jobs = [make_job(str(at)) for at in range(2)]
     assert keys(groups_of(jobs, gpu=False)) == [["0"], ["1"]]

@@ -119,13 +119,17 @@ def _dealt(places: Sequence[int], jobs: Sequence[TrainJob], *, gpu: bool) -> lis
     """Return runs of places of one kind that are small enough, of even lengths."""
     most = MOST_MEMBERS_GPU if gpu else MOST_MEMBERS
     most_bytes = MOST_BYTES_GPU if gpu else MOST_BYTES
+    alone: list[Sequence[int]] = []  # with its neighbour, the largest is too large already
+    while len(places) > 1 and bytes_of([jobs[at] for at in places[-2:]]) > most_bytes:
+        alone.append(places[-1:])
+        places = places[:-1]
     n_groups = -(-len(places) // most)
     while True:
         bounds = [len(places) * k // n_groups for k in range(n_groups + 1)]
         groups = [places[a:b] for a, b in itertools.pairwise(bounds)]
         large = [g for g in groups if len(g) > 1 and bytes_of([jobs[at] for at in g]) > most_bytes]
         if not large:
-            return groups
+            return groups + alone
         n_groups += 1
 
 

@@ -291,6 +291,40 @@ def test_members_train_alone_where_memory_is_lacking(noise, make_job, monkeypatc
     assert sorted(reported) == [(str(at), k) for at, own in enumerate(numbers) for k in own]
 
 
+def test_answers_are_kept_where_memory_is_lacking(noise, make_job, monkeypatch):
+    def lacking(fit):
+        raise MemoryError
+
+    monkeypatch.setattr(module, "latency_ms", lacking)
+    jobs = [make_job(noise, seed=at, epochs=n) for at, n in enumerate((2, 9, 9))]
+    jobs = [dataclasses.replace(job, key=str(at)) for at, job in enumerate(jobs)]
+    reported = []
+
+    def report(reports):
+        reported.extend((key, epoch.epoch) for key, epoch in reports)
+        return [(key, epoch.epoch) != ("1", 1) for key, epoch in reports]
+
+    first, pruned, third = train_group(jobs, report)  # the first one ends, and has no latency
+    assert (pruned.state, len(pruned.history)) == (OutcomeState.PRUNED, 2)
+    assert first.state is third.state is OutcomeState.COMPLETE
+    assert sorted(reported) == sorted(set(reported))
+
+
+def test_evaluated_windows_are_bounded_by_what_they_read(bumpy, make_job, monkeypatch):
+    jobs = [make_job(bumpy, hidden_size=2, segment=6) for _ in range(3)]
+    most, read, together = 300, [], Group._outputs
+
+    def outputs(self, parts, batch, *others):
+        if not torch.is_grad_enabled():
+            read.append(batch.read.numel())
+        return together(self, parts, batch, *others)
+
+    monkeypatch.setattr(module, "_NUMBERS", {"cpu": most})
+    monkeypatch.setattr(Group, "_outputs", outputs)
+    assert train_group(jobs, every)[0].state is OutcomeState.COMPLETE
+    assert most / 2 < max(read) <= most
+
+
 def test_members_read_their_data_once_and_are_scored_singly(bumpy, make_job, monkeypatch):
     opened, scored = [], []
     truth_of, to_units = type(bumpy).truth_of, type(bumpy).to_units

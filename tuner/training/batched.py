@@ -48,7 +48,7 @@ Score = Callable[[int], tuple[float, float]]
 """Called with the place of a member; returns its loss and metric on the evaluation samples."""
 
 _BATCH = 1024  # windows that are evaluated at a time
-_NUMBERS = 2**23  # numbers in a layer of all members, in an evaluation
+_NUMBERS = {"cpu": 2**23, "cuda": 2**28}  # in a layer of all members, in an evaluation
 _PREDICTED = {"cpu": 2**24, "cuda": 2**28}  # numbers in the predictions of all members
 _FEW = 2  # members that go on alone on a CPU
 _BETAS = (0.9, 0.999)
@@ -192,13 +192,19 @@ class Member:
     def _rank(self, epoch: Epoch) -> tuple[float, float]:
         return self._sign * epoch.metric, epoch.val_loss
 
-    def decide(self, go_on: bool) -> None:
-        """End the training if it was pruned, or the newest epoch was the last one."""
-        assert self.best is not None, "an epoch was added"
-        number = self.history[-1].epoch
+    def answered(self, go_on: bool) -> None:
+        """Note that the newest epoch was reported, and whether the training was pruned."""
+        self.reported += 1
         if not go_on:
             self.state = OutcomeState.PRUNED
-        elif number == self.job.epochs - 1 or number - self.best.epoch >= self.job.patience:
+
+    def end_if_done(self) -> None:
+        """End the training if the newest epoch was its last one."""
+        assert self.best is not None, "an epoch was added"
+        if self.state is not None:
+            return
+        number = self.history[-1].epoch
+        if number == self.job.epochs - 1 or number - self.best.epoch >= self.job.patience:
             self.latency_ms = latency_ms(self.fit)
             self.state = OutcomeState.COMPLETE
 
@@ -260,9 +266,10 @@ def _train(members: Sequence[Member], report: GroupReport) -> None:
         if ends:
             answers = report([(member.job.key, epoch) for member, epoch in ends])
             for (member, _), go_on in zip(ends, answers, strict=True):
-                member.reported += 1
+                member.answered(go_on)
+            for member, _ in ends:  # where one lacks memory, all have their answers
                 with member.fails_alone():
-                    member.decide(go_on)
+                    member.end_if_done()
         going = [member for member in training if member.state is None]
         if len(going) < len(training):
             for member in training:
@@ -497,8 +504,9 @@ class Group:
             return self._evaluate_alone
         parts = self.sizes.parts(self._scored)
         order = torch.arange(n, dtype=torch.int32).expand(len(self.members), -1)
-        read = self.train_windows.steps * 4 * max(self.sizes.layers)  # numbers of a window
-        size = max(1, min(_BATCH, _NUMBERS // (len(order) * read)))
+        inputs = self.sizes.segment or self.sizes.inputs
+        read = self.train_windows.steps * max(inputs, 4 * max(self.sizes.layers))  # of a window
+        size = max(1, min(_BATCH, _NUMBERS[self.device.type] // (len(order) * read)))
         found, totals = [], torch.zeros(len(order), dtype=torch.float64, device=self.device)
         for samples in torch.split(order, size, dim=1):
             batch = self.scored_windows.batch(samples)
