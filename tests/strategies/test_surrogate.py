@@ -250,6 +250,21 @@ def test_a_number_of_candidates_out_of_range_is_refused(value):
         ParticleSwarmSampler(candidates=value)
 
 
+def test_candidates_of_a_generation_are_bounded():
+    assert ParticleSwarmSampler(population_size=1000, candidates=100)
+    with pytest.raises(ValueError, match="must be at most 100 with a population_size of 1000"):
+        ParticleSwarmSampler(population_size=1000, candidates=101)
+
+
+def test_candidates_are_predicted_in_parts(monkeypatch):
+    rng = np.random.default_rng(0)
+    told = Told(rng.random((30, 1)), rng.random(30))
+    candidates = rng.random((9, 5))
+    whole = chosen(told, *candidates)
+    monkeypatch.setattr("tuner.strategies.surrogate._PART", 7)
+    assert chosen(told, *candidates) == whole
+
+
 def test_a_swarm_without_candidates_imports_no_scikit_learn():
     code = """
 import sys, optuna

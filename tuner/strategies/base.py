@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import ErrorDetails
 
 from tuner.errors import ExperimentError, SpaceError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 
 _FEWEST_GENERATIONS = 4  # in the budget, at least, with the default population
+_MOST_CANDIDATES = 100_000  # of a generation: each is kept until one is chosen
 _CYCLE = 20  # in a cycle of the schedules, without a budget of trials
 
 
@@ -304,6 +305,16 @@ class SwarmStrategy(PopulationStrategy):
 
     candidates: Annotated[int, Field(ge=1, le=1_000, strict=True)] = 1
     """Places proposed for each individual; from 2 on, a model of earlier trials picks one."""
+
+    @model_validator(mode="after")
+    def _check_candidates(self) -> SwarmStrategy:
+        most = max(1, _MOST_CANDIDATES // self.population)
+        if self.candidates > most:
+            rule = f"must be at most {most} with a population of {self.population}"
+            raise ExperimentError(
+                rule, key="candidates", got=self.candidates, remedy=f"write {most}"
+            )
+        return self
 
     def move_all(self, past: Past, turn: Turn) -> list[Record]:
         """Return where each individual goes, as `move` does for one at a time."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _MOST_FITTED = 200  # trials: fitting takes their number to the power of three
 _LENGTHS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # in sides of the unit cube
 _NOISES = (0.003, 0.03, 0.1, 0.3)  # shares of the variance of the scores
+_PART = 4096  # candidates that are predicted at a time
 _DIGITS = 9  # positions that agree in these are one configuration
 
 
@@ -163,7 +164,10 @@ def _promise(
     from scipy.stats import norm
 
     model = _fitted(places, scores)
-    mean, deviation = model.predict(candidates, return_std=True)
+    # In parts: the kernel of all candidates and trials may be larger than memory.
+    parts = [candidates[k : k + _PART] for k in range(0, len(candidates), _PART)]
+    predicted = [model.predict(part, return_std=True) for part in parts]
+    mean, deviation = (np.concatenate(each) for each in zip(*predicted, strict=True))
     deviation = np.maximum(deviation, 1e-9)
     z = (model.predict(places).min() - mean) / deviation
     return mean, deviation * (z * norm.cdf(z) + norm.pdf(z))
