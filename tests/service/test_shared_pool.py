@@ -103,6 +103,20 @@ def test_a_search_that_joins_the_pool_starts_the_template(make_pool, job):
     assert workers._template is expected
 
 
+def test_a_job_handed_back_is_withdrawn_with_its_reports(make_pool, job):
+    pool = make_pool(1)
+    study = pool.executor("me", "s")
+    study.submit(endless(job))
+    begins(study, "a")
+    study.answer("a", True)
+    wait_until(lambda: study._events)
+    with pool.lock:
+        (key,) = pool._tasks
+        pool.put_back(key)
+        assert study.withdraw() == ["a"]
+    assert study.poll(0) == []
+
+
 def test_owners_take_turns(make_pool, job):
     pool = make_pool(1)
     first = pool.executor("first", "s")

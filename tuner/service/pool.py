@@ -557,7 +557,10 @@ class StudyExecutor:
     def withdraw(self) -> list[str]:
         """Drop the jobs that no worker has begun, and return their keys."""
         with self._pool.lock:
-            return self._pool._withdraw(self)
+            dropped = self._pool._withdraw(self)
+            # One that a worker handed back may have reported before.
+            self._events = [event for event in self._events if event.key not in dropped]
+            return dropped
 
     def abort(self, reason: BaseException) -> None:
         """End the jobs of the study, and have its search raise `reason`; called from any thread.
