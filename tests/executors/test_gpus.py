@@ -1,5 +1,6 @@
 """GPUs are found without torch, and shared out evenly; the ones here are made up."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from helpers.executor_events import events, n_finished, outcomes
 
 from tuner.data import SeriesRef, Shape
 from tuner.executors import LocalExecutor
-from tuner.executors.local import find_gpus
+from tuner.executors.local import find_gpus, trains_on_gpus
 from tuner.jobs import TrainJob
 
 TWO = """\
@@ -87,6 +88,25 @@ def test_what_the_environment_allows_goes_before_what_there_is(
     nvidia_smi(listing(TWO))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert find_gpus() == expected
+
+
+@pytest.mark.parametrize(
+    ("torch_version", "listed", "expected"),
+    [
+        ("2.13.0", TWO, True),
+        ("2.13.0+cu130", TWO, True),
+        ("2.13.0+cpu", TWO, False),
+        ("2.13.0", "No devices found.\n", False),
+    ],
+)
+def test_workers_train_on_gpus_that_their_torch_can_use(
+    nvidia_smi, monkeypatch, torch_version, listed, expected
+):
+    nvidia_smi(listing(listed))
+    monkeypatch.setattr("tuner.executors.local.version", lambda package: torch_version)
+    assert trains_on_gpus() is expected
+    with contextlib.closing(LocalExecutor(1)) as workers:
+        assert workers.has_gpus is expected
 
 
 @pytest.fixture

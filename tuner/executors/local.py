@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property, partial
+from importlib.metadata import PackageNotFoundError, version
 from itertools import takewhile
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
@@ -60,6 +61,17 @@ def _by_uuid(lines: Iterable[str]) -> tuple[str, ...]:
             found.remove(whole)
         found.append(match["uuid"])
     return tuple(found)
+
+
+def trains_on_gpus() -> bool:
+    """Return whether workers train on a GPU where a job leaves the device to them.
+
+    That takes a GPU, and a PyTorch that is no build for CPUs; it is not imported to find out.
+    """
+    try:
+        return bool(find_gpus()) and not version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return False
 
 
 _START_S = 120.0  # after that a worker that is still starting counts as one that cannot
@@ -186,8 +198,8 @@ class LocalExecutor(WorkerPool[_Process]):
 
     @property
     def has_gpus(self) -> bool:
-        """Whether there are GPUs here, of which each process sees one."""
-        return bool(self._gpus)
+        """Whether there are GPUs here that PyTorch uses, of which each process sees one."""
+        return trains_on_gpus()
 
     def wake(self) -> None:
         """Have a `poll` that waits return at once."""

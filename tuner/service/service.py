@@ -12,7 +12,7 @@ import optuna
 
 from tuner.errors import JournalAway, TunerError
 from tuner.executors.choice import choose_executor
-from tuner.executors.local import find_gpus
+from tuner.executors.local import trains_on_gpus
 from tuner.experiment.schema import Resources
 from tuner.service.access import Access, Owner
 from tuner.service.datasets import DatasetStore
@@ -145,7 +145,7 @@ class Service:
         n_workers = choice.capacity if n_workers is None else n_workers
         make = self._make_pool or choice.make
         share = FairShare[str](owner_limit=self._workers_of)
-        has_gpus = resources.gpus > 0 or (self.settings.executor == "local" and bool(find_gpus()))
+        has_gpus = resources.gpus > 0 or (self.settings.executor == "local" and trains_on_gpus())
         return SharedPool(make, n_workers, share, resources=resources, has_gpus=has_gpus)  # type: ignore[arg-type]
 
     def _workers_of(self, owner: str) -> int | None:
