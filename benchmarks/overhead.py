@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--profile", metavar="STRATEGY")
     # How this script starts itself: for one search, to create MLflow's database.
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--narrow", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--no-tracking", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--create-store", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -71,7 +72,7 @@ def main() -> None:
         create_store()
     elif options.one:
         tracks = not options.no_tracking
-        print(json.dumps(measure(options.one, options.trials, tracks)))
+        print(json.dumps(measure(options.one, options.trials, tracks, options.narrow)))
     elif options.profile:
         print(profile(options.profile, options.trials))
     else:
@@ -122,13 +123,14 @@ def watch_parts() -> Parts:
     return parts
 
 
-def measure(strategy: str, trials: int, tracks: bool) -> dict[str, Any]:
+def measure(strategy: str, trials: int, tracks: bool, narrow: bool) -> dict[str, Any]:
     """Run one search in the current folder and return its times in seconds."""
     parts = watch_parts()
-    wall_s, trials_s, record = search_once(strategy, trials, tracks)
+    wall_s, trials_s, copied, record = search_once(strategy, trials, tracks, narrow)
     training_s = sum(t.outcome.seconds for t in record.trained)
     return {
         "trials": len(record.trained),
+        "copied": copied,
         "repeats": len(record.trials) - len(record.trained),
         "search_s": wall_s - training_s,
         "trials_s": trials_s - training_s,
@@ -138,8 +140,14 @@ def measure(strategy: str, trials: int, tracks: bool) -> dict[str, Any]:
     }
 
 
-def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float, Any]:
-    """Return a search's wall time, that of its trials alone, and its record."""
+def search_once(
+    strategy: str, trials: int, tracks: bool, narrow: bool = False
+) -> tuple[float, float, bool, Any]:
+    """Search the experiment's hyperparameters, or one of them if `narrow`, as peers do.
+
+    Returns:
+        The search's wall time, that of its trials alone, whether all is copied, and its record.
+    """
     import optuna
 
     from tuner.cli.run import load
@@ -153,6 +161,8 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     changes = [f"budget.trials={trials}", "finalists.top=0"]
+    if narrow:
+        changes.append("search_space={dropout: {type: float, low: 0, high: 0.5}}")
     experiment = load(EXPERIMENT, strategy, changes)
     submitted: list[float] = []
     finished: list[float] = []
@@ -182,7 +192,8 @@ def search_once(strategy: str, trials: int, tracks: bool) -> tuple[float, float,
         )
         ended = time.perf_counter()
     assert len(finished) == len(record.trained) == trials
-    return ended - begun, finished[-1] - submitted[0], record
+    copied = all(each.complete for each in tracking)
+    return ended - begun, finished[-1] - submitted[0], copied, record
 
 
 def create_store() -> None:

@@ -69,19 +69,22 @@ class Seconds:
 
 def watched(arguments: list[str]) -> Seconds:
     """Run a command of tuner in this process, and return where its time went."""
+    from tuner.template import workers_expected
+
     began = time.time()
     sys.path.insert(0, str(bench.ROOT / "benchmarks"))
-    main_of = imported()
-    import overhead
+    with workers_expected():  # which begin beside the imports, as those of the command do
+        main_of = imported()
+        import overhead
 
-    parts = overhead.watch_parts()
-    imports_s = time.time() - began
-    sys.argv = ["tuner", *arguments]
-    try:
-        main_of()
-    except SystemExit as ended:
-        if ended.code:
-            raise
+        parts = overhead.watch_parts()
+        imports_s = time.time() - began
+        sys.argv = ["tuner", *arguments]
+        try:
+            main_of()
+        except SystemExit as ended:
+            if ended.code:
+                raise
     return Seconds(parts, began, imports_s)
 
 

@@ -8,7 +8,9 @@ as it is told to. `segments` reads a day as one step, as `tuner init` proposes f
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import statistics
 import sys
 from collections.abc import Iterable
@@ -24,7 +26,7 @@ OVERHEAD = Path(__file__).resolve().parent.parent / "overhead.py"
 
 
 class NothingFound(Exception):
-    """No trial of a run ended."""
+    """No trial of a run ended, or MLflow lacks some."""
 
 
 def experiment(job: Job, file: Path, strategy: str, seed: int, segment: int = 1) -> dict[str, Any]:
@@ -89,7 +91,16 @@ def command(
     """
     if job.name == "overhead":
         tracks = [] if variant == "mlflow" else ["--no-tracking"]
-        return [sys.executable, str(OVERHEAD), "--one", "tpe", "--trials", str(job.trials), *tracks]
+        return [
+            sys.executable,
+            str(OVERHEAD),
+            "--one",
+            "tpe",
+            "--narrow",
+            "--trials",
+            str(job.trials),
+            *tracks,
+        ]
     strategy, segment = ("tpe", 24) if variant == "segments" else (variant, 1)
     # JSON is YAML.
     written = json.dumps(experiment(job, file, strategy, seed, segment), indent=1)
@@ -116,10 +127,12 @@ def result(job: Job, folder: Path, said: str, began: float) -> dict[str, Any]:
         began: when the command was started, in seconds since 1970.
 
     Raises:
-        NothingFound: no trial ended.
+        NothingFound: no trial ended, or the copy in MLflow was not complete at the end.
     """
     if job.name == "overhead":
         found = json.loads(said.splitlines()[-1])
+        if not found["copied"]:
+            raise NothingFound("MLflow lacks trials")
         return {"trials": found["trials"], "search_s": found["search_s"], "steps": 0, "curve": []}
     from tuner.journal.records import read_study
     from tuner.journal.storage import read_journal
@@ -129,6 +142,8 @@ def result(job: Job, folder: Path, said: str, began: float) -> dict[str, Any]:
     outcomes = [trial.outcome for trial in trained if trial.outcome is not None]
     if not outcomes:
         raise NothingFound("no trial ended")
+    if (copied := copied_trials(folder / "mlflow.db")) < len(outcomes):
+        raise NothingFound(f"MLflow has {copied} of {len(outcomes)} trials")
     points = sorted(
         (o.finished_at - began, o.objective) for o in outcomes if o.objective is not None
     )
@@ -150,6 +165,15 @@ def result(job: Job, folder: Path, said: str, began: float) -> dict[str, Any]:
         },
         **spread(trained),
     }
+
+
+def copied_trials(store: Path) -> int:
+    """Return how many trials have ended in a database of MLflow, which also has the study's run."""
+    with contextlib.closing(sqlite3.connect(store)) as database:
+        (ended,) = database.execute(
+            "SELECT count(*) FROM runs WHERE end_time IS NOT NULL"
+        ).fetchone()
+    return int(ended) - 1
 
 
 def jobs_of(trials: Iterable[Any]) -> dict[tuple[int, ...], list[Any]]:

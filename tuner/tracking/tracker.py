@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _PAUSE_S = 1.0  # between two syncs, at least
 _LONG_PAUSE_S = 5.0  # at most, while MLflow answers
-_SHARE = 0.01  # of a processor's time, at most, for copying
+_SHARE = 0.01  # of a processor's time for copying, unless it takes more every _LONG_PAUSE_S
 _LONG_S = 30.0  # that closing takes at most
 _SHORT_S = 5.0  # likewise if MLflow does not answer, or the search is interrupted
 _LONGEST_PAUSE_S = 60.0  # between two attempts, while MLflow does not answer
