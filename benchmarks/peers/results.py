@@ -483,10 +483,13 @@ def picture(lines: Sequence[Line], file: Path) -> None:
                 names.append(f"{job}: {peer}")
                 values.append(low or high)
     colors = ["tab:orange" if "ours" in n else "0.8" if FLOOR in n else "tab:blue" for n in names]
-    left.barh(names, values, color=colors)
+    bars = left.barh(names, values, color=colors)
+    left.bar_label(bars, fmt="%.2g", padding=2, fontsize=7)
     left.axvline(1, color="0.3", linewidth=0.8)
     if values:
-        left.set_xscale("log")
+        left.set_xscale("log", base=2)
+        left.xaxis.set_major_formatter("{x:g}")
+        left.margins(x=0.12)
     left.set_xlabel("trials a second over the tutorial's")
     left.tick_params(axis="y", labelsize=7)
 
