@@ -130,6 +130,8 @@ def _problem(
         remedy = nearest(word.lower(), known)
         if len(loc) == 1 and (inside := _in_a_block(root, word)):
             remedy = f"write {' or '.join(inside)}"
+        elif len(path) == 2 and word in _of_others(root, loc):
+            remedy = _of_others(root, loc)[word]
         elif word.lower() not in known and "hyperparameters" in root.model_fields:
             remedy = key_meant(word) or remedy
         return ExperimentError(f"unknown key {loc[-1]!r}", key=key, remedy=remedy)
@@ -291,9 +293,25 @@ def _in_a_block(root: type[BaseModel], word: str) -> list[str]:
         f"{name}.{word}"
         for name, field in root.model_fields.items()
         if name not in ("recorded", "cells")  # which tuner writes
-        for section in _sections(field.annotation)
-        if word.lower() in section.model_fields and word != "name"
+        and word != "name"
+        and any(word.lower() in section.model_fields for section in _sections(field.annotation))
     ]
+
+
+def _of_others(root: type[BaseModel], loc: tuple[int | str, ...]) -> dict[str, str]:
+    """Return remedies for keys that other kinds of a block have, `pso` say where it is `tpe`."""
+    field = root.model_fields.get(str(loc[0]))
+    if field is None or not field.discriminator:
+        return {}
+    owners: dict[str, list[str]] = {}
+    for section in _sections(field.annotation):
+        for name in section.model_fields:
+            owners.setdefault(name, []).append(_literal_values(section)[0])
+    block = f"{loc[0]}.{field.discriminator}"
+    return {
+        name: f"it is of {', '.join(kinds)}: remove it, or change {block}"
+        for name, kinds in owners.items()
+    }
 
 
 def _tag_meant(word: str, field: FieldInfo | None) -> str:

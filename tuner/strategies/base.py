@@ -303,7 +303,7 @@ class Past:
 class SwarmStrategy(PopulationStrategy):
     """Individuals that move by their positions, their own bests and the leader."""
 
-    candidates: Annotated[int, Field(ge=1, le=1_000, strict=True)] = 1
+    candidates: Annotated[int, Field(ge=1, le=1_000, strict=True, examples=[20])] = 1
     """Places proposed for each individual; from 2 on, a model of earlier trials picks one."""
 
     @model_validator(mode="after")
