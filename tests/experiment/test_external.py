@@ -38,7 +38,7 @@ REFUSED = [
     ({"space": choices(*range(10_001))}, "choices: must be at most 10,000, got 10,001"),
     ({"strategy": {"name": "brute"}}, "space.x: must have finitely many values"),
     ({"strategy": {"name": "whale"}}, "unknown strategy 'whale'; did you mean 'woa'?"),
-    ({"strategy": {"name": "pso", "batch": 3}}, "strategy.batch: unknown key 'batch'; it is of random"),
+    ({"strategy": {"name": "pso", "batch": 3}}, "strategy.batch: unknown key 'batch'; it is of"),
     ({"direction": MISSING}, "direction: is required; write `direction: minimize`"),
     ({"direction": "min"}, "unknown direction 'min'; choose from: minimize, maximize"),
     ({"lease": 3}, "lease: unknown key 'lease'; did you mean 'lease_s'?"),
