@@ -117,15 +117,25 @@ def quiet_optuna():
 
 
 @pytest.fixture
-def run_well(capsys):
-    """Runs a command, which must end well, and returns what it printed on standard output."""
+def run_command(capsys):
+    """Runs a command; returns status, standard output and standard error."""
     from tuner.cli.app import run
 
     def call(*arguments):
         capsys.readouterr()
         status = run(list(arguments))
-        printed = capsys.readouterr()
-        assert status == 0, printed.err
-        return printed.out
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def run_well(run_command):
+    """Runs a command, which must end well, and returns what it printed on standard output."""
+
+    def call(*arguments):
+        status, out, err = run_command(*arguments)
+        assert status == 0, err
+        return out
 
     return call

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
-from tuner.cli.app import app, run
+from tuner.cli.app import app
 from tuner.cli.models import print_reproduced
 from tuner.data.prepared import prepare
 from tuner.experiment import Experiment, Recorded
@@ -40,15 +40,9 @@ def change_record(monkeypatch, change):
 
 
 @pytest.fixture
-def tuner(here, capsys):
+def tuner(here, run_command):
     """Runs a command; returns its status and what it printed on stdout and stderr."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        status = run(list(arguments))
-        return status, *capsys.readouterr()
-
-    return call
+    return run_command
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tuner.cli.app import run
 from tuner.data.prepared import DataSource
 from tuner.service.access import Access, TokenFile, new_token
 from tuner.service.app import make_app
@@ -70,12 +69,6 @@ def quick_baselines(monkeypatch):
 
 
 @pytest.fixture
-def tuner(capsys):
+def tuner(run_command):
     """Runs a command; returns status, standard output and standard error."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        status = run(list(arguments))
-        return status, *capsys.readouterr()
-
-    return call
+    return run_command

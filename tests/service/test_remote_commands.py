@@ -21,7 +21,6 @@ from helpers.simulated_study import SPACE, START, everything
 from helpers.thread_pool import ThreadPool
 
 from tuner import Client, RunError
-from tuner.cli.app import run
 from tuner.coordination.finalists import find_winner
 from tuner.executors.choice import ExecutorChoice
 from tuner.executors.local import LocalExecutor
@@ -103,14 +102,12 @@ def service(make_service, monkeypatch):
 
 
 @pytest.fixture
-def command(capsys):
+def command(run_command):
     """Runs a command; returns status, standard output and standard error, without times."""
 
     def call(*arguments):
-        capsys.readouterr()
-        status = run(list(arguments))
-        printed = capsys.readouterr()
-        return status, without_times(printed.out).splitlines(), without_times(printed.err)
+        status, out, err = run_command(*arguments)
+        return status, without_times(out).splitlines(), without_times(err)
 
     return call
 
