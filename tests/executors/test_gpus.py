@@ -10,7 +10,7 @@ from helpers.executor_events import events, n_finished, outcomes
 
 from tuner.data import SeriesRef, Shape
 from tuner.executors import LocalExecutor
-from tuner.executors.local import find_gpus, trains_on_gpus
+from tuner.executors.local import find_gpus, trains_on
 from tuner.jobs import TrainJob
 
 TWO = """\
@@ -104,7 +104,7 @@ def test_workers_train_on_gpus_that_their_torch_can_use(
 ):
     nvidia_smi(listing(listed))
     monkeypatch.setattr("tuner.executors.local.version", lambda package: torch_version)
-    assert trains_on_gpus() is expected
+    assert trains_on(find_gpus()) is expected
     with contextlib.closing(LocalExecutor(1)) as workers:
         assert workers.has_gpus is expected
 

@@ -63,13 +63,13 @@ def _by_uuid(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def trains_on_gpus() -> bool:
-    """Return whether workers train on a GPU where a job leaves the device to them.
+def trains_on(gpus: Sequence[str]) -> bool:
+    """Return whether workers train on these GPUs where a job leaves the device to them.
 
-    That takes a GPU, and a PyTorch that is no build for CPUs; it is not imported to find out.
+    That takes one, and a PyTorch that is no build for CPUs; it is not imported to find out.
     """
     try:
-        return bool(find_gpus()) and not version("torch").endswith("+cpu")
+        return bool(gpus) and not version("torch").endswith("+cpu")
     except PackageNotFoundError:
         return False
 
@@ -199,7 +199,7 @@ class LocalExecutor(WorkerPool[_Process]):
     @property
     def has_gpus(self) -> bool:
         """Whether there are GPUs here that PyTorch uses, of which each process sees one."""
-        return trains_on_gpus()
+        return trains_on(self._gpus)
 
     def wake(self) -> None:
         """Have a `poll` that waits return at once."""

@@ -12,7 +12,7 @@ import optuna
 
 from tuner.errors import JournalAway, TunerError
 from tuner.executors.choice import choose_executor
-from tuner.executors.local import trains_on_gpus
+from tuner.executors.local import find_gpus, trains_on
 from tuner.experiment.schema import Resources
 from tuner.service.access import Access, Owner
 from tuner.service.datasets import DatasetStore
@@ -145,7 +145,8 @@ class Service:
         n_workers = choice.capacity if n_workers is None else n_workers
         make = self._make_pool or choice.make
         share = FairShare[str](owner_limit=self._workers_of)
-        has_gpus = resources.gpus > 0 or (self.settings.executor == "local" and trains_on_gpus())
+        is_local = self.settings.executor == "local"
+        has_gpus = resources.gpus > 0 or (is_local and trains_on(find_gpus()))
         return SharedPool(make, n_workers, share, resources=resources, has_gpus=has_gpus)  # type: ignore[arg-type]
 
     def _workers_of(self, owner: str) -> int | None:
