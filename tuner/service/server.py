@@ -28,7 +28,7 @@ from tuner.service.settings import Settings
 
 _FINISH_S = 1.0  # for the requests that run when the service stops
 _SPARE_FILES = 200  # of the process, beside connections
-_MIDDLE_A_FULL = 50  # garbage collections of the middle generation for each of all
+_COLLECTIONS = 700, 10, 50  # new objects a collection; of these a middle one; of those a full one
 _log = logging.getLogger("tuner.service")
 
 
@@ -230,8 +230,7 @@ def _settle() -> None:
     """
     gc.collect()
     gc.freeze()
-    young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, _MIDDLE_A_FULL)
+    gc.set_threshold(*_COLLECTIONS)  # the command has set others, for its imports
 
 
 def log_to_stderr() -> None:
