@@ -130,8 +130,8 @@ def _problem(
         remedy = nearest(word.lower(), known)
         if len(loc) == 1 and (inside := _in_a_block(root, word)):
             remedy = f"write {' or '.join(inside)}"
-        elif len(path) == 2 and word in _of_others(root, loc):
-            remedy = _of_others(root, loc)[word]
+        elif len(path) == 2 and (other := _of_others(root, str(loc[0]), word)):
+            remedy = other
         elif word.lower() not in known and "hyperparameters" in root.model_fields:
             remedy = key_meant(word) or remedy
         return ExperimentError(f"unknown key {loc[-1]!r}", key=key, remedy=remedy)
@@ -294,24 +294,22 @@ def _in_a_block(root: type[BaseModel], word: str) -> list[str]:
         for name, field in root.model_fields.items()
         if name not in ("recorded", "cells")  # which tuner writes
         and word != "name"
-        and any(word.lower() in section.model_fields for section in _sections(field.annotation))
+        and _with_key(field, word.lower())
     ]
 
 
-def _of_others(root: type[BaseModel], loc: tuple[int | str, ...]) -> dict[str, str]:
-    """Return remedies for keys that other kinds of a block have, `pso` say where it is `tpe`."""
-    field = root.model_fields.get(str(loc[0]))
-    if field is None or not field.discriminator:
-        return {}
-    owners: dict[str, list[str]] = {}
-    for section in _sections(field.annotation):
-        for name in section.model_fields:
-            owners.setdefault(name, []).append(_literal_values(section)[0])
-    block = f"{loc[0]}.{field.discriminator}"
-    return {
-        name: f"it is of {', '.join(kinds)}: remove it, or change {block}"
-        for name, kinds in owners.items()
-    }
+def _of_others(root: type[BaseModel], block: str, word: str) -> str | None:
+    """Return the remedy for a key of other kinds of a block: of `pso`, say, but not of `tpe`."""
+    field = root.model_fields.get(block)
+    if field is None or not field.discriminator or not (owners := _with_key(field, word)):
+        return None
+    kinds = ", ".join(_literal_values(owner)[0] for owner in owners)
+    return f"it is of {kinds}: remove it, or change {block}.{field.discriminator}"
+
+
+def _with_key(field: FieldInfo, word: str) -> list[type[BaseModel]]:
+    """Return the kinds of a block that have a key."""
+    return [section for section in _sections(field.annotation) if word in section.model_fields]
 
 
 def _tag_meant(word: str, field: FieldInfo | None) -> str:
