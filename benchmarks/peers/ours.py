@@ -91,16 +91,8 @@ def command(
     """
     if job.name == "overhead":
         tracks = [] if variant == "mlflow" else ["--no-tracking"]
-        return [
-            sys.executable,
-            str(OVERHEAD),
-            "--one",
-            "tpe",
-            "--narrow",
-            "--trials",
-            str(job.trials),
-            *tracks,
-        ]
+        ran = [sys.executable, str(OVERHEAD), "--one", "tpe", "--narrow"]
+        return [*ran, "--trials", str(job.trials), *tracks]
     strategy, segment = ("tpe", 24) if variant == "segments" else (variant, 1)
     # JSON is YAML.
     written = json.dumps(experiment(job, file, strategy, seed, segment), indent=1)
