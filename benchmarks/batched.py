@@ -28,7 +28,8 @@ from tuner.data.prepared import Prepared, prepare
 from tuner.experiment import Experiment
 from tuner.jobs import TrainJob, train_job
 from tuner.training import train, train_group, warm_up
-from tuner.training.batched import Group, Member
+from tuner.training.batched import Group
+from tuner.training.group_member import Member
 from tuner.training.samples import Split
 
 ROOT = Path(__file__).parents[1]

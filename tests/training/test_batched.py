@@ -15,9 +15,10 @@ from tuner.data.features import modes_of
 from tuner.data.preprocessing import Transform
 from tuner.jobs import Outcome, OutcomeState
 from tuner.training import batched as module
-from tuner.training import group_windows, run_job, train_group
+from tuner.training import group_member, group_windows, run_job, train_group
 from tuner.training import trainer as alone_module
-from tuner.training.batched import Group, Member
+from tuner.training.batched import Group
+from tuner.training.group_member import Member
 from tuner.training.samples import Split
 from tuner.training.stack import Sizes, stack_weights
 
@@ -222,7 +223,8 @@ def test_what_fails_for_one_member_fails_it_alone(bumpy, make_job, monkeypatch, 
     def failing(*given):
         raise ValueError(what)
 
-    owner, name = {"schedule": (alone_module, "make_schedule")}.get(what, (module, what))
+    owners = {"schedule": (alone_module, "make_schedule"), "latency_ms": (group_member, what)}
+    owner, name = owners.get(what, (module, what))
     owner = Group if what == "weights_of" else owner
     function = getattr(owner, name)
 
@@ -295,7 +297,7 @@ def test_answers_are_kept_where_memory_is_lacking(noise, make_job, monkeypatch):
     def lacking(fit):
         raise MemoryError
 
-    monkeypatch.setattr(module, "latency_ms", lacking)
+    monkeypatch.setattr(group_member, "latency_ms", lacking)
     jobs = [make_job(noise, seed=at, epochs=n) for at, n in enumerate((2, 9, 9))]
     jobs = [dataclasses.replace(job, key=str(at)) for at, job in enumerate(jobs)]
     reported = []
@@ -346,7 +348,7 @@ def test_members_read_their_data_once_and_are_scored_singly(bumpy, make_job, mon
 
 def test_a_member_that_has_ended_keeps_no_model(noise, make_job, monkeypatch):
     ended, held = [], []
-    latency_ms = module.latency_ms
+    latency_ms = group_member.latency_ms
 
     def ending(fit):
         ended.append(weakref.ref(fit.model))
@@ -356,7 +358,7 @@ def test_a_member_that_has_ended_keeps_no_model(noise, make_job, monkeypatch):
         held.append([ref() is not None for ref in ended])
         return every(reports)
 
-    monkeypatch.setattr(module, "latency_ms", ending)
+    monkeypatch.setattr(group_member, "latency_ms", ending)
     train_group([make_job(noise, epochs=epochs) for epochs in (5, 2, 3, 4)], report)
     assert held == [[], [], [False], [False] * 2, [False] * 3]
 

@@ -20,32 +20,31 @@ from torch.nn import functional
 
 from tuner.data.metrics import score
 from tuner.errors import Interrupted
-from tuner.experiment.hyperparameters import Hyperparameters
 from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights
-from tuner.metrics import METRICS
+from tuner.training.cuda_graph import GraphedStep, captures
 from tuner.training.device import (
     check_cuda,
-    describe_device,
     give_memory_back,
     lacks_memory,
-    peak_memory_mb,
     pick_device,
-    reason_of,
-    seeded,
 )
+from tuner.training.group_member import Member
 from tuner.training.group_windows import Batch, Windows
 from tuner.training.layers import as_values
 from tuner.training.model import WARMUP, in_units
 from tuner.training.optimizers import JoinedSteps
 from tuner.training.samples import Split
 from tuner.training.stack import Sizes, Stack, stack_weights, write_weights
-from tuner.training.trainer import Fit, check_finite, latency_ms, run_job
+from tuner.training.trainer import run_job
 
 GroupReport = Callable[[Sequence[tuple[str, Epoch]]], Sequence[bool]]
 """Called with the keys and newest epochs of members; returns for each whether it goes on."""
 
 Score = Callable[[int], tuple[float, float]]
 """Called with the place of a member; returns its loss and metric on the evaluation samples."""
+
+Masks = Sequence[Tensor | None]
+"""The factors of dropout for a batch, see `Stack.forward`; empty without dropout."""
 
 _BATCH = 1024  # windows that are evaluated at a time
 _NUMBERS = {"cpu": 2**23, "cuda": 2**28}  # in a layer of all members, in an evaluation
@@ -103,130 +102,6 @@ def _alone(member: Member, report: GroupReport) -> Outcome:
 
     outcome = run_job(member.job, goes_on)
     return dataclasses.replace(outcome, seconds=outcome.seconds + member.seconds)
-
-
-class Member:
-    """The course of one training in a group, and its outcome."""
-
-    def __init__(self, job: TrainJob) -> None:
-        self.job = job
-        self.parameters = Hyperparameters(**job.hyperparameters)
-        self.state: OutcomeState | None = None  # once it has ended
-        self.reason: str | None = None
-        self.history: list[Epoch] = []
-        self.reported = 0  # epochs
-        self.best: Epoch | None = None
-        self.weights: Weights | None = None  # of the best epoch, if the job keeps them
-        self.seconds = 0.0
-        self.device = ""
-        self.latency_ms: float | None = None
-        self.n_weights: int | None = None
-        self._fit: Fit | None = None
-        self._sign = METRICS[job.metric].sign  # sign * metric is what gets smaller
-
-    def prepare(self, device: torch.device, opened: Split) -> None:
-        """Make the model, on the split that all members read; the member may fail."""
-        started = time.perf_counter()
-        self.device = describe_device(device)
-        with self.fails_alone(), seeded(self.job.seed, device) as generators:
-            data = self.job.folds[0]
-            fit = Fit(self.job, self.parameters, data, device, generators, opened)
-            # Dropout goes on where the first weights end, as in a training alone.
-            self.dropout = torch.Generator(device)
-            if device.type == "cpu":
-                self.dropout.set_state(torch.default_generator.get_state())
-            else:
-                self.dropout.set_state(torch.cuda.get_rng_state(device))
-            self._fit = fit
-            self.sizes = Sizes.of(fit.model)
-            self.n_weights = sum(parameter.numel() for parameter in fit.model.parameters())
-        self.seconds += time.perf_counter() - started
-
-    @property
-    def fit(self) -> Fit:
-        """The model with its data and optimizer, until the training has ended."""
-        assert self._fit is not None
-        return self._fit
-
-    def release(self) -> None:
-        """Free the memory of a training that has ended; its outcome stays."""
-        self._fit = None
-
-    @contextmanager
-    def fails_alone(self) -> Iterator[None]:
-        """Let an error in the block fail this member, unless it is a lack of memory."""
-        try:
-            yield
-        except Interrupted:
-            raise
-        except Exception as error:
-            if lacks_memory(error):
-                raise
-            self.fail(error)
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the next epoch."""
-        return float(self.fit.optimizer.param_groups[0]["lr"])
-
-    def fail(self, error: Exception) -> None:
-        """End the training as failed."""
-        self.state, self.reason = OutcomeState.FAILED, reason_of(error)
-
-    def add(self, train_loss: float, val_loss: float, metric: float) -> Epoch:
-        """Add an epoch, and return it.
-
-        Raises:
-            TrainingError: a number is not finite.
-        """
-        number = len(self.history)
-        numbers = {"train_loss": train_loss, "val_loss": val_loss, self.job.metric: metric}
-        check_finite(self.parameters, number, **numbers)
-        self.fit.schedule(val_loss)
-        epoch = Epoch(number, train_loss, val_loss, metric, time.time())
-        self.history.append(epoch)
-        if self.best is None or self._rank(epoch) < self._rank(self.best):
-            self.best = epoch
-        return epoch
-
-    def _rank(self, epoch: Epoch) -> tuple[float, float]:
-        return self._sign * epoch.metric, epoch.val_loss
-
-    def answered(self, go_on: bool) -> None:
-        """Note that the newest epoch was reported, and whether the training was pruned."""
-        self.reported += 1
-        if not go_on:
-            self.state = OutcomeState.PRUNED
-
-    def end_if_done(self) -> None:
-        """End the training if the newest epoch was its last one."""
-        assert self.best is not None, "an epoch was added"
-        if self.state is not None:
-            return
-        number = self.history[-1].epoch
-        if number == self.job.epochs - 1 or number - self.best.epoch >= self.job.patience:
-            self.latency_ms = latency_ms(self.fit)
-            self.state = OutcomeState.COMPLETE
-
-    def outcome(self) -> Outcome:
-        """Return the outcome of the training, which has ended."""
-        assert self.state is not None
-        complete = self.state is OutcomeState.COMPLETE
-        best = self.best if complete else None
-        return Outcome(
-            self.state,
-            objective=None if best is None else best.metric,
-            best_epoch=None if best is None else best.epoch,
-            history=tuple(self.history),
-            reason=self.reason,
-            seconds=self.seconds,
-            finished_at=time.time(),
-            peak_memory_mb=peak_memory_mb(),
-            device=self.device,
-            n_weights=self.n_weights if complete else None,
-            latency_ms=self.latency_ms,
-            weights=self.weights if complete else None,
-        )
 
 
 @contextmanager
@@ -322,6 +197,7 @@ class Group:
         self.flat = stack_weights([m.fit.model for m in members], self.sizes, device)
         self.average = self.flat.clone()
         self.moments = [torch.zeros_like(self.flat) for _ in range(2)]
+        self._parts = self._trained()
 
     def keep(self, members: Sequence[Member]) -> Group | Singles:
         """Return the group with some of its members, as narrow as these; this one is used up."""
@@ -347,7 +223,12 @@ class Group:
 
         self.flat, self.average = moved(self.flat), moved(self.average)
         self.moments = [moved(moment) for moment in self.moments]
+        self._parts = self._trained()
         return self
+
+    def _trained(self) -> list[Tensor]:
+        """Return the parts of the weights, for gradients."""
+        return [part.detach().requires_grad_() for part in self.sizes.parts(self.flat)]
 
     def _release(self, member: Member) -> None:
         """Bring a member's own model, optimizer and average to where the group has trained it."""
@@ -381,7 +262,13 @@ class Group:
         self._averages = any(spans)
         self._least = self._each([1 / (1 + span) for span in spans])  # 1 is the weights themselves
         self._has = bool(self._l2.any()), bool(self._decays.any())
+        self._levels = torch.tensor(self.shape.quantiles, device=self.device)
+        self._dropouts = self._each([p.dropout for p in parameters])
+        self._drops = bool(self._dropouts.any())
         self._buffers: dict[int, list[Tensor]] = {}
+        self._losses_of_epoch = torch.zeros(len(members), dtype=torch.float64, device=self.device)
+        graphed = captures(self.device)
+        self._graphed = GraphedStep(self._step_on_noise, self.device) if graphed else None
 
     def _each(self, numbers: Sequence[float]) -> Tensor:
         return torch.tensor(numbers, device=self.device).unsqueeze(1)  # (members, 1)
@@ -405,22 +292,67 @@ class Group:
             for m in self.members
         ]
         order = torch.stack(orders)  # (members, n)
-        parts = [part.detach().requires_grad_() for part in self.sizes.parts(self.flat)]
-        total = torch.zeros(len(self.members), dtype=torch.float64, device=self.device)
-        for samples in torch.split(order, self.batch_size, dim=1):
-            batch = self.train_windows.batch(samples)
-            with torch.enable_grad():
-                losses = self._losses(
-                    self._outputs(parts, batch, self._masks(samples.shape[1])), batch
-                )
-                gradients = torch.autograd.grad(losses.sum(), parts)
-            self._step(torch.cat([g.flatten(1) for g in gradients], dim=1), rates)
-            total.add_(losses.detach(), alpha=samples.shape[1])
-        return [float(loss) for loss in (total / n).tolist()]
+        order = order.to(self.device if self._graphed else "cpu")
+        corrections = self._corrections(math.ceil(n / self.batch_size))
+        self._losses_of_epoch.zero_()
+        for samples, corrected in zip(
+            torch.split(order, self.batch_size, dim=1), corrections, strict=True
+        ):
+            batch, size = self.train_windows.batch(samples), samples.shape[1]
+            if self._graphed is None:
+                self._step(batch, self._masks(size), rates, corrected)
+                continue
+            step = self._graphed if size == min(self.batch_size, n) else self._step_on_noise
+            read, base, spread = batch.read, batch.base, batch.spread
+            noise = self._noise(size)
+            step(read, base, spread, batch.targets, batch.weights, noise, rates, corrected)
+        return [float(loss) for loss in (self._losses_of_epoch / n).tolist()]
 
-    def _outputs(
-        self, parts: Sequence[Tensor], batch: Batch, masks: Sequence[Tensor | None] = ()
-    ) -> Tensor:
+    def _corrections(self, steps: int) -> tuple[Tensor, ...]:
+        """Return what changes from step to step: for each of the next ones (3,), see `_update`."""
+        done = range(self._done + 1, self._done + steps + 1)
+        self._done += steps
+        of_mean, of_square = ([1 - beta**step for step in done] for beta in _BETAS)
+        rows = [
+            (-mean, math.sqrt(square), WARMUP / (WARMUP + step))
+            for mean, square, step in zip(of_mean, of_square, done, strict=True)
+        ]
+        return torch.tensor(rows, device=self.device).unbind()
+
+    def _step_on_noise(
+        self,
+        read: Tensor,
+        base: Tensor,
+        spread: Tensor,
+        targets: Tensor,
+        weights: Tensor | None,
+        noise: Tensor | None,
+        rates: Tensor,
+        corrections: Tensor,
+    ) -> None:
+        """Take a step on a batch, as `_step`: with nothing but tensors, for a graph."""
+        batch = Batch(read, base, spread, targets, weights)
+        masks = [] if noise is None else self._masks_of(noise, len(read) // len(self.members))
+        self._step(batch, masks, rates, corrections)
+
+    def _step(self, batch: Batch, masks: Masks, rates: Tensor, corrections: Tensor) -> None:
+        """Train on a batch of each member, and add the losses to those of the epoch.
+
+        Args:
+            batch: the windows of all members.
+            masks: of dropout.
+            rates: learning rates, (members, 1).
+            corrections: of the step, (3,), see `_update`.
+        """
+        with torch.enable_grad():
+            losses = self._losses(self._outputs(self._parts, batch, masks), batch)
+            gradients = torch.autograd.grad(losses.sum(), self._parts)
+        gradient = torch.cat([g.flatten(1) for g in gradients], dim=1)
+        self._update(gradient, rates, corrections)
+        size = len(batch.read) // len(self.members)
+        self._losses_of_epoch.add_(losses.detach(), alpha=size)
+
+    def _outputs(self, parts: Sequence[Tensor], batch: Batch, masks: Masks = ()) -> Tensor:
         """Return the outputs for a batch, (members * batch, horizon, targets[, quantiles])."""
         x = torch.unflatten(batch.read, 0, (len(self.members), -1))
         values = as_values(self.stack.forward(parts, x, masks).flatten(0, 1), self.shape)
@@ -433,9 +365,8 @@ class Group:
         """Return the mean loss of each member, (members,), as the loss of a training alone."""
         targets, name = batch.targets, self.members[0].parameters.loss
         if self.shape.quantiles:
-            levels = outputs.new_tensor(self.shape.quantiles)
             above = targets.unsqueeze(3) - outputs
-            losses = torch.maximum(levels * above, (levels - 1) * above)
+            losses = torch.maximum(self._levels * above, (self._levels - 1) * above)
         elif name == "mae":
             losses = (outputs - targets).abs()
         elif name == "huber":
@@ -446,9 +377,9 @@ class Group:
             losses = losses * weights.view(*weights.shape, *[1] * (losses.ndim - 2))
         return losses.view(len(self.members), -1).mean(dim=1)
 
-    def _masks(self, batch: int) -> list[Tensor | None]:
-        """Draw the factors of dropout for a batch, see `Stack.forward`."""
-        if not any(member.parameters.dropout for member in self.members):
+    def _masks(self, batch: int) -> Masks:
+        """Draw the masks for a batch as those of the members' trainings alone on a CPU."""
+        if not self._drops:
             return []
         layers, steps = self.sizes.layers, self.train_windows.steps
         if (buffers := self._buffers.get(batch)) is None:
@@ -468,12 +399,43 @@ class Group:
             noise = torch.empty(batch, widths[-1], device=self.device)
             noise.bernoulli_(1 - rate, generator=member.dropout).div_(1 - rate)
             buffers[-1][at, : widths[-1]] = noise.T
-        return list(buffers)
+        return buffers
+
+    def _shapes(self, batch: int) -> list[tuple[int, ...]]:
+        """Return the shapes of a member's masks for a batch: of the layers, and before the head."""
+        layers, steps = self.sizes.layers, self.train_windows.steps
+        return [*((steps, width, batch) for width in layers[:-1]), (layers[-1], batch)]
+
+    def _noise(self, batch: int) -> Tensor | None:
+        """Draw uniform numbers for the masks of a batch, (members, numbers of a member)."""
+        if not self._drops:
+            return None
+        numbers = sum(math.prod(shape) for shape in self._shapes(batch))
+        noise = torch.empty(len(self.members), numbers, device=self.device)
+        for row, member in zip(noise, self.members, strict=True):
+            row.uniform_(generator=member.dropout)
+        return noise
+
+    def _masks_of(self, noise: Tensor, batch: int) -> Masks:
+        """Make masks from noise; each has the distribution of those of the member's alone."""
+        factors = (noise >= self._dropouts) / (1 - self._dropouts)
+        shapes = self._shapes(batch)
+        parts = torch.split(factors, [math.prod(shape) for shape in shapes], dim=1)
+        each = (torch.unflatten(part, 1, shape) for part, shape in zip(parts, shapes, strict=True))
+        *layers, last = each
+        return [*(layer.transpose(0, 1) for layer in layers), last]
 
     @torch.no_grad()
-    def _step(self, gradient: Tensor, rates: Tensor) -> None:
-        """Clip each member's gradient, (members, total), and take a step of Adam or AdamW."""
-        self._done += 1
+    def _update(self, gradient: Tensor, rates: Tensor, corrections: Tensor) -> None:
+        """Clip each member's gradient, (members, total), and take a step of Adam or AdamW.
+
+        Args:
+            gradient: is used up.
+            rates: learning rates, (members, 1).
+            corrections: minus the divisor of the mean, the square root of that of the square, and
+                the least share of the newest weights in their average.
+        """
+        of_mean, of_square, least = corrections.unbind()
         norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
         gradient.div_((norms / self._clips).clamp_(min=1))
         has_l2, has_decay = self._has
@@ -484,12 +446,10 @@ class Group:
         mean, square = self.moments
         mean.lerp_(gradient, 1 - _BETAS[0])
         square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-        corrections = [1 - beta**self._done for beta in _BETAS]
-        spread = square.sqrt().div_(math.sqrt(corrections[1])).add_(_EPSILON)
-        self.flat.addcdiv_(mean * (rates / -corrections[0]), spread)
+        spread = square.sqrt().div_(of_square).add_(_EPSILON)
+        self.flat.addcdiv_(mean * (rates / of_mean), spread)
         if self._averages:
-            least = WARMUP / (WARMUP + self._done)
-            self.average.lerp_(self.flat, self._least.clamp(min=least))
+            self.average.lerp_(self.flat, torch.maximum(self._least, least))
 
     @torch.inference_mode()
     def evaluate(self) -> Score:

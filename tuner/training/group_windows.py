@@ -70,14 +70,15 @@ class Windows:
         """Make batches for these members alone from now on."""
         self._fits = list(fits)
         begins = [[self._begins[_kind(fit)]] for fit in fits]
-        self._first = torch.tensor(begins, dtype=torch.int64)  # (members, 1)
+        device = "cpu" if self._kept is None else self._kept.read.device
+        self._first = torch.tensor(begins, dtype=torch.int64, device=device)  # (members, 1)
 
     def batch(self, samples: Tensor) -> Batch:
-        """Return windows of each member, (members, batch) numbers below `n`, on the CPU."""
+        """Return windows of each member, (members, batch) numbers below `n`."""
         if self._kept is None:
             return self._make(list(zip(self._fits, samples, strict=True)))
         kept = self._kept
-        at = (samples + self._first).flatten().to(kept.read.device)
+        at = (samples.to(self._first.device) + self._first).flatten()
         weights = None if kept.weights is None else kept.weights.index_select(0, at)
         read, base, spread, targets = (
             part.index_select(0, at) for part in (kept.read, kept.base, kept.spread, kept.targets)
