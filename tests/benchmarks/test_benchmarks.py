@@ -126,3 +126,18 @@ def test_fronts_are_a_table_of_shares():
     assert lines[2].startswith("| `nsga2` | 0.")
     shares = [float(cell.split()[0]) for line in lines[2:] for cell in line.split("|")[2:4]]
     assert all(0.5 < share <= 1 for share in shares)
+
+
+GPU_SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "batched_gpu.py"
+
+
+@pytest.mark.slow
+def test_ways_to_train_a_generation_are_timed_in_turns(tmp_path):
+    small = ["--members", "3", "--units", "4", "--processes", "2", "--rounds", "2"]
+    command = [sys.executable, str(GPU_SCRIPT), *small, "--device", "cpu"]
+    ended = subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True)
+    (row,) = [line for line in ended.stdout.splitlines() if line.startswith("│")]
+    *numbers, graphs = [cell.strip() for cell in row.strip("│").split("│")]
+    assert numbers[:2] == ["3", "4"]
+    assert all(float(number) > 0 for number in numbers)
+    assert graphs == "-"  # on a CPU there are none
