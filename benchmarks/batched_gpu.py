@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,12 +30,14 @@ from tuner.data.prepared import prepare
 from tuner.experiment import Experiment
 from tuner.jobs import TrainJob, train_job
 from tuner.training import batched, cuda_graph
-from tuner.training.device import describe_device
+from tuner.training.device import describe_device, give_memory_back
 from tuner.training.group_member import Member
 from tuner.training.samples import Split
 
 ROOT = Path(__file__).parents[1]
 GROUP, GRAPH = "a group", "with graphs"
+WARM = 4  # epochs that are not timed: they allocate, and capture
+LONGEST_S = 900.0  # that the processes take
 
 
 def main() -> None:
@@ -56,6 +59,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 jobs = jobs_of(n, units, options.batch, Path(folder))
                 seconds = in_turns(jobs, device, options.rounds)
+                give_memory_back()  # graphs and what they hold
                 apart = in_processes(jobs, options.device, options.processes, options.rounds)
             alone = seconds.pop("one by one")
             ways = [apart, seconds[GROUP], seconds.get(GRAPH)]
@@ -93,32 +97,30 @@ def in_turns(jobs: Sequence[TrainJob], device: torch.device, rounds: int) -> dic
     """Return the seconds of an epoch of all members one by one, in a group, and with graphs."""
     alone = members_of(jobs, device)
     ways: dict[str, Callable[[], None]] = {"one by one": lambda: one_by_one(alone)}
-    captures = cuda_graph.captures
-    for name in (GROUP, GRAPH):
-        if name == GRAPH and not captures(device):
-            continue
-        batched.captures = captures if name == GRAPH else lambda device: False
-        ways[name] = epoch_of(batched.Group(members_of(jobs, device), device), len(jobs))
-    batched.captures = captures
+    ways[GROUP] = epoch_of(members_of(jobs, device), device, calls=sys.maxsize)
+    if cuda_graph.captures(device):
+        ways[GRAPH] = epoch_of(members_of(jobs, device), device, calls=1)
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for r in range(rounds + 2):
+    for r in range(rounds + WARM):
         for name in sorted(ways, reverse=bool(r % 2)):
             begun = time.perf_counter()
             ways[name]()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            if r > 1:  # the first ones allocate, and capture
+            if r >= WARM:
                 times[name].append(time.perf_counter() - begun)
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def epoch_of(group: batched.Group, n: int) -> Callable[[], None]:
-    """Return an epoch of a group with its evaluation."""
+def epoch_of(members: Sequence[Member], device: torch.device, *, calls: int) -> Callable[[], None]:
+    """Return an epoch of a group with its evaluation, captured after so many steps."""
+    group = batched.Group(members, device)
 
     def epoch() -> None:
+        cuda_graph._CALLS = calls
         group.train_epoch()
         score = group.evaluate()
-        for at in range(n):
+        for at in range(len(members)):
             score(at)
 
     return epoch
@@ -127,14 +129,14 @@ def epoch_of(group: batched.Group, n: int) -> Callable[[], None]:
 def in_processes(jobs: Sequence[TrainJob], device: str, n: int, rounds: int) -> float:
     """Return the seconds of an epoch of all members, shared among processes."""
     context = multiprocessing.get_context("spawn")
-    barrier, found = context.Barrier(n), context.SimpleQueue()
+    barrier, found = context.Barrier(n, timeout=LONGEST_S), context.Queue()
     processes = [
         context.Process(target=_process, args=(jobs[at::n], device, rounds, barrier, found))
         for at in range(n)
     ]
     for process in processes:
         process.start()
-    spans = [found.get() for _ in processes]  # of each process, the spans of its rounds
+    spans = [found.get(timeout=LONGEST_S) for _ in processes]  # of the rounds of each
     for process in processes:
         process.join()
     every = zip(*spans, strict=True)
@@ -146,19 +148,19 @@ def _process(
     device: str,
     rounds: int,
     barrier: Barrier,
-    found: multiprocessing.SimpleQueue[list[tuple[float, float]]],
+    found: multiprocessing.Queue[list[tuple[float, float]]],
 ) -> None:
     torch.set_num_threads(1)
     members = members_of(jobs, torch.device(device)) if jobs else []
     spans = []
-    for _ in range(rounds + 2):
+    for _ in range(rounds + WARM):
         barrier.wait()
         begun = time.monotonic()
         one_by_one(members)
-        if device == "cuda":
+        if torch.device(device).type == "cuda":
             torch.cuda.synchronize()
         spans.append((begun, time.monotonic()))
-    found.put(spans[2:])
+    found.put(spans[WARM:])
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tuner.training import cuda_graph, group_windows, train_group
 from tuner.training.batched import Group
-from tuner.training.cuda_graph import CaptureWarning, GraphedStep
+from tuner.training.cuda_graph import GraphedStep
 from tuner.training.group_member import Member
 from tuner.training.samples import Split
 
@@ -25,7 +26,10 @@ class Tape(TorchDispatchMode):
     do only once, is refused: numbers read from tensors, tensors made from numbers, random numbers.
     """
 
-    refused = ("_local_scalar_dense", "lift_fresh", "uniform_", "bernoulli_", "bernoulli")
+    refused = (
+        "_local_scalar_dense", "lift_fresh", "nonzero", "masked_select",
+        "uniform_", "bernoulli_", "bernoulli", "rand", "native_dropout",
+    )  # fmt: skip
 
     def __init__(self):
         super().__init__()
@@ -36,7 +40,7 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if (name := function.overloadpacket.__name__) in self.refused:
-            raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
+            raise RuntimeError(f"operation not permitted when capturing: {name}")
         schema = function._schema.arguments
         given = [*zip(schema, args, strict=False), *((a, kwargs.get(a.name)) for a in schema)]
         for argument, value in given:
@@ -93,8 +97,14 @@ def replays(monkeypatch):
         return replay
 
     monkeypatch.setattr(cuda_graph, "capture", capture)
+    monkeypatch.setattr(cuda_graph, "_CALLS", 3)
     monkeypatch.setattr("tuner.training.batched.captures", lambda device: True)
     return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_refused(monkeypatch):
+    monkeypatch.setattr(GraphedStep, "refused", None)
 
 
 @pytest.fixture
@@ -104,7 +114,7 @@ def kernel_by_kernel(monkeypatch):
     def train(jobs):
         with monkeypatch.context() as patched:
             patched.setattr("tuner.training.batched.captures", lambda device: True)
-            patched.setattr(cuda_graph, "_WARM_UP", math.inf)
+            patched.setattr(cuda_graph, "_CALLS", math.inf)
             return train_group(jobs, every)
 
     return train
@@ -201,22 +211,57 @@ def test_a_step_is_captured_after_a_few_calls(replays):
     assert seen == [None] * 4  # three calls, and the capture
 
 
+def test_arguments_are_copied_and_left_as_they_are(replays):
+    given, total = torch.zeros(1), torch.zeros(1)
+    graphed = GraphedStep(lambda rate: total.add_(rate.add_(1)), CPU)
+    for at in range(6):
+        given.fill_(at)
+        graphed(given.clone() if at < 3 else given)
+    assert given.tolist() == [5]
+    assert total.tolist() == [1 + 2 + 3 + 4 + 5 + 6]
+
+
 @pytest.mark.parametrize("refused", ["item", "made", "random"])
-def test_what_cannot_be_captured_goes_on_as_it_is(replays, refused):
+def test_what_cannot_be_captured_goes_on_as_it_is(replays, refused, capsys):
     total = torch.zeros(1)
     does = {
         "item": lambda: total.add_(total.sum().item() * 0 + 1),
         "made": lambda: total.add_(torch.tensor([1.0])),
-        "random": lambda: total.add_(torch.rand(1) * 0 + torch.empty(1).uniform_() * 0 + 1),
+        "random": lambda: total.add_(torch.rand(1) * 0 + 1),
     }
-    graphed = GraphedStep(lambda: does[refused]() and None, CPU)
-    for _ in range(3):
-        graphed()
-    with pytest.warns(CaptureWarning, match="kernel by kernel: .*not permitted"):
-        graphed()
-    graphed()  # says it once
-    assert total.item() == 5
+    for n in (5, 10):  # the second one in this process does not try
+        graphed = GraphedStep(does[refused], CPU)
+        for _ in range(5):
+            graphed()
+        assert total.item() == n
     assert not replays
+    (said,) = capsys.readouterr().err.splitlines()
+    operation = {"item": "_local_scalar_dense", "made": "lift_fresh", "random": "rand"}[refused]
+    assert said.endswith(f"steps of groups: operation not permitted when capturing: {operation}")
+
+
+def test_why_a_capture_fails_is_not_what_its_end_says(monkeypatch):
+    class Ending:
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *error):
+            raise RuntimeError("capture failed due to a previous error")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: Ending())
+
+    def lacking():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        cuda_graph.capture(lacking, None)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cuda_graph.capture(interrupted, None)
 
 
 def test_a_lack_of_memory_is_not_hidden(monkeypatch):
@@ -225,20 +270,24 @@ def test_a_lack_of_memory_is_not_hidden(monkeypatch):
 
     monkeypatch.setattr(cuda_graph, "capture", capture)
     graphed = GraphedStep(lambda: None, CPU)
-    for _ in range(3):
+    for _ in range(cuda_graph._CALLS):
         graphed()
     with pytest.raises(torch.OutOfMemoryError):
         graphed()
 
 
-def test_the_masks_of_noise_keep_the_mean(noise, make_job, replays):
-    rates = (0.0, 0.2, 0.5)
-    jobs = [make_job(noise, seed=3, hidden_size=40, num_layers=2, dropout=p) for p in rates]
+def group_of(jobs, ref):
     members = [Member(job) for job in jobs]
-    opened = Split(noise, CPU)
+    opened = Split(ref, CPU)
     for member in members:
         member.prepare(CPU, opened)
-    group = Group(members, CPU)
+    return Group(members, CPU)
+
+
+def test_the_masks_of_noise_keep_the_mean(noise, make_job):
+    rates = (0.0, 0.2, 0.5)
+    jobs = [make_job(noise, seed=3, hidden_size=40, num_layers=2, dropout=p) for p in rates]
+    group = group_of(jobs, noise)
     masks = group._masks_of(group._noise(50), 50)
     steps = group.train_windows.steps
     assert [tuple(mask.shape) for mask in masks] == [(steps, 3, 40, 50), (3, 40, 50)]
@@ -252,11 +301,60 @@ def test_the_masks_of_noise_keep_the_mean(noise, make_job, replays):
     assert not torch.equal(again[1][1], masks[1][1])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT TESTED ON A GPU: there is none here")
-def test_a_gpu_replays_the_steps_of_a_group(noise, make_job, monkeypatch):
-    own = [{"hidden_size": 3}, {"dropout": 0.3}, {"num_layers": 1, "weight_averaging": 1.0}]
+def test_masks_do_not_depend_on_the_other_members(noise, make_job):
+    def masks_of(place, *sizes):
+        jobs = [
+            make_job(noise, seed=at, hidden_size=list(size), dropout=0.4)
+            for at, size in enumerate(sizes)
+        ]
+        own = dataclasses.replace(jobs[place], seed=7)
+        group = group_of([*jobs[:place], own, *jobs[place + 1 :]], noise)
+        group._noise(6)
+        first, last = group._masks_of(group._noise(6), 6)
+        places = [at[place].flatten().tolist() for at in group._places(6)]
+        n_own = 6 * (4 * group.train_windows.steps + 3)
+        assert {*places[0], *places[1]} == set(range(n_own))  # each number once
+        return first[:, place, :4], last[place, :3]
+
+    narrow, wide = masks_of(0, (4, 3), (2, 2)), masks_of(2, (9, 8), (5, 12), (4, 3))
+    for a, b in zip(narrow, wide, strict=True):
+        assert torch.equal(a, b)
+        assert 0 < (a == 0).float().mean() < 1
+    other = masks_of(0, (4, 3), (4, 3))
+    group = group_of([make_job(noise, seed=at, dropout=0.4) for at in range(2)], noise)
+    (last,) = group._masks_of(group._noise(6), 6)
+    assert torch.equal(other[0], narrow[0])
+    assert not torch.equal(last[0], last[1])  # each has its own
+
+
+def test_a_batch_of_all_samples_is_captured(noise, make_job, replays):
+    train_group([make_job(noise, seed=at, epochs=6, batch_size=1000) for at in range(3)], every)
+    assert len(replays) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "graphed"),
+    [("cpu", "2.13.0", False), ("cuda", "2.12.1", False), ("cuda", "2.13.0+cu130", True)],
+)
+def test_steps_are_captured_where_a_failed_capture_does_no_harm(
+    monkeypatch, kind, version, graphed
+):
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    assert cuda_graph.captures(torch.device(kind)) is graphed
+
+
+ON_A_GPU = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="NOT TESTED ON A GPU: there is none here"
+)
+
+
+@ON_A_GPU
+@pytest.mark.parametrize("kept", [2**24, 0])
+def test_a_gpu_replays_the_steps_of_a_group(noise, make_job, monkeypatch, capsys, kept):
+    monkeypatch.setattr(group_windows, "_KEPT", kept)
+    own = [{"hidden_size": 3}, {"dropout": 0.3}, {"weight_averaging": 1.0}]
     jobs = [
-        make_job(noise, seed=at, epochs=6, batch_size=8, device="cuda", **options)
+        make_job(noise, seed=at, epochs=10 - 4 * at, batch_size=8, device="cuda", **options)
         for at, options in enumerate(own)
     ]
     replayed = []
@@ -268,9 +366,24 @@ def test_a_gpu_replays_the_steps_of_a_group(noise, make_job, monkeypatch):
 
     monkeypatch.setattr(cuda_graph, "capture", counted)
     graphed = train_group(jobs, every)
-    assert len(replayed) > 6
-    monkeypatch.setattr(cuda_graph, "_WARM_UP", math.inf)
+    assert len(replayed) > 10
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(cuda_graph, "_CALLS", math.inf)
     plain = train_group(jobs, every)
     for ours, theirs in zip(histories(graphed), histories(plain), strict=True):
         for a, b in zip(ours, theirs, strict=True):
             assert a == pytest.approx(b, rel=1e-3)
+
+
+@ON_A_GPU
+def test_a_gpu_works_on_after_a_failed_capture(noise, make_job, capsys):
+    total = torch.zeros(1, device="cuda")
+    failing = GraphedStep(lambda: total.add_(total.sum().item() * 0 + 1), total.device)
+    for _ in range(cuda_graph._CALLS + 2):
+        failing()
+    assert total.item() == cuda_graph._CALLS + 2
+    assert "no CUDA graph" in capsys.readouterr().err
+    torch.cuda.empty_cache()
+    torch.rand(3, device="cuda")
+    jobs = [make_job(noise, seed=at, dropout=0.3, device="cuda") for at in range(3)]
+    assert all(outcome.state == "complete" for outcome in train_group(jobs, every))

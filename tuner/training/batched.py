@@ -265,10 +265,11 @@ class Group:
         self._levels = torch.tensor(self.shape.quantiles, device=self.device)
         self._dropouts = self._each([p.dropout for p in parameters])
         self._drops = bool(self._dropouts.any())
-        self._buffers: dict[int, list[Tensor]] = {}
+        self._buffers: dict[int, list[Tensor]] = {}  # masks by the size of the batch
+        self._noise_at: dict[int, list[Tensor]] = {}
         self._losses_of_epoch = torch.zeros(len(members), dtype=torch.float64, device=self.device)
         graphed = captures(self.device)
-        self._graphed = GraphedStep(self._step_on_noise, self.device) if graphed else None
+        self._graphed = GraphedStep(self._step_of_tensors, self.device) if graphed else None
 
     def _each(self, numbers: Sequence[float]) -> Tensor:
         return torch.tensor(numbers, device=self.device).unsqueeze(1)  # (members, 1)
@@ -302,7 +303,7 @@ class Group:
             if self._graphed is None:
                 self._step(batch, self._masks(size), rates, corrected)
                 continue
-            step = self._graphed if size == min(self.batch_size, n) else self._step_on_noise
+            step = self._graphed if size == min(self.batch_size, n) else self._step_of_tensors
             read, base, spread = batch.read, batch.base, batch.spread
             noise = self._noise(size)
             step(read, base, spread, batch.targets, batch.weights, noise, rates, corrected)
@@ -319,7 +320,7 @@ class Group:
         ]
         return torch.tensor(rows, device=self.device).unbind()
 
-    def _step_on_noise(
+    def _step_of_tensors(
         self,
         read: Tensor,
         base: Tensor,
@@ -401,29 +402,52 @@ class Group:
             buffers[-1][at, : widths[-1]] = noise.T
         return buffers
 
-    def _shapes(self, batch: int) -> list[tuple[int, ...]]:
-        """Return the shapes of a member's masks for a batch: of the layers, and before the head."""
-        layers, steps = self.sizes.layers, self.train_windows.steps
-        return [*((steps, width, batch) for width in layers[:-1]), (layers[-1], batch)]
+    def _shapes(self, widths: Sequence[int], batch: int) -> list[tuple[int, ...]]:
+        """Return the shapes of a member's masks: of each layer but the last, and for the head."""
+        steps = self.train_windows.steps
+        return [*((steps, width, batch) for width in widths[:-1]), (widths[-1], batch)]
 
     def _noise(self, batch: int) -> Tensor | None:
-        """Draw uniform numbers for the masks of a batch, (members, numbers of a member)."""
+        """Draw uniform numbers for the masks of a batch, (members, numbers of the widest).
+
+        As many as a member has units, so that they do not depend on the others.
+        """
         if not self._drops:
             return None
-        numbers = sum(math.prod(shape) for shape in self._shapes(batch))
-        noise = torch.empty(len(self.members), numbers, device=self.device)
-        for row, member in zip(noise, self.members, strict=True):
-            row.uniform_(generator=member.dropout)
+        needed = [
+            sum(math.prod(shape) for shape in self._shapes(member.sizes.layers, batch))
+            for member in self.members
+        ]
+        noise = torch.ones(len(self.members), max(needed), device=self.device)  # 1 keeps a unit
+        for row, member, n in zip(noise, self.members, needed, strict=True):
+            if member.parameters.dropout:
+                row[:n].uniform_(generator=member.dropout)
         return noise
+
+    def _places(self, batch: int) -> list[Tensor]:
+        """Return where in the noise each number of the masks is; what padding has is of no use."""
+        if (found := self._noise_at.get(batch)) is None:
+            shapes, rows = self._shapes(self.sizes.layers, batch), []
+            for member in self.members:
+                begin, own = 0, self._shapes(member.sizes.layers, batch)
+                rows.append([torch.zeros(shape, dtype=torch.int64) for shape in shapes])
+                for shape, padded in zip(own, rows[-1], strict=True):
+                    size = math.prod(shape)
+                    at = torch.arange(begin, begin + size).view(shape)
+                    padded[..., : shape[-2], :] = at
+                    begin += size
+            found = [torch.stack(layer).to(self.device) for layer in zip(*rows, strict=True)]
+            self._noise_at[batch] = found
+        return found
 
     def _masks_of(self, noise: Tensor, batch: int) -> Masks:
         """Make masks from noise; each has the distribution of those of the member's alone."""
         factors = (noise >= self._dropouts) / (1 - self._dropouts)
-        shapes = self._shapes(batch)
-        parts = torch.split(factors, [math.prod(shape) for shape in shapes], dim=1)
-        each = (torch.unflatten(part, 1, shape) for part, shape in zip(parts, shapes, strict=True))
-        *layers, last = each
-        return [*(layer.transpose(0, 1) for layer in layers), last]
+        masks = [
+            factors.gather(1, places.flatten(1)).view(places.shape)
+            for places in self._places(batch)
+        ]
+        return [*(mask.transpose(0, 1) for mask in masks[:-1]), masks[-1]]
 
     @torch.no_grad()
     def _update(self, gradient: Tensor, rates: Tensor, corrections: Tensor) -> None:

@@ -6,7 +6,8 @@ has them recorded once, with the memory that each reads and writes.
 
 from __future__ import annotations
 
-import warnings
+import functools
+import sys
 from collections.abc import Callable
 
 import torch
@@ -15,19 +16,16 @@ from torch import Tensor
 from tuner.errors import one_line
 from tuner.training.device import lacks_memory
 
-_WARM_UP = 3  # calls before the capture, as PyTorch's notes on CUDA graphs advise
+_CALLS = 10  # before a capture, so that one pays where members end in every epoch; not measured
+_SINCE = "2.13"  # of PyTorch: random numbers and memory are usable after a capture that failed
 
 Replay = Callable[[], None]
 """Does again, on the current stream, what a captured call did."""
 
 
-class CaptureWarning(RuntimeWarning):
-    """A function cannot be captured; it goes on kernel by kernel."""
-
-
 def captures(device: torch.device) -> bool:
     """Return whether steps on a device become graphs."""
-    return device.type == "cuda"
+    return device.type == "cuda" and torch.__version__ >= _SINCE
 
 
 def capture(function: Callable[[], None], stream: torch.cuda.Stream | None) -> Replay:
@@ -37,16 +35,26 @@ def capture(function: Callable[[], None], stream: torch.cuda.Stream | None) -> R
         RuntimeError: the function waits for the GPU, or does something else that has no graph.
     """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        function()
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            function()
+    except RuntimeError as error:  # ending the capture fails as well, after what made it fail
+        raise error.__context__ or error from None
     return graph.replay
 
 
-class GraphedStep:
-    """A function that runs on a GPU, from some call on as a CUDA graph.
+@functools.cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of captures: libraries keep workspaces for every stream."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    Arguments are copied to where those of the captured call lie. Whatever else the function reads
-    is what it was at that call, except for the contents of tensors that it also had before.
+
+class GraphedStep:
+    """A function of tensors that runs on a GPU, from some call on as a CUDA graph.
+
+    The graph reads anew its arguments and the tensors that the function keeps. Numbers, and the
+    choice of these tensors, are those of the captured call. Where a capture fails, this process
+    captures nothing any more: all calls go on kernel by kernel.
 
     Source: "CUDA Graphs" in the CUDA semantics of PyTorch's documentation.
 
@@ -54,52 +62,50 @@ class GraphedStep:
         function: of tensors, each of one shape and device in all calls; an argument that is None
             is None in all of them. It returns nothing: it writes to tensors that it keeps. It
             draws no random numbers, and never waits for the GPU.
-        device: of the tensors.
+        device: of the tensors. Only one of these may be used on a device at a time.
     """
+
+    refused: str | None = None  # why captures fail in this process
 
     def __init__(self, function: Callable[..., None], device: torch.device) -> None:
         self._function = function
-        # Libraries allocate workspaces for each stream, and must have done so before a capture.
-        self._stream: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _stream(device) if device.type == "cuda" else None
         self._calls = 0
         self._arguments: list[Tensor | None] = []  # of the graph
         self._replay: Replay | None = None
 
     def __call__(self, *arguments: Tensor | None) -> None:
-        """Call the function; the current stream goes on after it.
-
-        Warns:
-            CaptureWarning: it cannot be captured; said once.
-        """
-        if self._stream is None:
-            self._run(arguments)
-            return
-        current = torch.cuda.current_stream(self._stream.device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            self._run(arguments)
-        current.wait_stream(self._stream)
-
-    def _run(self, arguments: tuple[Tensor | None, ...]) -> None:
-        if self._calls == _WARM_UP:
+        """Call the function, on the current stream."""
+        if self._replay is None and self._calls == _CALLS and GraphedStep.refused is None:
             self._capture(arguments)
         self._calls += 1
-        if self._replay is None:
+        if self._replay is not None:
+            for own, given in zip(self._arguments, arguments, strict=True):
+                if own is not None and given is not None:
+                    own.copy_(given)
+            self._replay()
+        elif self._stream is not None and self._calls == _CALLS:
+            self._warm_up(self._stream, arguments)
+        else:
             self._function(*arguments)
-            return
-        for own, given in zip(self._arguments, arguments, strict=True):
-            if own is not None and given is not None:
-                own.copy_(given)
-        self._replay()
+
+    def _warm_up(self, stream: torch.cuda.Stream, arguments: tuple[Tensor | None, ...]) -> None:
+        """Call the function on the stream of captures, where libraries then have workspaces."""
+        current = torch.cuda.current_stream(stream.device)
+        stream.wait_stream(current)
+        try:
+            with torch.cuda.stream(stream):
+                self._function(*arguments)
+        finally:
+            current.wait_stream(stream)
 
     def _capture(self, arguments: tuple[Tensor | None, ...]) -> None:
         self._arguments = [None if given is None else given.clone() for given in arguments]
         try:
             self._replay = capture(lambda: self._function(*self._arguments), self._stream)
         except RuntimeError as error:
+            self._arguments = []
             if lacks_memory(error):
                 raise
-            why = f"steps are launched kernel by kernel: no CUDA graph has them ({one_line(error)})"
-            warnings.warn(why, CaptureWarning, stacklevel=1)
+            GraphedStep.refused = one_line(error)
+            sys.stderr.write(f"no CUDA graph has the steps of groups: {one_line(error)}\n")
