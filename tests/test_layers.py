@@ -115,6 +115,13 @@ def test_modules_import_each_other_in_no_circle():
     assert list(graphlib.TopologicalSorter(graph).static_order())
 
 
+def test_a_search_starts_without_what_it_may_need_later():
+    late = {"torch", "mlflow", "sqlalchemy", "matplotlib", "jinja2", "sklearn", "scipy.stats"}
+    code = f"import sys, tuner.cli.run; print(*sorted({late} & sys.modules.keys()))"
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not ended.stdout.strip()
+
+
 def test_search_and_training_do_not_know_each_other():
     wrong = []
     for name, path in MODULES.items():

@@ -51,6 +51,43 @@ def test_an_interrupted_search_is_killed_in_mlflow(client, make_record, make_tri
     assert runs_of(client, record)[0].info.status == "KILLED"
 
 
+def test_the_end_is_prepared_once_after_the_first_copy(client, make_record, make_trial, wait_for):
+    record, prepared = make_record(), []
+
+    def before_end():
+        prepared.append(len(runs_of(client, record)))
+        raise ImportError("no matplotlib")  # is said at the end, of what needs it
+
+    tracker = MlflowTracker(lambda: record, "tuner sync s1", pytest.fail, before_end=before_end)
+    wait_for(lambda: prepared == [1])
+    record = make_record(make_trial(0), id=record.id)
+    tracker.wake()
+    wait_for(lambda: len(runs_of(client, record)) == 2)
+    assert tracker.close(done=True)
+    assert prepared == [1]
+
+
+def test_an_end_that_has_come_is_not_prepared(make_record, monkeypatch):
+    reading = threading.Event()
+
+    def read():
+        reading.wait(60)
+        return record
+
+    record, prepared = make_record(), []
+    monkeypatch.setattr("tuner.tracking.tracker._SHORT_S", 60)
+    tracker = MlflowTracker(
+        read, "tuner sync s1", pytest.fail, before_end=lambda: prepared.append(1)
+    )
+    closing = threading.Thread(target=tracker.close, args=(False,))
+    closing.start()
+    while not tracker._closing.is_set():
+        time.sleep(0.01)
+    reading.set()
+    closing.join()
+    assert prepared == []
+
+
 def test_closing_twice_says_the_same(make_record):
     record = make_record()
     tracker = MlflowTracker(lambda: record, "tuner sync s1", pytest.fail)

@@ -1,7 +1,8 @@
 """Journals: the durable record of studies on Optuna storages, in files or databases.
 
 A journal is a file (the default) or a database given by URL. Only the coordinator writes to it;
-anyone may read it at any time.
+anyone may read it at any time. `tuner.journal.database` is imported where there is one: with
+SQLAlchemy it takes as long as a tenth of a search's start.
 """
 
 from __future__ import annotations
@@ -25,14 +26,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.errors import JournalError, RunError, StudyError, nearest, one_line, show_location
 from tuner.experiment.schema import FINALISTS_SUFFIX, why_reserved
-from tuner.journal.database import (
-    RetryingStorage,
-    database_is_locked,
-    has_studies,
-    lock_database_for_reading,
-    read_database,
-    write_database,
-)
 from tuner.journal.locks import file_is_locked, lock_file
 from tuner.journal.replay import OUTCOME, ReplayedJournal
 from tuner.strategies.rng import training_seed
@@ -164,7 +157,11 @@ def journal_exists(location: str) -> bool:
         JournalError: it is a database that does not answer.
     """
     path = _path_of(location)
-    return has_studies(location) if path is None else path.exists()
+    if path is not None:
+        return path.exists()
+    from tuner.journal.database import has_studies
+
+    return has_studies(location)
 
 
 def journal_at(path: Path) -> str | None:
@@ -188,6 +185,8 @@ def read_journal(location: str) -> BaseStorage:
     """
     _existing_path(location)
     if "://" in location:
+        from tuner.journal.database import read_database
+
         return read_database(location)
     _check_is_journal(Path(location), _READ_ANOTHER)
     with _named_damage(location, _READ_ANOTHER):
@@ -215,7 +214,7 @@ def write_journal(
     """
     path = _path_of(location)
     if path is None:
-        with write_database(location, study, note) as storage:
+        with _write_database(location, study, note) as storage:
             yield storage
         return
     in_file = "://" not in location
@@ -233,8 +232,16 @@ def write_journal(
         if in_file:
             yield open_locked(file, alternative)
             return
-        with write_database(location, study, note) as storage:
+        with _write_database(location, study, note) as storage:
             yield storage
+
+
+def _write_database(
+    location: str, study: str | None, note: Callable[[str], None]
+) -> contextlib.AbstractContextManager[BaseStorage]:
+    from tuner.journal.database import write_database
+
+    return write_database(location, study, note)
 
 
 @contextlib.contextmanager
@@ -250,6 +257,8 @@ def lock_for_reading(location: str, study: str | None = None) -> Iterator[BaseSt
     """
     path = _existing_path(location)
     if path is None:
+        from tuner.journal.database import lock_database_for_reading
+
         storage = read_journal(location)
         with lock_database_for_reading(location, study):
             yield storage
@@ -305,6 +314,11 @@ def within(storage: BaseStorage, seconds: float) -> Iterator[None]:
         storage: opened by `write_journal`; later operations are attempted again.
         seconds: from the beginning of each operation.
     """
+    if isinstance(storage, _SingleWriterJournal):
+        yield
+        return
+    from tuner.journal.database import RetryingStorage
+
     if not isinstance(storage, RetryingStorage):
         yield
         return
@@ -316,6 +330,8 @@ def is_locked(location: str, study: str) -> bool | None:
     """Return whether a search writes to a study right now; None if that is unknown."""
     path = _path_of(location)
     if path is None:
+        from tuner.journal.database import database_is_locked
+
         return database_is_locked(location, study)
     return file_is_locked(path) if path.exists() else None
 

@@ -54,6 +54,15 @@ def draw_all(record: StudyRecord) -> list[Picture]:
     return [picture for draw in PLOTS.values() if (picture := draw(record)) is not None]
 
 
+def import_for_pictures() -> None:
+    """Import what the plots need when they are drawn: about a second, beside other work."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
+    import optuna.importance
+
+    optuna.importance.FanovaImportanceEvaluator()  # imports scikit-learn
+
+
 def final_artifacts(record: StudyRecord) -> dict[str, str | bytes | Exception]:
     """Return the files of a finished study for MLflow: texts, report and plots, by file name.
 

@@ -69,6 +69,7 @@ class MlflowTracker:
             Called at the end if the copy is complete then, and for files that failed.
         artifacts_of: the files of the study's run; called at the beginning and at the end.
         artifacts_at_end_of: more files of it once the study is done.
+        before_end: called after the first copy, to import what `artifacts_at_end_of` needs.
     """
 
     def __init__(
@@ -78,8 +79,10 @@ class MlflowTracker:
         warn: Callable[[str], None],
         artifacts_of: Callable[[StudyRecord], Files] = experiment_file,
         artifacts_at_end_of: Callable[[StudyRecord], Files] = lambda record: {},
+        before_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.live = LiveCurves()
+        self._before_end: Callable[[], None] | None = before_end
         self._read, self._sync_command, self._warn = read, sync_command, warn
         self._artifacts_of, self._artifacts_at_end_of = artifacts_of, artifacts_at_end_of
         self._client: MlflowClient | None = None
@@ -127,6 +130,7 @@ class MlflowTracker:
             try:
                 pause_s = min(max(_PAUSE_S, self._sync(closing) / _SHARE), _LONG_PAUSE_S)
                 self._complete, self._failing = closing, False
+                self._prepare_end()
             except Exception as error:
                 self._failing = True
                 self._warn_once(explain(error))
@@ -134,6 +138,13 @@ class MlflowTracker:
                     return  # it timed out, and would again
                 pause_s = min(max(_PAUSE_S, 2 * pause_s), _LONGEST_PAUSE_S)
                 self._news.set()  # try again
+
+    def _prepare_end(self) -> None:
+        """Do beside the search, once, what its end would wait for."""
+        if self._before_end is not None and not self._closing.is_set():
+            before_end, self._before_end = self._before_end, None
+            with contextlib.suppress(Exception):  # the end says which file lacks it
+                before_end()
 
     def _sync(self, closing: bool) -> float:
         """Copy what is new; return the processor time, in seconds."""
