@@ -190,7 +190,7 @@ def test_a_trial_that_never_ends_does_not_make_later_asks_dearer(make, monkeypat
     study = optuna.create_study(sampler=sampler)
     running = [study.ask(SPACE) for _ in range(24)]  # far more than a generation holds
     running.pop(0)
-    for k in range(250):
+    for k in range(100):
         before = len(learned)
         study.tell(running.pop(0), float(k % 7))
         running.append(study.ask(SPACE))
