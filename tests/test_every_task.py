@@ -155,6 +155,7 @@ def test_a_number_per_step_runs_from_search_to_prediction(capsys):
     assert said["run"].tolist() == [name for name, _, _ in rows]
 
 
+@pytest.mark.slow
 def test_a_future_class_task_runs_from_search_to_prediction(capsys):
     rng = np.random.default_rng(0)
     price = rng.normal(size=300).cumsum()
