@@ -123,6 +123,7 @@ def test_how_many_seeds_it_takes_is_a_table():
     assert lines[-1].count(" % |") == 5
 
 
+@pytest.mark.slow
 def test_fronts_are_a_table_of_shares():
     lines = run("front.py", "--trials", "12", "--seeds", "1").splitlines()
     assert lines[0] == "| after 12 trials | air_passengers | sunspots |"
