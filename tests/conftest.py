@@ -10,6 +10,8 @@ from helpers.forked import LazyTemplate, fork_processes, start_processes
 
 # A script's shell has what it starts in the background ignore it, and what we start would as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Before NumPy is imported: a thread waits by spinning, for a core that other tests keep busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 load_profile()
 
 

@@ -131,6 +131,7 @@ def test_a_retrained_winner_beats_the_plain_forecasts(name, capsys):
     assert test["mean"] < min(test["baselines"].values())
 
 
+@pytest.mark.slow
 def test_a_number_per_step_runs_from_search_to_prediction(capsys):
     rng, rows = np.random.default_rng(0), []
     for run_ in range(40):
@@ -155,6 +156,7 @@ def test_a_number_per_step_runs_from_search_to_prediction(capsys):
     assert said["run"].tolist() == [name for name, _, _ in rows]
 
 
+@pytest.mark.slow
 def test_a_future_class_task_runs_from_search_to_prediction(capsys):
     rng = np.random.default_rng(0)
     price = rng.normal(size=300).cumsum()

@@ -1,6 +1,7 @@
 """Which way imports run, read from the source."""
 
 import ast
+import functools
 import graphlib
 import re
 import subprocess
@@ -65,10 +66,16 @@ def for_types(node):
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imported(path, *, at_once=False, types=True):
     """Return the modules that a file imports: all, or those imported when it is (`at_once`)."""
     found = set()
-    waiting = [ast.parse(path.read_text())]
+    waiting = [parsed(path)]
     while waiting:
         node = waiting.pop()
         if for_types(node) and not types:
@@ -82,7 +89,7 @@ def imported(path, *, at_once=False, types=True):
             assert node.level == 0, f"{path}: relative import"
             below = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
             found |= below or {node.module or ""}
-    return found
+    return frozenset(found)
 
 
 def test_imports_run_downwards():

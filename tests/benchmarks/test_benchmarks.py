@@ -21,6 +21,7 @@ def test_a_search_of_empty_jobs_uses_its_whole_budget(tmp_path):
     assert result["wall_s"]["journal: append and fsync"] > 0
 
 
+@pytest.mark.slow
 def test_an_idle_worker_trains_nothing(tmp_path):
     command = [sys.executable, str(SCRIPT), "--one", "random", "--trials", "5", "--no-tracking"]
     slow = os.environ | {"IDLE_EPOCH_S": "0.1"}  # 20 epochs a trial
@@ -37,12 +38,14 @@ def track(*arguments, folder):
     return ended.stdout
 
 
+@pytest.mark.slow
 def test_a_finished_trial_is_copied_in_turns_with_the_bare_calls(tmp_path):
     said = track("--store", "SQLite", "copy", "--trials", "2", folder=tmp_path)
     assert re.search(r"a finished trial \d.* the bare calls \d.*: \d+\.\d+ times", said)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_tracked_search_times_every_trial(tmp_path):
     result = json.loads(track("one", "--trials", "3", "--waits", "--tracks", folder=tmp_path))
     assert len(result["trials_s"]) == len(result["trials_cpu_s"]) == 2
@@ -120,6 +123,7 @@ def test_how_many_seeds_it_takes_is_a_table():
     assert lines[-1].count(" % |") == 5
 
 
+@pytest.mark.slow
 def test_fronts_are_a_table_of_shares():
     lines = run("front.py", "--trials", "12", "--seeds", "1").splitlines()
     assert lines[0] == "| after 12 trials | air_passengers | sunspots |"

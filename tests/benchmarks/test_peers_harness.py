@@ -42,6 +42,7 @@ def bench(*arguments):
     return ended.stdout, ended.stderr
 
 
+@pytest.mark.slow
 def test_the_tutorial_and_ours_are_measured_once_and_tabled(tmp_path):
     file = tmp_path / "results.jsonl"
     peers = ["--peers", "tutorial", "ours_tpe", "--job", "small", "--quick"]
@@ -65,7 +66,7 @@ def test_the_tutorial_and_ours_are_measured_once_and_tabled(tmp_path):
     assert (tmp_path / "peers.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("name", ["small", "large"])
+@pytest.mark.parametrize("name", ["small", pytest.param("large", marks=pytest.mark.slow)])
 def test_peers_have_the_windows_that_we_have(imported, tmp_path, name):
     jobs, ours = imported("jobs"), imported("ours")
     job, source, file = jobs.job_of(name), SMALL, tmp_path / "rows.csv"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pruning
+import pytest
 from learning_curve import LearningCurvePruner
 from optuna.trial import TrialState, create_trial
 
@@ -49,6 +50,7 @@ def test_a_curve_is_spared_at_first():
     assert decides(warm, study, 99.0, 98.0)
 
 
+@pytest.mark.slow
 def test_what_a_pruner_saves_is_a_share_of_the_same_seeds(tmp_path):
     kept = tmp_path / "kept.jsonl"
     pruners = ["--pruners", "median 5, 5"]

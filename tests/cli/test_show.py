@@ -1,6 +1,7 @@
 """Commands that look: check, show, and the links that they print."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -149,8 +150,17 @@ def show(folder, *options):
     return done.stdout
 
 
-def test_without_a_ui_show_says_how_to_start_one(finished):
-    assert show(finished).endswith(f"\n\nIn MLflow: tuner ui {STUDY}\n")
+@pytest.fixture(scope="module")
+def shown(finished):
+    """What `tuner show` prints of the finished study."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            patch.delenv(name)
+        return show(finished)
+
+
+def test_without_a_ui_show_says_how_to_start_one(finished, shown):
+    assert shown.endswith(f"\n\nIn MLflow: tuner ui {STUDY}\n")
     assert json.loads(show(finished, STUDY, "--json"))["links"] is None
     given = show(finished, STUDY, "--journal", f"studies/{STUDY}.journal")
     assert given.endswith(f"In MLflow: tuner ui {STUDY} --journal studies/{STUDY}.journal\n")
@@ -162,8 +172,8 @@ def test_a_study_that_mlflow_lacks_has_no_links(finished, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["studies"]
 
 
-def test_a_server_that_is_away_takes_nothing_but_the_links(finished, monkeypatch):
-    with_store = show(finished).partition("\n\nIn MLflow")[0]
+def test_a_server_that_is_away_takes_nothing_but_the_links(finished, shown, monkeypatch):
+    with_store = shown.partition("\n\nIn MLflow")[0]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://127.0.0.1:1/mlflow")
     assert show(finished).rstrip() == with_store.rstrip()
     assert json.loads(show(finished, STUDY, "--json"))["links"] is None

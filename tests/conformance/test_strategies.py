@@ -181,7 +181,7 @@ def test_a_study_reopened_before_any_trial_ends_the_same(subject):
         assert subject.search(subject.open(journal)) == expected
 
 
-@pytest.mark.parametrize("kind", ["journal file", "database"])
+@pytest.mark.parametrize("kind", ["journal file", pytest.param("database", marks=pytest.mark.slow)])
 def test_every_storage_gets_the_same_trials(subject, kind, tmp_path):
     def reopened():
         path = tmp_path / "study"

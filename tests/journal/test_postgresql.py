@@ -60,7 +60,7 @@ def expected_of(experiment, make_bench):
 
 @pytest.mark.parametrize(
     ("strategy", "seed"),
-    [("woa", 0), pytest.param("woa", 1, marks=SLOW), pytest.param("tpe", 2, marks=SLOW)],
+    [pytest.param(*case, marks=SLOW) for case in (("woa", 0), ("woa", 1), ("tpe", 2))],
 )
 def test_a_server_that_crashes_at_random_moments_changes_nothing(
     strategy, seed, postgresql, own_url, make_bench, notes

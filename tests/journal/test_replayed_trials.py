@@ -149,7 +149,7 @@ class Distinct(SimulatedExecutor):
         return 1.0 / (3 + epoch)
 
 
-@pytest.mark.parametrize("pruner", ["none", "patient"])
+@pytest.mark.parametrize("pruner", [pytest.param("none", marks=pytest.mark.slow), "patient"])
 def test_a_trial_of_100_epochs_takes_less_than_20_kb(pruner, bench):
     """Of the search: journal, coordinator, and what pruning compares with."""
     options = {"name": pruner, "patience": 100} if pruner == "patient" else {"name": pruner}

@@ -138,7 +138,7 @@ def alike(old, new):
     return numbers or type(old) is type(new) or old is None or new is None
 
 
-@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [18, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_changed_pipeline_json_predicts_or_is_refused(name, every, made):
     model = made(name)

@@ -21,8 +21,7 @@ pytestmark = [
 ]
 
 FAST = (
-    "log, recursive", "categories, some known ahead, and which series it is, in segments",
-    "resampled, the calendar alone known ahead", "labels of tokens", "texts by word",
+    "log, recursive", "labels of tokens", "texts by word",
 )  # fmt: skip
 CASES = [
     name if name in FAST else pytest.param(name, marks=pytest.mark.slow)

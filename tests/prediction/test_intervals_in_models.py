@@ -24,6 +24,11 @@ from tuner.results.test_score import predictions_record
 from tuner.training import run_job
 
 LEVELS = [0.5, 0.8]
+# How many models there are, and whether they are trained again on all rows.
+MODELS = [
+    (1, False), (3, True),
+    pytest.param(1, True, marks=pytest.mark.slow), pytest.param(3, False, marks=pytest.mark.slow),
+]  # fmt: skip
 
 
 def trained(folder, n_models=1, refit=True, rows=None, data=(), task=()):
@@ -72,8 +77,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("refit", [False, True])
-@pytest.mark.parametrize("n_models", [1, 3])
+@pytest.mark.parametrize(("n_models", "refit"), MODELS)
 @pytest.mark.parametrize("case", CASES)
 def test_a_folder_predicts_the_tested_values_and_intervals(case, n_models, refit, tmp_path):
     training = trained(tmp_path, n_models, refit, **CASES[case])
@@ -128,8 +132,7 @@ def own_scales(rows, n=N_TRAIN):
     return {s: float(np.std(of["sales"].to_numpy()[:n])) for s, of in rows.groupby("shop")}
 
 
-@pytest.mark.parametrize("refit", [False, True])
-@pytest.mark.parametrize("n_models", [1, 3])
+@pytest.mark.parametrize(("n_models", "refit"), MODELS)
 def test_radii_of_scaled_series_are_those_of_calibration(n_models, refit, tmp_path):
     rows = shops()
     training = trained(tmp_path, n_models, refit, rows, OF_SHOPS)

@@ -135,6 +135,7 @@ def test_a_misspelt_study_is_answered_with_the_nearest(study, tuner):
     assert tuner("show", "something") == (2, "", "tuner: no study 'something'\n")
 
 
+@pytest.mark.slow
 def test_a_report_of_another_services_study_is_kept(go, study, tuner, tmp_path):
     go.set()
     study.wait(SOON_S)

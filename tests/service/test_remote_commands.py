@@ -383,6 +383,7 @@ def test_a_search_that_is_cancelled_ends_its_followers(make_service, watched):
         assert f"{STUDY}: 6 trials trained" in out
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_over_a_restart_of_the_service(make_service, watched, here):
     expected = here(*RUN)[1]
     with make_service(epoch_s=0.1) as running:

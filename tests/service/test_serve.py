@@ -199,10 +199,14 @@ def test_a_server_that_stands_by_ends_on_a_signal(start, tmp_path):
 HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 
-@pytest.mark.parametrize("sent", [[], [HEALTH[:30]], [HEALTH], [HEALTH + b"\r\n", HEALTH]])
-def test_a_connection_that_sends_no_request_is_ended(start, sent):
+def test_a_connection_that_sends_no_request_is_ended(start):
     server = start("impatient")
     server.line()
+    for sent in ([], [HEALTH[:30]], [HEALTH], [HEALTH + b"\r\n", HEALTH]):
+        assert_ended(server, sent)
+
+
+def assert_ended(server, sent):
     received = b""
     with (
         socket.create_connection(("127.0.0.1", server.port), timeout=10) as client,

@@ -163,13 +163,14 @@ def ackley(x):
     return np.asarray(-20 * a - b + 20 + math.e)
 
 
+@pytest.mark.parametrize("n_runs", [10, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("function", "bound", "error"),
     [(sphere, 100, 1e-40), (rastrigin, 5.12, 1e-6), (ackley, 32, 1e-10)],
 )
-def test_the_whale_rule_matches_the_paper_on_unshifted_functions(function, bound, error):
+def test_the_whale_rule_matches_the_paper_on_unshifted_functions(function, bound, error, n_runs):
     errors = []
-    for run in range(30):
+    for run in range(n_runs):
         rng = np.random.default_rng(run)
         x = rng.uniform(-bound, bound, (30, 30))
         leader, least = x[0], math.inf

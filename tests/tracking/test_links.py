@@ -101,23 +101,21 @@ def test_what_mlflow_lacks_has_no_link(server, client, record, make_record, make
     assert list(find_links(record).best) == [f"trial {n}" for n in (4, 6, 3, 2)], "a trial"
 
 
-@pytest.mark.parametrize("how", ["user", "token", "uri"])
-def test_a_server_gets_the_credentials_and_the_links_do_not(
-    gateway, client, record, monkeypatch, how
-):
+def test_a_server_gets_the_credentials_and_the_links_do_not(gateway, client, record, monkeypatch):
     pair = base64.b64encode(b"me:pass word").decode()
     _, _, best = expected(client, record, gateway.url, [4, 5, 6, 3, 2])
-    gateway.authorization = "Bearer a-token" if how == "token" else f"Basic {pair}"
-    assert find_links(record) is None
-    if how == "user":
-        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "pass word")
-    elif how == "token":
-        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "a-token")
-    else:
-        uri = gateway.url.replace("//", "//me:pass%20word@") + "/"
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert find_links(record).best == best
+    given = {
+        "user": {"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "pass word"},
+        "token": {"MLFLOW_TRACKING_TOKEN": "a-token"},
+        "uri": {"MLFLOW_TRACKING_URI": gateway.url.replace("//", "//me:pass%20word@") + "/"},
+    }
+    for how, settings in given.items():
+        gateway.authorization = "Bearer a-token" if how == "token" else f"Basic {pair}"
+        assert find_links(record) is None
+        with monkeypatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            assert find_links(record).best == best, how
 
 
 def test_a_redirect_does_not_take_the_credentials_along(record, monkeypatch):

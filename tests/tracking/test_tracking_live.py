@@ -103,6 +103,7 @@ def test_no_run_is_left_running_whose_trial_is_not(client, study):
     assert runs_of(client, ended)[1]["1"].info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_copying_takes_a_small_share_of_a_processor(
     client, make_record, make_trial, wait_for, monkeypatch
 ):

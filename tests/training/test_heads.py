@@ -265,7 +265,7 @@ def test_every_step_is_labelled_and_what_pads_is_not_scored(steps, make_job, go_
     assert predicted.attention is None
 
 
-@pytest.mark.parametrize("metric", ["r2", "mase"])
+@pytest.mark.parametrize("metric", ["r2", pytest.param("mase", marks=pytest.mark.slow)])
 def test_every_step_has_a_number_and_what_pads_is_not_scored(running_sums, make_job, go_on, metric):
     ref = running_sums
     job = make_job(ref, epochs=40, keep_weights=True, metric=metric, batch_size=7, hidden_size=16)
