@@ -1,12 +1,12 @@
 """What every journal must hold to; a new one is tested by adding it to the fixture."""
 
 import contextlib
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -25,6 +25,7 @@ from tuner.journal.storage import (
     study_names,
     write_journal,
 )
+from tuner.processes import start_command
 
 
 @pytest.fixture(params=["file", "sqlite", "postgresql"])
@@ -36,21 +37,10 @@ def location(request, tmp_path):
     return str(path) if request.param == "file" else f"sqlite:///{path}"
 
 
-WRITER = """\
-import sys, time, optuna
-from tuner.journal.storage import lock_for_reading, write_journal
-with (write_journal if sys.argv[1] == "write" else lock_for_reading)(sys.argv[2], "s") as storage:
-    if "s" not in optuna.get_all_study_names(storage):
-        optuna.create_study(study_name="s", storage=storage)
-    print("holds it", flush=True)
-    time.sleep(60)
-"""
-
-
 @contextlib.contextmanager
 def another(location, how="write"):
     """Another process that holds the study `s`."""
-    command = [sys.executable, "-c", WRITER, how, location]
+    command = start_command("helpers.journal_holder", json.dumps([how, location]))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
