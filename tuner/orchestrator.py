@@ -61,6 +61,7 @@ from tuner.journal.storage import (
 )
 from tuner.outputs import scratch_folder
 from tuner.progress.reporters import FailureNotice, Reporter
+from tuner.report.page import final_artifacts, import_for_files
 from tuner.results.advice import advice_on_data, in_the_way
 from tuner.results.export import study_artifacts
 from tuner.results.retraining import Refit, TrainedModels, calibrate_all, refit, refit_epochs
@@ -71,7 +72,6 @@ from tuner.strategies.base import Rhythm
 from tuner.studies import check_journal, check_study_name, read_earlier
 from tuner.template import workers_expected
 from tuner.tracking import MlflowTracker, TrackingObserver
-from tuner.tracking.sync import Files
 from tuner.winner import KeptModel, TrainedWinner, check_register
 
 
@@ -254,19 +254,10 @@ def tracking_observer(to_sync: str, note: Callable[[str], None]) -> TrackingObse
         to_sync: the command that completes the copy.
         note: receives the notes.
     """
-
-    def final(record: StudyRecord) -> Files:
-        from tuner.report.page import final_artifacts
-
-        return final_artifacts(record)
-
-    def before_end() -> None:
-        from tuner.report.page import import_for_pictures
-
-        import_for_pictures()
-
     return TrackingObserver(
-        lambda read: MlflowTracker(read, to_sync, note, study_artifacts, final, before_end)
+        lambda read: MlflowTracker(
+            read, to_sync, note, study_artifacts, final_artifacts, import_for_files
+        )
     )
 
 

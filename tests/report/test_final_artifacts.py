@@ -1,5 +1,9 @@
 """One file of a study that cannot be made costs no other."""
 
+import pickle
+import subprocess
+import sys
+
 import pytest
 from helpers.result_records import make_study, values_test
 
@@ -54,3 +58,20 @@ def test_a_text_that_cannot_be_written_costs_no_other(usual, monkeypatch, module
     assert {n: f for n, f in files.items() if n not in lost} == {
         n: f for n, f in whole.items() if n not in lost
     }
+
+
+def test_what_the_files_need_is_imported_before(usual, tmp_path):
+    record, _ = usual
+    (tmp_path / "record.pickle").write_bytes(pickle.dumps(record))
+    code = (
+        "import pickle, sys\n"
+        "from tuner.report.page import final_artifacts, import_for_files\n"
+        "record = pickle.load(open('record.pickle', 'rb'))\n"
+        "import_for_files()\n"
+        "before = {name.partition('.')[0] for name in sys.modules}\n"
+        "final_artifacts(record)\n"
+        "print(*{name.partition('.')[0] for name in sys.modules} - before)\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True)
+    assert not done.stdout.strip()

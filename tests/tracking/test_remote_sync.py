@@ -34,7 +34,6 @@ def runs_of(name):
     return store.search_runs([experiment.experiment_id])
 
 
-@pytest.mark.slow
 def test_a_study_of_a_service_is_copied_once(tmp_path, mlflow, monkeypatch, capsys):
     monkeypatch.delenv("TUNER_TOKEN", raising=False)
     monkeypatch.chdir(make_folder(tmp_path / "work"))

@@ -1,5 +1,6 @@
 """Steps as CUDA graphs: on a tape that stands in for the GPU, and on a GPU where there is one."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -79,13 +80,55 @@ def tensors_of(values):
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
+class Stream:
+    """A stream on a CPU, which notes what it waits for."""
+
+    device = CPU
+
+    def __init__(self, name, seen):
+        self.name, self.seen = name, seen
+
+    def wait_stream(self, other):
+        self.seen.append(f"{self.name} waits for {other.name}")
+
+
+class Streams:
+    """The current stream and that of captures, and what happens on them."""
+
+    def __init__(self):
+        self.seen = []
+        self.caller, self.captures = Stream("caller", self.seen), Stream("captures", self.seen)
+        self.current = self.caller
+
+    @contextlib.contextmanager
+    def on(self, stream):
+        before, self.current = self.current, stream
+        yield
+        self.current = before
+
+    def set(self, stream):
+        self.current = stream
+
+
+@pytest.fixture(autouse=True)
+def streams(monkeypatch, request):
+    """Streams on a CPU; on a GPU there are real ones."""
+    found = Streams()
+    if "a_gpu" not in request.node.name:
+        monkeypatch.setattr(cuda_graph, "_stream", lambda device: found.captures)
+        monkeypatch.setattr(torch.cuda, "stream", found.on)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: found.current)
+        monkeypatch.setattr(torch.cuda, "set_stream", found.set)
+    return found
+
+
 @pytest.fixture
-def replays(monkeypatch):
+def replays(monkeypatch, streams):
     """Steps on a CPU are captured on tapes; the list has an entry for every replay."""
     found = []
 
     def capture(function, stream):
-        assert stream is None
+        assert stream is streams.captures
         with Tape() as tape:
             function()
         tape.rewind()
@@ -97,8 +140,8 @@ def replays(monkeypatch):
         return replay
 
     monkeypatch.setattr(cuda_graph, "capture", capture)
-    monkeypatch.setattr(cuda_graph, "_CALLS", 3)
-    monkeypatch.setattr("tuner.training.batched.captures", lambda device: True)
+    monkeypatch.setattr(cuda_graph, "_CALLS_BEFORE", 3)
+    monkeypatch.setattr("tuner.training.batched.on_gpu", lambda device: True)
     return found
 
 
@@ -113,8 +156,8 @@ def kernel_by_kernel(monkeypatch):
 
     def train(jobs):
         with monkeypatch.context() as patched:
-            patched.setattr("tuner.training.batched.captures", lambda device: True)
-            patched.setattr(cuda_graph, "_CALLS", math.inf)
+            patched.setattr("tuner.training.batched.on_gpu", lambda device: True)
+            patched.setattr(cuda_graph, "_CALLS_BEFORE", math.inf)
             return train_group(jobs, every)
 
     return train
@@ -181,7 +224,7 @@ def test_steps_without_dropout_are_those_of_a_cpu(noise, make_job, replays):
     graphed = train_group(jobs, every)
     assert replays
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tuner.training.batched.captures", lambda device: False)
+        patched.setattr("tuner.training.batched.on_gpu", lambda device: False)
         assert histories(graphed) == histories(train_group(jobs, every))
 
 
@@ -222,7 +265,7 @@ def test_arguments_are_copied_and_left_as_they_are(replays):
 
 
 @pytest.mark.parametrize("refused", ["item", "made", "random"])
-def test_what_cannot_be_captured_goes_on_as_it_is(replays, refused, capsys):
+def test_what_cannot_be_captured_goes_on_as_it_is(replays, refused):
     total = torch.zeros(1)
     does = {
         "item": lambda: total.add_(total.sum().item() * 0 + 1),
@@ -235,45 +278,101 @@ def test_what_cannot_be_captured_goes_on_as_it_is(replays, refused, capsys):
             graphed()
         assert total.item() == n
     assert not replays
-    (said,) = capsys.readouterr().err.splitlines()
     operation = {"item": "_local_scalar_dense", "made": "lift_fresh", "random": "rand"}[refused]
-    assert said.endswith(f"steps of groups: operation not permitted when capturing: {operation}")
+    assert GraphedStep.refused == f"operation not permitted when capturing: {operation}"
 
 
-def test_why_a_capture_fails_is_not_what_its_end_says(monkeypatch):
-    class Ending:
-        def __enter__(self):
-            pass
+def test_a_process_that_refused_a_capture_tries_no_other(monkeypatch):
+    tried = []
 
-        def __exit__(self, *error):
-            raise RuntimeError("capture failed due to a previous error")
+    def capture(function, stream):
+        tried.append(1)
+        raise RuntimeError("no")
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: Ending())
+    monkeypatch.setattr(cuda_graph, "capture", capture)
+    for _ in range(2):
+        graphed = GraphedStep(lambda: None, CPU)
+        for _ in range(2 * cuda_graph._CALLS_BEFORE):
+            graphed()
+    assert tried == [1]
+
+
+@pytest.mark.parametrize(("version", "n_captures"), [("2.12.1", 0), ("2.13.0+cu130", 1)])
+def test_nothing_is_captured_where_a_failed_capture_does_harm(monkeypatch, version, n_captures):
+    captured = []
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    monkeypatch.setattr(cuda_graph, "capture", lambda *_: captured.append(1) or (lambda: None))
+    graphed = GraphedStep(lambda: None, CPU)
+    for _ in range(2 * cuda_graph._CALLS_BEFORE):
+        graphed()
+    assert len(captured) == n_captures
+
+
+def test_the_last_call_before_a_capture_is_on_its_stream(replays, streams):
+    graphed = GraphedStep(lambda: streams.seen.append(f"on {streams.current.name}"), CPU)
+    for _ in range(3):
+        graphed()
+    assert streams.seen == [
+        "on caller", "on caller",
+        "captures waits for caller", "on captures", "caller waits for captures",
+    ]  # fmt: skip
+
+
+def test_a_call_that_fails_there_is_waited_for(monkeypatch, streams):
+    monkeypatch.setattr(cuda_graph, "_CALLS_BEFORE", 1)
 
     def lacking():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        cuda_graph.capture(lacking, None)
-
-    def interrupted():
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cuda_graph.capture(interrupted, None)
+        GraphedStep(lacking, CPU)()
+    assert streams.seen == ["captures waits for caller", "caller waits for captures"]
 
 
-def test_a_lack_of_memory_is_not_hidden(monkeypatch):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), KeyboardInterrupt(), ValueError("own")]
+)
+def test_a_capture_raises_what_made_it_fail(monkeypatch, streams, error):
+    class Capturing:
+        def __enter__(self):
+            streams.current = streams.captures
+
+        def __exit__(self, *given):
+            raise RuntimeError("capture failed due to a previous error")  # the stream stays
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: Capturing())
+
+    def failing():
+        try:
+            raise KeyError("handled")
+        except KeyError:
+            raise error from None
+
+    with pytest.raises(type(error)) as raised:
+        cuda_graph.capture(failing, streams.captures)
+    assert raised.value is error
+    assert streams.current is streams.caller
+    with pytest.raises(RuntimeError, match="previous error"):
+        cuda_graph.capture(lambda: None, streams.captures)
+
+
+def test_a_graph_that_lacks_memory_is_done_without(monkeypatch):
+    tried = []
+
     def capture(function, stream):
+        tried.append(1)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(cuda_graph, "capture", capture)
-    graphed = GraphedStep(lambda: None, CPU)
-    for _ in range(cuda_graph._CALLS):
-        graphed()
-    with pytest.raises(torch.OutOfMemoryError):
-        graphed()
+    for _ in range(2):  # the next group may have the memory
+        done = []
+        graphed = GraphedStep(lambda done=done: done.append(1), CPU)
+        for _ in range(30):
+            graphed()
+        assert len(done) == 30
+    assert tried == [1, 1]
+    assert GraphedStep.refused is None
 
 
 def group_of(jobs, ref):
@@ -332,17 +431,6 @@ def test_a_batch_of_all_samples_is_captured(noise, make_job, replays):
     assert len(replays) == 3
 
 
-@pytest.mark.parametrize(
-    ("kind", "version", "graphed"),
-    [("cpu", "2.13.0", False), ("cuda", "2.12.1", False), ("cuda", "2.13.0+cu130", True)],
-)
-def test_steps_are_captured_where_a_failed_capture_does_no_harm(
-    monkeypatch, kind, version, graphed
-):
-    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
-    assert cuda_graph.captures(torch.device(kind)) is graphed
-
-
 ON_A_GPU = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="NOT TESTED ON A GPU: there is none here"
 )
@@ -350,7 +438,7 @@ ON_A_GPU = pytest.mark.skipif(
 
 @ON_A_GPU
 @pytest.mark.parametrize("kept", [2**24, 0])
-def test_a_gpu_replays_the_steps_of_a_group(noise, make_job, monkeypatch, capsys, kept):
+def test_a_gpu_replays_the_steps_of_a_group(noise, make_job, monkeypatch, kept):
     monkeypatch.setattr(group_windows, "_KEPT", kept)
     own = [{"hidden_size": 3}, {"dropout": 0.3}, {"weight_averaging": 1.0}]
     jobs = [
@@ -367,8 +455,8 @@ def test_a_gpu_replays_the_steps_of_a_group(noise, make_job, monkeypatch, capsys
     monkeypatch.setattr(cuda_graph, "capture", counted)
     graphed = train_group(jobs, every)
     assert len(replayed) > 10
-    assert not capsys.readouterr().err
-    monkeypatch.setattr(cuda_graph, "_CALLS", math.inf)
+    assert GraphedStep.refused is None
+    monkeypatch.setattr(cuda_graph, "_CALLS_BEFORE", math.inf)
     plain = train_group(jobs, every)
     for ours, theirs in zip(histories(graphed), histories(plain), strict=True):
         for a, b in zip(ours, theirs, strict=True):
@@ -376,13 +464,14 @@ def test_a_gpu_replays_the_steps_of_a_group(noise, make_job, monkeypatch, capsys
 
 
 @ON_A_GPU
-def test_a_gpu_works_on_after_a_failed_capture(noise, make_job, capsys):
+def test_a_gpu_works_on_after_a_failed_capture(noise, make_job):
     total = torch.zeros(1, device="cuda")
     failing = GraphedStep(lambda: total.add_(total.sum().item() * 0 + 1), total.device)
-    for _ in range(cuda_graph._CALLS + 2):
+    for _ in range(cuda_graph._CALLS_BEFORE + 2):
         failing()
-    assert total.item() == cuda_graph._CALLS + 2
-    assert "no CUDA graph" in capsys.readouterr().err
+    assert total.item() == cuda_graph._CALLS_BEFORE + 2
+    assert GraphedStep.refused is not None
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
     torch.cuda.empty_cache()
     torch.rand(3, device="cuda")
     jobs = [make_job(noise, seed=at, dropout=0.3, device="cuda") for at in range(3)]

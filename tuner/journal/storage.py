@@ -1,8 +1,8 @@
 """Journals: the durable record of studies on Optuna storages, in files or databases.
 
 A journal is a file (the default) or a database given by URL. Only the coordinator writes to it;
-anyone may read it at any time. `tuner.journal.database` is imported where there is one: with
-SQLAlchemy it takes as long as a tenth of a search's start.
+anyone may read it at any time. `tuner.journal.database` is imported for a database alone, as
+SQLAlchemy takes a tenth of the imports of a search.
 """
 
 from __future__ import annotations

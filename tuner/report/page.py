@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,13 +55,16 @@ def draw_all(record: StudyRecord) -> list[Picture]:
     return [picture for draw in PLOTS.values() if (picture := draw(record)) is not None]
 
 
-def import_for_pictures() -> None:
-    """Import what the plots need when they are drawn: about a second, beside other work."""
-    import matplotlib.backends.backend_agg
-    import matplotlib.figure  # noqa: F401
-    import optuna.importance
+_LATE = ("jinja2", "matplotlib.backends.backend_agg", "matplotlib.figure")
 
-    optuna.importance.FanovaImportanceEvaluator()  # imports scikit-learn
+
+def import_for_files() -> None:
+    """Import what the files of `final_artifacts` need, which the end would wait for."""
+    for module in _LATE:
+        importlib.import_module(module)
+    from optuna.importance import FanovaImportanceEvaluator
+
+    FanovaImportanceEvaluator()  # imports scikit-learn
 
 
 def final_artifacts(record: StudyRecord) -> dict[str, str | bytes | Exception]:

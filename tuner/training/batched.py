@@ -21,7 +21,7 @@ from torch.nn import functional
 from tuner.data.metrics import score
 from tuner.errors import Interrupted
 from tuner.jobs import Epoch, Outcome, OutcomeState, TrainJob, Weights
-from tuner.training.cuda_graph import GraphedStep, captures
+from tuner.training.cuda_graph import GraphedStep, on_gpu
 from tuner.training.device import (
     check_cuda,
     give_memory_back,
@@ -268,8 +268,9 @@ class Group:
         self._buffers: dict[int, list[Tensor]] = {}  # masks by the size of the batch
         self._noise_at: dict[int, list[Tensor]] = {}
         self._losses_of_epoch = torch.zeros(len(members), dtype=torch.float64, device=self.device)
-        graphed = captures(self.device)
-        self._graphed = GraphedStep(self._step_of_tensors, self.device) if graphed else None
+        self._graphed: GraphedStep | None = None
+        if on_gpu(self.device):
+            self._graphed = GraphedStep(self._step_of_tensors, self.device)
 
     def _each(self, numbers: Sequence[float]) -> Tensor:
         return torch.tensor(numbers, device=self.device).unsqueeze(1)  # (members, 1)
@@ -293,7 +294,7 @@ class Group:
             for m in self.members
         ]
         order = torch.stack(orders)  # (members, n)
-        order = order.to(self.device if self._graphed else "cpu")
+        order = order.to(self.device)
         corrections = self._corrections(math.ceil(n / self.batch_size))
         self._losses_of_epoch.zero_()
         for samples, corrected in zip(
@@ -310,7 +311,7 @@ class Group:
         return [float(loss) for loss in (self._losses_of_epoch / n).tolist()]
 
     def _corrections(self, steps: int) -> tuple[Tensor, ...]:
-        """Return what changes from step to step: for each of the next ones (3,), see `_update`."""
+        """Return the corrections of each of the next steps, (3,) each, see `_update`."""
         done = range(self._done + 1, self._done + steps + 1)
         self._done += steps
         of_mean, of_square = ([1 - beta**step for step in done] for beta in _BETAS)
@@ -379,7 +380,7 @@ class Group:
         return losses.view(len(self.members), -1).mean(dim=1)
 
     def _masks(self, batch: int) -> Masks:
-        """Draw the masks for a batch as those of the members' trainings alone on a CPU."""
+        """Draw the masks for a batch, as the members' trainings alone do on a CPU."""
         if not self._drops:
             return []
         layers, steps = self.sizes.layers, self.train_windows.steps
@@ -410,7 +411,7 @@ class Group:
     def _noise(self, batch: int) -> Tensor | None:
         """Draw uniform numbers for the masks of a batch, (members, numbers of the widest).
 
-        As many as a member has units, so that they do not depend on the others.
+        A member draws as many as its own masks have, whatever the widths of the others.
         """
         if not self._drops:
             return None
@@ -425,18 +426,22 @@ class Group:
         return noise
 
     def _places(self, batch: int) -> list[Tensor]:
-        """Return where in the noise each number of the masks is; what padding has is of no use."""
+        """Return where in a member's noise each number of its masks is, (members, ...) per mask.
+
+        Padding has place 0, as its outputs are 0.
+        """
         if (found := self._noise_at.get(batch)) is None:
-            shapes, rows = self._shapes(self.sizes.layers, batch), []
-            for member in self.members:
-                begin, own = 0, self._shapes(member.sizes.layers, batch)
-                rows.append([torch.zeros(shape, dtype=torch.int64) for shape in shapes])
-                for shape, padded in zip(own, rows[-1], strict=True):
-                    size = math.prod(shape)
-                    at = torch.arange(begin, begin + size).view(shape)
-                    padded[..., : shape[-2], :] = at
-                    begin += size
-            found = [torch.stack(layer).to(self.device) for layer in zip(*rows, strict=True)]
+            n, kind = len(self.members), torch.int64
+            shapes = self._shapes(self.sizes.layers, batch)
+            found = [torch.zeros((n, *s), dtype=kind, device=self.device) for s in shapes]
+            for row, member in enumerate(self.members):
+                begin = 0
+                own = self._shapes(member.sizes.layers, batch)
+                for shape, places in zip(own, found, strict=True):
+                    end = begin + math.prod(shape)
+                    at = torch.arange(begin, end, device=self.device)
+                    places[row, ..., : shape[-2], :] = at.view(shape)
+                    begin = end
             self._noise_at[batch] = found
         return found
 
@@ -459,7 +464,7 @@ class Group:
             corrections: minus the divisor of the mean, the square root of that of the square, and
                 the least share of the newest weights in their average.
         """
-        of_mean, of_square, least = corrections.unbind()
+        minus_of_mean, of_square, least = corrections.unbind()
         norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
         gradient.div_((norms / self._clips).clamp_(min=1))
         has_l2, has_decay = self._has
@@ -471,7 +476,7 @@ class Group:
         mean.lerp_(gradient, 1 - _BETAS[0])
         square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
         spread = square.sqrt().div_(of_square).add_(_EPSILON)
-        self.flat.addcdiv_(mean * (rates / of_mean), spread)
+        self.flat.addcdiv_(mean * (rates / minus_of_mean), spread)
         if self._averages:
             self.average.lerp_(self.flat, torch.maximum(self._least, least))
 

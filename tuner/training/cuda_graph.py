@@ -1,13 +1,12 @@
 """A step of training as a CUDA graph: all of its kernels are launched at once.
 
-A step of narrow layers is some hundred kernels that take less time than their launches. A graph
+A step of narrow layers is hundreds of kernels that take less time than their launches. A graph
 has them recorded once, with the memory that each reads and writes.
 """
 
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 
 import torch
@@ -16,30 +15,43 @@ from torch import Tensor
 from tuner.errors import one_line
 from tuner.training.device import lacks_memory
 
-_CALLS = 10  # before a capture, so that one pays where members end in every epoch; not measured
+_CALLS_BEFORE = 10  # a capture, so that it pays where members end in every epoch; not measured
 _SINCE = "2.13"  # of PyTorch: random numbers and memory are usable after a capture that failed
 
 Replay = Callable[[], None]
 """Does again, on the current stream, what a captured call did."""
 
 
-def captures(device: torch.device) -> bool:
-    """Return whether steps on a device become graphs."""
-    return device.type == "cuda" and torch.__version__ >= _SINCE
+def on_gpu(device: torch.device) -> bool:
+    """Return whether steps on a device are launched as kernels, and may become graphs."""
+    return device.type == "cuda"
 
 
-def capture(function: Callable[[], None], stream: torch.cuda.Stream | None) -> Replay:
+def capture(function: Callable[[], None], stream: torch.cuda.Stream) -> Replay:
     """Record the kernels of a function, without running them.
 
     Raises:
         RuntimeError: the function waits for the GPU, or does something else that has no graph.
     """
-    graph = torch.cuda.CUDAGraph()
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(stream.device)
+    first: BaseException | None = None
+
+    def recorded() -> None:
+        nonlocal first
+        try:
+            function()
+        except BaseException as error:
+            first = error
+            raise
+
     try:
         with torch.cuda.graph(graph, stream=stream):
-            function()
-    except RuntimeError as error:  # ending the capture fails as well, after what made it fail
-        raise error.__context__ or error from None
+            recorded()
+    except RuntimeError as error:
+        # The end of a capture fails as well, after what made it fail, and leaves its stream on.
+        raise first or error from None
+    finally:
+        torch.cuda.set_stream(current)
     return graph.replay
 
 
@@ -53,8 +65,8 @@ class GraphedStep:
     """A function of tensors that runs on a GPU, from some call on as a CUDA graph.
 
     The graph reads anew its arguments and the tensors that the function keeps. Numbers, and the
-    choice of these tensors, are those of the captured call. Where a capture fails, this process
-    captures nothing any more: all calls go on kernel by kernel.
+    choice of these tensors, are those of the captured call. Where a capture fails, or PyTorch is
+    older than 2.13, calls go on kernel by kernel.
 
     Source: "CUDA Graphs" in the CUDA semantics of PyTorch's documentation.
 
@@ -65,18 +77,19 @@ class GraphedStep:
         device: of the tensors. Only one of these may be used on a device at a time.
     """
 
-    refused: str | None = None  # why captures fail in this process
+    refused: str | None = None
+    """Why a capture failed in this process, which then tries no other."""
 
     def __init__(self, function: Callable[..., None], device: torch.device) -> None:
         self._function = function
-        self._stream = _stream(device) if device.type == "cuda" else None
+        self._stream = _stream(device)
         self._calls = 0
         self._arguments: list[Tensor | None] = []  # of the graph
         self._replay: Replay | None = None
 
     def __call__(self, *arguments: Tensor | None) -> None:
         """Call the function, on the current stream."""
-        if self._replay is None and self._calls == _CALLS and GraphedStep.refused is None:
+        if self._calls == _CALLS_BEFORE and self.refused is None and torch.__version__ >= _SINCE:
             self._capture(arguments)
         self._calls += 1
         if self._replay is not None:
@@ -84,14 +97,14 @@ class GraphedStep:
                 if own is not None and given is not None:
                     own.copy_(given)
             self._replay()
-        elif self._stream is not None and self._calls == _CALLS:
-            self._warm_up(self._stream, arguments)
+        elif self._calls == _CALLS_BEFORE:
+            self._warm_up(arguments)
         else:
             self._function(*arguments)
 
-    def _warm_up(self, stream: torch.cuda.Stream, arguments: tuple[Tensor | None, ...]) -> None:
+    def _warm_up(self, arguments: tuple[Tensor | None, ...]) -> None:
         """Call the function on the stream of captures, where libraries then have workspaces."""
-        current = torch.cuda.current_stream(stream.device)
+        stream, current = self._stream, torch.cuda.current_stream(self._stream.device)
         stream.wait_stream(current)
         try:
             with torch.cuda.stream(stream):
@@ -105,7 +118,5 @@ class GraphedStep:
             self._replay = capture(lambda: self._function(*self._arguments), self._stream)
         except RuntimeError as error:
             self._arguments = []
-            if lacks_memory(error):
-                raise
-            GraphedStep.refused = one_line(error)
-            sys.stderr.write(f"no CUDA graph has the steps of groups: {one_line(error)}\n")
+            if not lacks_memory(error):  # which the next group may have
+                GraphedStep.refused = one_line(error)
