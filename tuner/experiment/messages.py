@@ -130,7 +130,7 @@ def _problem(
         remedy = nearest(word.lower(), known)
         if len(loc) == 1 and (inside := _in_a_block(root, word)):
             remedy = f"write {' or '.join(inside)}"
-        elif len(path) == 2 and (other := _of_others(root, str(loc[0]), word)):
+        elif len(path) == 2 and (other := _of_others(root, str(loc[0]), str(loc[1]), word)):
             remedy = other
         elif word.lower() not in known and "hyperparameters" in root.model_fields:
             remedy = key_meant(word) or remedy
@@ -298,13 +298,15 @@ def _in_a_block(root: type[BaseModel], word: str) -> list[str]:
     ]
 
 
-def _of_others(root: type[BaseModel], block: str, word: str) -> str | None:
+def _of_others(root: type[BaseModel], block: str, kind: str, word: str) -> str | None:
     """Return the remedy for a key of other kinds of a block: of `pso`, say, but not of `tpe`."""
     field = root.model_fields.get(block)
     if field is None or not field.discriminator or not (owners := _with_key(field, word)):
         return None
     kinds = ", ".join(_literal_values(owner)[0] for owner in owners)
-    return f"it is of {kinds}: remove it, or change {block}.{field.discriminator}"
+    tag = field.discriminator
+    whole = f"--set '{block}={{{tag}: {kind}}}'"  # --set pruner.name=none leaves the other keys
+    return f"it is of {kinds}: remove it, change {block}.{tag}, or write {whole}"
 
 
 def _with_key(field: FieldInfo, word: str) -> list[type[BaseModel]]:
