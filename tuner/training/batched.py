@@ -293,8 +293,7 @@ class Group:
             torch.randperm(n, generator=m.fit.generators.shuffling, dtype=torch.int32)
             for m in self.members
         ]
-        order = torch.stack(orders)  # (members, n)
-        order = order.to(self.device)
+        order = torch.stack(orders).to(self.device)  # (members, n)
         corrections = self._corrections(math.ceil(n / self.batch_size))
         self._losses_of_epoch.zero_()
         for samples, corrected in zip(

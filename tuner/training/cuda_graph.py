@@ -35,18 +35,13 @@ def capture(function: Callable[[], None], stream: torch.cuda.Stream) -> Replay:
     """
     graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(stream.device)
     first: BaseException | None = None
-
-    def recorded() -> None:
-        nonlocal first
-        try:
-            function()
-        except BaseException as error:
-            first = error
-            raise
-
     try:
         with torch.cuda.graph(graph, stream=stream):
-            recorded()
+            try:
+                function()
+            except BaseException as error:
+                first = error
+                raise
     except RuntimeError as error:
         # The end of a capture fails as well, after what made it fail, and leaves its stream on.
         raise first or error from None
